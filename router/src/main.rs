@@ -1,0 +1,2 @@
+//! The softnet binary.
+fn main() {}
