@@ -1,0 +1,2 @@
+//! Parser bench.
+fn main() {}
