@@ -1,1 +1,2 @@
-//! ipsec
+//! IPsec.
+pub mod transform;

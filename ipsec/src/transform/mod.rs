@@ -1,0 +1,136 @@
+//! Transforms: what turns the payload of an ESP packet into ciphertext and back.
+//!
+//! A [`Transform`] sees a run of ESP packets, each one slice from the SPI to the end of the ICV, and knows what its RFC
+//! does with them: where the IV is, what the nonce is made of, what is authenticated besides (RFC 4106 for AES-GCM,
+//! RFC 7634 for ChaCha20-Poly1305).
+//!
+//! ```text
+//!   0        4        8                16                                     n-16        n
+//!   ├────────┼────────┼────────────────┼───────────────────────────────────────┼───────────┤
+//!   │  SPI   │  seq   │ IV (64 bit)    │ payload · padding · pad len · next hdr│    ICV    │
+//!   ├────────┴────────┼────────────────┼───────────────────────────────────────┼───────────┤
+//!   │   AAD: SPI,     │ nonce: salt ‖ IV          encrypted in place           │    tag    │
+//!   │ [seq-hi,] seq   │
+//! ```
+//!
+//! Sealing and opening take whole runs, so the choice of engine is made once a run and an engine that works on many
+//! buffers at a time can. The keys are set up once per SA and kept in [`kern::secret`].
+//!
+//! Not here: lengths and padding ([`crate::esp`]), sequence numbers ([`crate::seq`]), and ciphers that are not AEADs.
+//! A cipher with a separate integrity algorithm will be another variant of [`Transform`] behind the same methods.
+
+mod aead;
+mod aws_lc;
+mod ring;
+mod rustcrypto;
+mod suite;
+#[cfg(test)]
+mod tests;
+
+pub use aead::{AeadKey, Copied, Failures, KeyError, Open, RUN, Seal, TAG_LEN};
+pub use suite::{Engine, Suite, UnknownEngine, UnknownSuite};
+
+/// Bytes of the ESP header: SPI and the low half of the sequence number.
+const HEADER: usize = wire::esp::HEADER_LEN;
+/// Bytes of the IV of both AEADs.
+const IV: usize = 8;
+/// Bytes of salt, kept with the key and never sent.
+const SALT: usize = 4;
+
+/// A cipher with its key, as an SA uses it.
+#[derive(Debug)]
+pub struct Transform {
+    suite: Suite,
+    key: AeadKey,
+    salt: [u8; SALT],
+    esn: bool,
+}
+
+impl Transform {
+    /// Sets up the key for an engine. `material` is the cipher's key followed by the salt, as RFC 4106 (8.1) and
+    /// setkey(8) have it.
+    pub fn new(suite: Suite, engine: Engine, material: &[u8], esn: bool) -> Result<Transform, KeyError> {
+        let expected = suite.material_len();
+        if material.len() != expected {
+            return Err(KeyError::Length { suite, expected, got: material.len() });
+        }
+        let (key, salt_bytes) = material.split_at(suite.key_len());
+        let mut salt = [0; SALT];
+        salt.copy_from_slice(salt_bytes);
+        Ok(Transform { suite, key: AeadKey::new(engine.resolve(suite), suite, key)?, salt, esn })
+    }
+
+    /// The algorithm.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// The engine that does the work, never [`Engine::Auto`].
+    pub fn engine(&self) -> Engine {
+        self.key.engine()
+    }
+
+    /// Seals up to [`RUN`] packets in place: fills in the IV and the ICV, encrypts what is between.
+    ///
+    /// Each packet is a slice from the SPI to the end of the ICV with its payload and trailer in clear, its 64-bit
+    /// sequence number and its IV, which must be used once with this key. The header is authenticated as it stands.
+    /// A packet marked in the result must not be sent.
+    #[inline]
+    pub fn seal_run<'p>(&self, packets: impl Iterator<Item = (&'p mut [u8], u64, u64)>) -> Failures {
+        self.key.seal_batch(packets.map(|(packet, seq, iv)| self.seal_job(packet, seq, iv)))
+    }
+
+    /// Opens up to [`RUN`] packets in place. What was encrypted is clear afterwards, except in the packets marked in
+    /// the result: theirs is worthless.
+    #[inline]
+    pub fn open_run<'p>(&self, packets: impl Iterator<Item = (&'p mut [u8], u64)>) -> Failures {
+        self.key.open_batch(packets.map(|(packet, seq)| self.open_job(packet, seq)))
+    }
+
+    #[inline(always)]
+    fn seal_job<'p>(&self, packet: &'p mut [u8], seq: u64, iv: u64) -> Seal<'p> {
+        let Some((header, rest)) = packet.split_first_chunk_mut::<{ HEADER + IV }>() else {
+            return Seal::impossible();
+        };
+        let Some((data, tag)) = rest.split_last_chunk_mut::<TAG_LEN>() else {
+            return Seal::impossible();
+        };
+        header[HEADER..].copy_from_slice(&iv.to_be_bytes());
+        let (aad, aad_len) = self.aad(header, seq);
+        Seal { nonce: self.nonce(header), aad, aad_len, data, tag: Some(tag) }
+    }
+
+    #[inline(always)]
+    fn open_job<'p>(&self, packet: &'p mut [u8], seq: u64) -> Open<'p> {
+        let Some((header, rest)) = packet.split_first_chunk_mut::<{ HEADER + IV }>() else {
+            return Open::impossible();
+        };
+        let Some((data, tag)) = rest.split_last_chunk_mut::<TAG_LEN>() else {
+            return Open::impossible();
+        };
+        let (aad, aad_len) = self.aad(header, seq);
+        Open { nonce: self.nonce(header), aad, aad_len, data, tag: Some(tag) }
+    }
+
+    #[inline(always)]
+    fn nonce(&self, header: &[u8; HEADER + IV]) -> [u8; SALT + IV] {
+        let mut nonce = [0; SALT + IV];
+        nonce[..SALT].copy_from_slice(&self.salt);
+        nonce[SALT..].copy_from_slice(&header[HEADER..]);
+        nonce
+    }
+
+    /// RFC 4106, section 5: SPI and sequence number; with ESN all 64 bits of it, the high half first.
+    #[inline(always)]
+    fn aad(&self, header: &[u8; HEADER + IV], seq: u64) -> ([u8; 12], usize) {
+        let mut aad = [0; 12];
+        if self.esn {
+            aad[..4].copy_from_slice(&header[..4]);
+            aad[4..].copy_from_slice(&seq.to_be_bytes());
+            (aad, 12)
+        } else {
+            aad[..HEADER].copy_from_slice(&header[..HEADER]);
+            (aad, HEADER)
+        }
+    }
+}
