@@ -97,10 +97,20 @@ impl Batch {
     /// a whole.
     #[inline(always)]
     pub fn sift(&mut self, mut decide: impl FnMut(Mbuf) -> Option<Mbuf>) {
-        let mut all = std::mem::take(&mut self.packets);
-        for m in all.drain(..) {
+        let total = self.packets.len();
+        let base = self.packets.as_mut_ptr();
+        let mut state = Sifting { batch: self, base, total, next: 0, kept: 0 };
+        // SAFETY: elements `next..total` are initialised and owned by `state` from here on: the vector's own length
+        // is 0 until `Sifting::drop` sets it, also when `decide` unwinds.
+        unsafe { state.batch.packets.set_len(0) };
+        while state.next < total {
+            // SAFETY: `next < total`, and each element is read once.
+            let m = unsafe { base.add(state.next).read() };
+            state.next += 1;
             if let Some(m) = decide(m) {
-                self.packets.push(m);
+                // SAFETY: `kept < next`: the place has been read from.
+                unsafe { base.add(state.kept).write(m) };
+                state.kept += 1;
             }
         }
     }
@@ -115,6 +125,28 @@ impl Batch {
     #[inline]
     pub fn set_owner(&self, owner: Owner) {
         self.iter().for_each(|m| m.set_owner(owner));
+    }
+}
+
+/// A batch while it is being sifted; its drop closes the gap, also when the decision unwinds.
+struct Sifting<'a> {
+    batch: &'a mut Batch,
+    base: *mut Mbuf,
+    total: usize,
+    next: usize,
+    kept: usize,
+}
+
+impl Drop for Sifting<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let rest = self.total - self.next;
+        if rest > 0 {
+            // SAFETY: `kept <= next`, both ranges lie within the `total` initialised elements; `copy` may overlap.
+            unsafe { std::ptr::copy(self.base.add(self.next), self.base.add(self.kept), rest) };
+        }
+        // SAFETY: the first `kept + rest` elements are initialised and owned by nobody else.
+        unsafe { self.batch.packets.set_len(self.kept + rest) };
     }
 }
 

@@ -112,6 +112,13 @@ impl Ledger {
         begin(m);
     }
 
+    /// A packet arrived on a device and no buffer could be had for it: it begins and ends at once.
+    #[inline]
+    pub fn turn_away(&self, why: Why) {
+        self.received.inc();
+        self.ended.0[why as usize].inc();
+    }
+
     /// A blank buffer holds a packet the router made.
     #[inline(always)]
     pub fn create(&self, m: &mut Mbuf) {
