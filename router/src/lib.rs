@@ -1,1 +1,4 @@
-//! router
+//! The router: interfaces, Ethernet, IP, the host stack, workers and control.
+
+pub mod iface;
+pub mod route;
