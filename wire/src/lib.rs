@@ -33,6 +33,8 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod ipv6_ext;
+pub mod nd;
+mod nd_option;
 pub mod parse;
 mod proto;
 pub mod rewrite;
