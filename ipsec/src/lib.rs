@@ -1,2 +1,5 @@
 //! IPsec.
+pub mod order;
+pub mod replay;
+pub mod seq;
 pub mod transform;
