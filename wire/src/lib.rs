@@ -24,6 +24,7 @@ pub mod ah;
 pub mod arp;
 pub mod build;
 pub mod checksum;
+pub mod coalesce;
 mod error;
 pub mod esp;
 pub mod ether;
@@ -38,6 +39,7 @@ mod nd_option;
 pub mod parse;
 mod proto;
 pub mod rewrite;
+pub mod segment;
 pub mod tcp;
 pub mod udp;
 
