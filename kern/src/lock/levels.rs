@@ -87,6 +87,12 @@ impl sealed::Named for Top {
     const NAME: &'static str = "nothing";
 }
 
+/// No lock. Every level comes before these two, so that even the last level has a choice: where the compiler sees only
+/// one `Before` it takes that one for meant, and reports types that differ and not an order that is broken.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Beyond<const N: usize> {}
+
 /// The rank that all leaves share: the last.
 const LEAF_RANK: u32 = 63;
 
@@ -120,6 +126,8 @@ macro_rules! lock_hierarchy {
             const NAME: &'static str = stringify!($first);
         }
         $( impl Before<$later> for $first {} )*
+        impl Before<Beyond<0>> for $first {}
+        impl Before<Beyond<1>> for $first {}
         lock_hierarchy!(@pairs $rank + 1; $( $later, )*);
     };
     (@pairs $rank:expr;) => {};
