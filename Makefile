@@ -1,0 +1,53 @@
+# Every command a person or CI runs. `make` alone lists them.
+
+CARGO  ?= cargo
+# Debian packages that the demo and the namespace tests use.
+DEBS    = iproute2 iperf3 tcpdump iputils-ping ethtool python3
+# Debian packages that building needs (aws-lc builds C).
+TOOLS   = gcc libc6-dev make cmake
+IS_ROOT = $(filter 0,$(shell id -u))
+
+help:            ## list the verbs
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+build:           ## build the softnet binary (target/release/softnet)
+	$(CARGO) build --release --bin softnet
+
+check: arch      ## formatting, lints, documentation, direction of dependencies
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+
+arch:            ## kern and wire know nobody; ipsec, pf, altq know only those two
+	@sh .ci/arch
+
+test:            ## all tests; as root also those in network namespaces
+	$(CARGO) test --workspace
+	$(if $(IS_ROOT),$(MAKE) test-net,@echo "not root: namespace tests left out (make test-net)")
+
+test-net: deps build ## tests with real TAP devices, namespaces and a Linux kernel as peer (root)
+	SOFTNET_NET_TESTS=1 SOFTNET_BIN=$(CURDIR)/target/release/softnet $(CARGO) test -p router --test tap --test namespaces -- --test-threads 1
+	sh router/tests/interop/run
+
+demo: deps build ## two gateways, an ESP tunnel, real traffic through TAP (root); in memory otherwise
+	@sh configs/demo.sh target/release/softnet
+
+bench: build     ## every figure beside its ceiling
+	target/release/softnet bench forward
+	target/release/softnet bench esp
+
+loom:            ## concurrency of kern under the model checker
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test -p kern --test loom --release
+
+fuzz:            ## property and fuzz tests at their long size
+	SOFTNET_SOAK=1 $(CARGO) test --release --workspace --no-fail-fast -- fuzz random arbitrary proptest
+
+soak: deps build loom ## everything at its full size
+	SOFTNET_SOAK=1 $(CARGO) test --release --workspace
+	$(if $(IS_ROOT),SOFTNET_SOAK=1 $(MAKE) test-net)
+
+deps:
+	@sh .ci/packages $(DEBS)
+
+.PHONY: help build check arch test test-net demo bench loom fuzz soak deps
+.DEFAULT_GOAL := help
