@@ -10,11 +10,13 @@
 //! | [`ring`] | hand-over between two workers |
 //! | [`counter`] | counters with one writer, summed when read |
 //! | [`time`] | the clock, real or virtual |
+//! | [`cache`] | prefetching |
 //! | [`secret`] | keys: locked in memory, not dumped, wiped |
 //!
-//! `unsafe` is allowed in `mbuf` (the layout of buffers), `lock::spin`, `ring` and `secret` only.
+//! `unsafe` is allowed in `mbuf` (the layout of buffers), `cache`, `lock::spin`, `ring` and `secret` only.
 //! This crate knows no protocol and no device.
 
+pub mod cache;
 pub mod callout;
 pub mod counter;
 pub mod lock;
@@ -29,4 +31,5 @@ mod sync;
 pub mod testing;
 pub mod time;
 
+pub use cache::prefetch;
 pub use mbuf::{Batch, Chain, Class, Gso, Ledger, Magazines, Mbuf, Owner, PktFlags, PktHdr, Pool, Why};
