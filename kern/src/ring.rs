@@ -47,15 +47,19 @@ unsafe impl<T: Send> Sync for Slots<T> {}
 unsafe impl<T: Send> Send for Slots<T> {}
 
 impl<T> Slots<T> {
+    #[inline(always)]
     fn slot(&self, number: usize) -> &UnsafeCell<MaybeUninit<T>> {
         // A power of two, so this is the remainder.
-        &self.cells[number & (self.cells.len() - 1)]
+        let index = number & (self.cells.len() - 1);
+        // SAFETY: `ring` makes at least one cell, and a remainder is less than what was divided by.
+        unsafe { self.cells.get_unchecked(index) }
     }
 
     /// Moves an item into a slot.
     ///
     /// # Safety
     /// The slot is the caller's and empty.
+    #[inline(always)]
     unsafe fn fill(&self, number: usize, item: T) {
         // SAFETY: the caller owns the slot, so this pointer is the only one to it.
         self.slot(number).with_mut(|slot| unsafe { (*slot).write(item) });
@@ -65,6 +69,7 @@ impl<T> Slots<T> {
     ///
     /// # Safety
     /// The slot is the caller's and full; it counts as empty afterwards.
+    #[inline(always)]
     unsafe fn empty(&self, number: usize) -> T {
         // SAFETY: the caller owns the slot and knows that it is filled.
         self.slot(number).with(|slot| unsafe { (*slot).assume_init_read() })
@@ -126,12 +131,13 @@ impl<T> Producer<T> {
         let start = self.tail;
         // Published also when the iterator panics: what is in the ring is the consumer's.
         let run = Run(self);
-        while run.0.has_room()
-            && let Some(item) = items.next()
-        {
-            // SAFETY: there is room, so the slot at `tail` is ours and empty.
-            unsafe { run.0.ring.fill(run.0.tail, item) };
-            run.0.tail = run.0.tail.wrapping_add(1);
+        while run.0.has_room() {
+            for _ in 0..run.0.room_seen() {
+                let Some(item) = items.next() else { return run.0.tail.wrapping_sub(start) };
+                // SAFETY: there is room, so the slot at `tail` is ours and empty.
+                unsafe { run.0.ring.fill(run.0.tail, item) };
+                run.0.tail = run.0.tail.wrapping_add(1);
+            }
         }
         run.0.tail.wrapping_sub(start)
     }
@@ -139,7 +145,7 @@ impl<T> Producer<T> {
     /// How many items would fit now; more later, never fewer.
     pub fn room(&mut self) -> usize {
         self.look();
-        self.capacity() - self.tail.wrapping_sub(self.head_seen)
+        self.room_seen()
     }
 
     /// How many items are in the ring, as far as this end can tell.
@@ -162,13 +168,18 @@ impl<T> Producer<T> {
         Arc::strong_count(&self.ring) == 1
     }
 
-    #[inline]
+    /// The room there was at the last look; there is at least as much.
+    #[inline(always)]
+    fn room_seen(&self) -> usize {
+        self.capacity() - self.tail.wrapping_sub(self.head_seen)
+    }
+
+    #[inline(always)]
     fn has_room(&mut self) -> bool {
-        if self.tail.wrapping_sub(self.head_seen) < self.capacity() {
-            return true;
+        if self.room_seen() == 0 {
+            self.look();
         }
-        self.look();
-        self.tail.wrapping_sub(self.head_seen) < self.capacity()
+        self.room_seen() > 0
     }
 
     #[inline]
