@@ -32,14 +32,14 @@
 //! has looked at the head under the same lock.
 //!
 //! A run that was given up is completed empty, else all behind it wait for ever. Parked runs are bounded: with
-//! [`PARKED`] tickets out no more are given, and the caller keeps his packets. With one worker a run is always at the
+//! so many tickets out no more are given, and the caller keeps his packets. With one worker a run is always at the
 //! head and nothing is ever stored.
 //!
 //! [`Turns`] is the state alone, without its lock: an SA keeps it under its own. Not here: sequence numbers.
 
 use kern::{Batch, Mbuf, Owner};
 
-/// Tickets that may be out at a time.
+/// The most tickets that may be out at a time: the parked ones fit into one word.
 pub const PARKED: usize = 64;
 
 /// A worker's number.
@@ -50,6 +50,18 @@ pub struct Worker(pub u16);
 #[must_use = "a ticket that is not completed holds up all that come after it"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
+
+/// What became of a completed run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Leave {
+    /// It may go on, and the worker has just taken the bit: [`Turns::written`] must follow.
+    Taken,
+    /// It may go on; the worker had the bit already, or is alone and needs none.
+    Kept,
+    /// It waits for its turn; the run handed in is empty now.
+    Parked,
+}
 
 /// A container that runs are taken from and put into.
 pub trait Queue<T> {
@@ -97,19 +109,23 @@ pub struct Turns<T> {
     parked: u64,
     releasing: Option<Worker>,
     run_max: u32,
+    slots: u32,
     places: Box<[Option<T>]>,
 }
 
 impl<T> Turns<T> {
-    /// For runs of at most `run_max`; without room to park if there is one worker only.
-    pub fn new(run_max: usize, workers: usize) -> Turns<T> {
-        let places = if workers > 1 { PARKED * run_max } else { 0 };
+    /// For runs of at most `run_max`, with up to `slots` tickets out (a power of two, at most [`PARKED`]); without room
+    /// to park if there is one worker only.
+    pub fn new(run_max: usize, slots: usize, workers: usize) -> Turns<T> {
+        let slots = slots.clamp(1, PARKED).next_power_of_two();
+        let places = if workers > 1 { slots * run_max } else { 0 };
         Turns {
             head: 0,
             tail: 0,
             parked: 0,
             releasing: None,
             run_max: run_max as u32,
+            slots: slots as u32,
             places: std::iter::repeat_with(|| None).take(places).collect(),
         }
     }
@@ -123,7 +139,7 @@ impl<T> Turns<T> {
     /// Whether no ticket can be had now.
     #[inline(always)]
     pub const fn is_full(&self) -> bool {
-        self.tail - self.head >= PARKED as u64
+        self.tail - self.head >= self.slots as u64
     }
 
     /// Whether every ticket has been completed and has left, and nobody holds the bit.
@@ -141,36 +157,43 @@ impl<T> Turns<T> {
         Some(Ticket(self.tail - 1))
     }
 
-    /// A run is ready to leave. True if `worker` holds the bit now: then `run` has what he may transmit (his own run,
-    /// and what was parked behind it as far as it fits), and [`written`](Self::written) must follow. False if the run was
-    /// parked and `run` is empty.
+    /// A run is ready to leave. Unless it is parked, `run` then has what the worker may transmit: his own run, and what
+    /// was parked behind it as far as it fits.
     #[inline(always)]
-    pub fn complete(&mut self, ticket: Ticket, worker: Worker, run: &mut impl Queue<T>) -> bool {
-        let may = self.releasing.is_none_or(|holder| holder == worker);
-        if ticket.0 == self.head && may {
-            self.head += 1;
-            self.releasing = Some(worker);
-            if self.parked != 0 {
-                self.take(run);
+    pub fn complete(&mut self, ticket: Ticket, worker: Worker, run: &mut impl Queue<T>) -> Leave {
+        if ticket.0 == self.head {
+            if self.releasing == Some(worker) || self.places.is_empty() {
+                self.head += 1;
+                if self.parked != 0 {
+                    self.take(run);
+                }
+                return Leave::Kept;
             }
-            return true;
+            if self.releasing.is_none() {
+                self.head += 1;
+                self.releasing = Some(worker);
+                if self.parked != 0 {
+                    self.take(run);
+                }
+                return Leave::Taken;
+            }
         }
         self.park(&ticket, run);
-        false
+        Leave::Parked
     }
 
     #[inline(always)]
-    const fn slot(ticket: u64) -> usize {
-        ticket as usize % PARKED
+    const fn slot(&self, ticket: u64) -> usize {
+        ticket as usize & (self.slots as usize - 1)
     }
 
     const fn is_parked(&self, ticket: u64) -> bool {
-        self.parked >> Self::slot(ticket) & 1 == 1
+        self.parked >> self.slot(ticket) & 1 == 1
     }
 
     #[cold]
     fn park(&mut self, ticket: &Ticket, run: &mut impl Queue<T>) {
-        let (slot, each) = (Self::slot(ticket.0), self.run_max as usize);
+        let (slot, each) = (self.slot(ticket.0), self.run_max as usize);
         if let Some(places) = self.places.get_mut(slot * each..(slot + 1) * each) {
             run.park(places.iter_mut());
         }
@@ -183,7 +206,7 @@ impl<T> Turns<T> {
         let before = self.head;
         let each = self.run_max as usize;
         while self.is_parked(self.head) && out.room() >= each {
-            let slot = Self::slot(self.head);
+            let slot = self.slot(self.head);
             for place in self.places.iter_mut().skip(slot * each).take(each) {
                 let Some(item) = place.take() else { break };
                 if let Err(item) = out.put(item) {
@@ -240,12 +263,12 @@ mod tests {
 
     #[test]
     fn a_lone_worker_takes_every_run_at_once_and_nothing_is_stored() {
-        let mut turns = Turns::new(8, 1);
+        let mut turns = Turns::new(8, PARKED, 1);
         assert_eq!(turns.places.len(), 0);
         for n in 0..1000 {
             let ticket = turns.ticket().unwrap();
             let mut run = vec![n];
-            assert!(turns.complete(ticket, A, &mut run));
+            assert_eq!(turns.complete(ticket, A, &mut run), Leave::Kept);
             assert_eq!(run, [n]);
             if n % 3 == 0 {
                 assert!(!turns.written(A, &mut run));
@@ -255,13 +278,13 @@ mod tests {
 
     #[test]
     fn a_later_run_waits_for_the_earlier_one_and_leaves_with_it() {
-        let mut turns = Turns::new(2, 2);
+        let mut turns = Turns::new(2, PARKED, 2);
         let (first, second) = (turns.ticket().unwrap(), turns.ticket().unwrap());
         let mut run = vec![3, 4];
-        assert!(!turns.complete(second, B, &mut run));
+        assert_eq!(turns.complete(second, B, &mut run), Leave::Parked);
         assert_eq!(run, []);
         let mut run = vec![1, 2];
-        assert!(turns.complete(first, A, &mut run));
+        assert_eq!(turns.complete(first, A, &mut run), Leave::Taken);
         assert_eq!(run, [1, 2, 3, 4]);
         assert!(!turns.written(A, &mut vec![]));
         assert!(turns.is_idle());
@@ -269,11 +292,11 @@ mod tests {
 
     #[test]
     fn nobody_releases_while_another_has_packets_on_the_way_to_the_device() {
-        let mut turns = Turns::new(2, 2);
+        let mut turns = Turns::new(2, PARKED, 2);
         let (first, second) = (turns.ticket().unwrap(), turns.ticket().unwrap());
-        assert!(turns.complete(first, A, &mut vec![1]));
+        assert_eq!(turns.complete(first, A, &mut vec![1]), Leave::Taken);
         let mut run = vec![2];
-        assert!(!turns.complete(second, B, &mut run), "A has not written yet");
+        assert_eq!(turns.complete(second, B, &mut run), Leave::Parked, "A has not written yet");
         assert!(!turns.written(B, &mut run), "B has nothing to report");
         assert!(turns.written(A, &mut run));
         assert_eq!(run, [2]);
@@ -283,25 +306,25 @@ mod tests {
 
     #[test]
     fn a_run_that_was_given_up_lets_the_next_one_pass() {
-        let mut turns = Turns::new(2, 2);
+        let mut turns = Turns::new(2, PARKED, 2);
         let (first, second) = (turns.ticket().unwrap(), turns.ticket().unwrap());
-        assert!(!turns.complete(second, B, &mut vec![2]));
+        assert_eq!(turns.complete(second, B, &mut vec![2]), Leave::Parked);
         let mut run = vec![];
-        assert!(turns.complete(first, A, &mut run));
+        assert_eq!(turns.complete(first, A, &mut run), Leave::Taken);
         assert_eq!(run, [2]);
     }
 
     #[test]
     fn tickets_run_out_while_the_head_is_slow_and_come_back_when_it_is_done() {
-        let mut turns = Turns::new(1, 2);
+        let mut turns = Turns::new(1, PARKED, 2);
         let head = turns.ticket().unwrap();
         for n in 1..PARKED {
             let ticket = turns.ticket().unwrap();
-            assert!(!turns.complete(ticket, B, &mut vec![n]));
+            assert_eq!(turns.complete(ticket, B, &mut vec![n]), Leave::Parked);
         }
         assert!(turns.is_full() && turns.ticket().is_none());
         let mut run = vec![0];
-        assert!(turns.complete(head, A, &mut run));
+        assert_eq!(turns.complete(head, A, &mut run), Leave::Taken);
         assert_eq!(run, (0..PARKED).collect::<Vec<_>>());
         assert!(turns.ticket().is_some());
     }
@@ -321,15 +344,15 @@ mod tests {
                 self.0.drain(..).zip(places).for_each(|(item, place)| *place = Some(item));
             }
         }
-        let mut turns = Turns::new(2, 2);
+        let mut turns = Turns::new(2, PARKED, 2);
         let tickets: Vec<_> = (0..3).map(|_| turns.ticket().unwrap()).collect();
         let mut tickets = tickets.into_iter();
         let head = tickets.next().unwrap();
         for (n, ticket) in (1..).zip(tickets) {
-            assert!(!turns.complete(ticket, B, &mut Small(vec![n])));
+            assert_eq!(turns.complete(ticket, B, &mut Small(vec![n])), Leave::Parked);
         }
         let mut run = Small(vec![0, 0]);
-        assert!(turns.complete(head, A, &mut run));
+        assert_eq!(turns.complete(head, A, &mut run), Leave::Taken);
         assert_eq!(run.0, [0, 0], "one place left is less than a run may need");
         assert!(turns.written(A, &mut run), "no room: more to come");
         run.0.clear();
@@ -378,7 +401,7 @@ mod tests {
         impl Model {
             fn new(workers: &[(u32, u32)]) -> Model {
                 let workers = workers.iter().map(|&(turns, runs)| Actor::new(turns, runs)).collect();
-                Model { turns: Turns::new(2, 2), next: 0, device: vec![], workers }
+                Model { turns: Turns::new(2, PARKED, 2), next: 0, device: vec![], workers }
             }
 
             fn is_done(&self, w: usize) -> bool {
@@ -389,7 +412,9 @@ mod tests {
             fn step(&mut self, w: usize) {
                 let (me, actor) = (Worker(w as u16), &mut self.workers[w]);
                 if let Some((ticket, mut run)) = actor.sealing.take() {
-                    if self.turns.complete(Ticket(ticket), me, &mut run) {
+                    let leave = self.turns.complete(Ticket(ticket), me, &mut run);
+                    assert_eq!(leave == Leave::Kept, actor.owes && leave != Leave::Parked);
+                    if leave != Leave::Parked {
                         actor.owes = true;
                         actor.got.append(&mut run);
                     }

@@ -117,10 +117,14 @@ reasons! {
     EspDummy = "esp.dummy", "dummy packet (RFC 4303 2.6) thrown away as it should be";
     EspLifetime = "esp.lifetime", "SA past its hard lifetime";
     EspTooBig = "esp.too_big", "too big for the tunnel";
+    EspEcn = "esp.ecn", "congestion marked on the outer header of a packet that does not speak ECN (RFC 6040)";
+    EspUnfinished = "esp.unfinished", "super-frame or unfinished checksum where a finished packet was due";
+    EspEngine = "esp.engine", "engine refused to seal";
     SpNoSa = "spd.no_sa", "policy says protect and there is no SA";
     SpDiscard = "spd.discard", "policy says discard";
     SpClear = "spd.clear", "arrived in clear where the policy says protect";
     // Workers.
+    PendingFull = "worker.pending", "no room in front of the next stage";
     HandOverFull = "worker.hand_over", "other worker's ring full";
     Shutdown = "worker.shutdown", "router stopped with the packet inside";
     // Benches and tests.

@@ -1,0 +1,387 @@
+//! ESP on the way in: `esp_input` in two halves, a run of packets of one SA at a time.
+//!
+//! A packet comes with its data beginning at the outer IP header, whole (reassembled), and `l4` at the ESP header. It
+//! leaves with its data being the inner packet, `family` set, `sa` telling the SA, and everything else in its header that
+//! spoke of the outer packet (flags, hash, state, offsets) cleared; `tag`, `queue`, `prio`, `rcvif` and `hops` stay.
+//!
+//! Between [`begin`] and [`finish`] the header's `state` and `state_gen` hold the 64-bit sequence number: the pf state of
+//! the outer packet has been used by then, and the inner one's is not known yet.
+
+use super::{
+    Busy, Declined, Failed, LoopTurn, ecn, low_seq,
+    layout::{ALIGN, Layout, TRAILER},
+};
+use crate::{
+    order::{Leave, Ticket, Worker},
+    sa::{Inbound, NotNow, Sa, SaLevel},
+    transform::RUN,
+};
+use kern::{
+    Batch, Mbuf, PktFlags, Why,
+    lock::{Before, Held},
+    time::Instant,
+};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+use wire::{IpProto, ipv4, ipv6};
+
+/// Octets of ESP header and IV.
+const ESP_IV: usize = 16;
+
+/// A run that has passed the window and is not open yet. See [`output::Pending`](super::output::Pending) for `S` and `B`.
+#[must_use = "a run that is not finished holds up the SA"]
+#[derive(Debug)]
+pub struct Pending<S, B> {
+    sa: S,
+    run: B,
+    ticket: Ticket,
+    now: Instant,
+}
+
+/// A run whose packets have verified and wait for their turn.
+#[must_use = "a run that is not finished holds up the SA"]
+#[derive(Debug)]
+pub struct Opened<S, B>(Pending<S, B>);
+
+/// Looks at `run`, at most [`RUN`] packets of one SA, and checks the window.
+#[inline]
+pub fn begin<S, B>(
+    sa: S,
+    mut run: B,
+    now: Instant,
+    held: &mut Held<'_, impl Before<SaLevel>>,
+    mut sink: impl FnMut(Mbuf, Why),
+) -> Result<Pending<S, B>, Declined<B>>
+where
+    S: Deref<Target = Sa>,
+    B: DerefMut<Target = Batch>,
+{
+    if run.len() > RUN {
+        return Err(Declined { run, why: NotNow::TooMany });
+    }
+    let mut failed = Failed::none();
+    for (place, m) in run.iter_mut().enumerate() {
+        if let Err(why) = look(&sa.layout, m) {
+            failed.note(place, why);
+        }
+    }
+    if !failed.is_empty() {
+        failed.give_back(&mut run, &mut sink);
+        sa.count_refused(failed.whys(), true, held);
+        failed = Failed::none();
+    }
+    let ticket = {
+        let (mut inbound, _held) = held.lock(sa.inbound());
+        if !sa.is_alive(&inbound.used, now) {
+            inbound.refused.expired += run.len() as u64;
+            return Err(Declined { run, why: NotNow::Over(Why::EspLifetime) });
+        }
+        let Some(ticket) = inbound.turns.ticket() else {
+            return Err(Declined { run, why: NotNow::Busy });
+        };
+        for (place, m) in run.iter_mut().enumerate() {
+            if !check(&sa, &inbound, m) {
+                failed.note(place, Why::EspReplay);
+            }
+        }
+        ticket
+    };
+    if !failed.is_empty() {
+        failed.give_back(&mut run, &mut sink);
+        sa.count_refused(failed.whys(), true, held);
+    }
+    Ok(Pending { sa, run, ticket, now })
+}
+
+/// Whether this can be an ESP packet of the SA at all; puts its number into the header.
+#[inline(always)]
+fn look(layout: &Layout, m: &mut Mbuf) -> Result<(), Why> {
+    let at = m.l4();
+    let packet = m.data().get(at..).ok_or(Why::EspMalformed)?;
+    let least = ESP_IV + ALIGN + layout.icv();
+    // All before the payload is a multiple of 4, and so is the ICV.
+    if packet.len() < least || !(packet.len() - least).is_multiple_of(ALIGN) {
+        return Err(Why::EspMalformed);
+    }
+    let low = low_seq(packet);
+    set_seq(m, u64::from(low));
+    Ok(())
+}
+
+#[inline(always)]
+fn set_seq(m: &mut Mbuf, seq: u64) {
+    let h = m.hdr_mut();
+    h.state = seq as u32;
+    h.state_gen = (seq >> 32) as u32;
+}
+
+#[inline(always)]
+fn seq_of(m: &Mbuf) -> u64 {
+    u64::from(m.hdr().state_gen) << 32 | u64::from(m.hdr().state)
+}
+
+#[inline(always)]
+fn check(sa: &Sa, inbound: &Inbound, m: &mut Mbuf) -> bool {
+    let size = sa.config().replay;
+    if sa.config().esn {
+        let Some(seq) = inbound.window.extend(m.hdr().state, size) else { return false };
+        set_seq(m, seq);
+    }
+    inbound.window.check(seq_of(m), size)
+}
+
+impl<S, B> Pending<S, B>
+where
+    S: Deref<Target = Sa>,
+    B: DerefMut<Target = Batch>,
+{
+    /// Verifies and decrypts: the expensive part, without a lock, on whichever worker.
+    #[inline]
+    pub fn open(
+        mut self,
+        held: &mut Held<'_, impl Before<SaLevel>>,
+        mut sink: impl FnMut(Mbuf, Why),
+    ) -> Opened<S, B> {
+        let failures = self.sa.transform.open_run(self.run.iter_mut().map(|m| {
+            let (at, seq) = (m.l4(), seq_of(m));
+            (m.data_mut().get_mut(at..).unwrap_or_default(), seq)
+        }));
+        if failures.any() {
+            let mut failed = Failed::none();
+            (0..self.run.len()).filter(|i| failures.has(*i)).for_each(|i| failed.note(i, Why::EspAuth));
+            failed.give_back(&mut self.run, &mut sink);
+            self.sa.count_refused(failed.whys(), true, held);
+        }
+        Opened(self)
+    }
+}
+
+/// Marks the window and unwraps the run in its turn.
+///
+/// Unless the answer is [`Leave::Parked`], the inner packets are in the run, in the order in which they arrived. After
+/// [`Leave::Taken`] the worker notes the SA in its [`Releasing`](super::Releasing).
+#[inline]
+pub fn finish<S, B>(
+    opened: Opened<S, B>,
+    worker: Worker,
+    held: &mut Held<'_, impl Before<SaLevel>>,
+    sink: impl FnMut(Mbuf, Why),
+) -> (B, Leave)
+where
+    S: Deref<Target = Sa>,
+    B: DerefMut<Target = Batch>,
+{
+    let Opened(Pending { sa, mut run, ticket, now }) = opened;
+    let mut failed = Failed::none();
+    let leave = {
+        let (mut inbound, _held) = held.lock(sa.inbound());
+        let leave = inbound.turns.complete(ticket, worker, &mut *run);
+        mark(&sa, &mut inbound, run.as_mut_slice(), 0, now, &mut failed);
+        leave
+    };
+    unwrap(&sa, &mut run, 0, failed, held, sink);
+    (run, leave)
+}
+
+/// Puts the packets' numbers into the window; those that are there already have failed.
+#[inline(always)]
+fn mark(sa: &Sa, inbound: &mut Inbound, packets: &mut [Mbuf], from: usize, now: Instant, failed: &mut Failed) {
+    let (mut count, mut bytes) = (0, 0);
+    for (place, m) in packets.iter().enumerate().skip(from) {
+        if inbound.window.mark(seq_of(m), sa.config().replay) {
+            count += 1;
+            bytes += payload(&sa.layout, m) as u64;
+        } else {
+            failed.note(place, Why::EspReplay);
+        }
+    }
+    inbound.add_used(count, bytes, now);
+}
+
+/// Octets of payload, if the padding is right.
+#[inline(always)]
+fn payload(layout: &Layout, m: &Mbuf) -> usize {
+    let data = m.data();
+    let end = data.len().saturating_sub(layout.icv() + TRAILER);
+    let pad = data.get(end).map_or(0, |pad| usize::from(*pad));
+    end.saturating_sub(pad + m.l4() + ESP_IV)
+}
+
+/// Unwraps the packets from place `from` on and takes those that failed, now or before, out of the run.
+#[inline(always)]
+fn unwrap(
+    sa: &Sa,
+    run: &mut Batch,
+    from: usize,
+    failed: Failed,
+    held: &mut Held<'_, impl Before<SaLevel>>,
+    mut sink: impl FnMut(Mbuf, Why),
+) {
+    let mut failed = if failed.is_empty() {
+        failed
+    } else {
+        failed.give_back(run, &mut sink);
+        sa.count_refused(failed.whys(), true, held);
+        Failed::none()
+    };
+    let sa_field = sa.index().to_header();
+    for (place, m) in run.iter_mut().enumerate().skip(from) {
+        if let Err(why) = decapsulate(&sa.layout, m, sa_field) {
+            failed.note(place, why);
+        }
+    }
+    if !failed.is_empty() {
+        failed.give_back(run, &mut sink);
+        sa.count_refused(failed.whys(), true, held);
+    }
+}
+
+/// What was parked behind the runs that this worker took: see [`Releasing`](super::Releasing).
+pub(super) fn written(
+    sa: &Sa,
+    worker: Worker,
+    now: Instant,
+    out: &mut Batch,
+    held: &mut Held<'_, impl Before<SaLevel>>,
+    sink: impl FnMut(Mbuf, Why),
+) -> bool {
+    let (from, mut failed) = (out.len(), Failed::none());
+    let more = {
+        let (mut inbound, _held) = held.lock(sa.inbound());
+        let more = inbound.turns.written(worker, out);
+        mark(sa, &mut inbound, out.as_mut_slice(), from, now, &mut failed);
+        more
+    };
+    unwrap(sa, out, from, failed, held, sink);
+    more
+}
+
+/// What the trailer says: the inner packet's place and family.
+struct Inner {
+    start: usize,
+    end: usize,
+    family: u8,
+}
+
+#[inline(always)]
+fn inner(layout: &Layout, data: &[u8], at: usize) -> Result<Inner, Why> {
+    let trailer = data.len().checked_sub(layout.icv() + TRAILER).ok_or(Why::EspMalformed)?;
+    let (Some(&pad), Some(&next)) = (data.get(trailer), data.get(trailer + 1)) else {
+        return Err(Why::EspMalformed);
+    };
+    let (start, pad) = (at + ESP_IV, usize::from(pad));
+    let end = trailer.checked_sub(pad).filter(|end| *end >= start).ok_or(Why::EspPadding)?;
+    if layout.padding_checked && !data[end..trailer].iter().zip(1u8..).all(|(byte, n)| *byte == n) {
+        return Err(Why::EspPadding);
+    }
+    match IpProto(next) {
+        IpProto::IPV4 => Ok(Inner { start, end, family: 4 }),
+        IpProto::IPV6 => Ok(Inner { start, end, family: 6 }),
+        IpProto::NO_NEXT => Err(Why::EspDummy),
+        _ => Err(Why::EspProtocol),
+    }
+}
+
+/// Takes the outer header, ESP header, trailer and ICV off an opened packet.
+#[inline(always)]
+fn decapsulate(layout: &Layout, m: &mut Mbuf, sa: u32) -> Result<(), Why> {
+    let at = m.l4();
+    let Inner { start, end, family } = inner(layout, m.data(), at)?;
+    let data = m.data_mut();
+    let outer = outer_class(data);
+    let packet = data.get_mut(start..end).ok_or(Why::EspPadding)?;
+    let len = if family == 4 { settle_v4(packet, outer)? } else { settle_v6(packet, outer)? };
+    // `start + len <= end`, inside the data: neither can fail.
+    m.truncate(start + len);
+    m.trim_front(start).map_err(|_| Why::EspMalformed)?;
+    describe(m, family, sa);
+    Ok(())
+}
+
+#[inline(always)]
+fn outer_class(data: &[u8]) -> u8 {
+    match data.first_chunk::<2>() {
+        Some([first, second]) if first >> 4 == 6 => first << 4 | second >> 4,
+        Some([_, second]) => *second,
+        None => 0,
+    }
+}
+
+/// Folds the outer ECN field into the inner one; the length of the packet without TFC padding (RFC 4303, 2.7). A length
+/// field that says more than there is is left to `ip_input` to complain about.
+#[inline(always)]
+fn settle_v4(packet: &mut [u8], outer: u8) -> Result<usize, Why> {
+    let available = packet.len();
+    let header: &mut [u8; ipv4::HEADER_LEN] = packet.first_chunk_mut().ok_or(Why::EspPadding)?;
+    if header[0] >> 4 != 4 {
+        return Err(Why::EspPadding);
+    }
+    let class = header[1];
+    let ecn = ecn::decapsulated(class, outer).ok_or(Why::EspEcn)?;
+    if ecn != class & ecn::MASK {
+        ipv4::set_tos(header, class & !ecn::MASK | ecn);
+    }
+    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    Ok(if total < ipv4::HEADER_LEN { available } else { total.min(available) })
+}
+
+/// As [`settle_v4`].
+#[inline(always)]
+fn settle_v6(packet: &mut [u8], outer: u8) -> Result<usize, Why> {
+    let available = packet.len();
+    let header: &mut [u8; ipv6::HEADER_LEN] = packet.first_chunk_mut().ok_or(Why::EspPadding)?;
+    if header[0] >> 4 != 6 {
+        return Err(Why::EspPadding);
+    }
+    let class = header[0] << 4 | header[1] >> 4;
+    let ecn = ecn::decapsulated(class, outer).ok_or(Why::EspEcn)?;
+    if ecn != class & ecn::MASK {
+        ipv6::set_traffic_class(header, class & !ecn::MASK | ecn);
+    }
+    Ok((ipv6::HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]))).min(available))
+}
+
+/// Makes the packet's header speak of the inner packet.
+#[inline(always)]
+fn describe(m: &mut Mbuf, family: u8, sa: u32) {
+    m.set_l3(0);
+    m.set_l4(0);
+    let h = m.hdr_mut();
+    h.family = family;
+    h.proto = 0;
+    h.flags = PktFlags::empty();
+    h.sa = sa;
+    h.hash = 0;
+    h.nexthop = 0;
+    h.state = 0;
+    h.state_gen = 0;
+}
+
+/// `esp_input`: both halves for a run of at most [`RUN`] packets of one SA, in place. What is in `run` afterwards are
+/// inner packets to go on now, in this order.
+///
+/// `Err(Busy)`: the SA has too many runs out. Nothing happened; come again with the same packets.
+#[inline]
+pub fn esp_input(
+    sa: &Arc<Sa>,
+    run: &mut Batch,
+    turn: &mut LoopTurn<'_>,
+    held: &mut Held<'_, impl Before<SaLevel>>,
+    mut sink: impl FnMut(Mbuf, Why),
+) -> Result<(), Busy> {
+    let pending = match begin(&**sa, &mut *run, turn.now, held, &mut sink) {
+        Ok(pending) => pending,
+        Err(Declined { run, why: NotNow::Over(why) }) => {
+            run.drain().for_each(|m| sink(m, why));
+            return Ok(());
+        }
+        Err(_) => return Err(Busy),
+    };
+    let opened = pending.open(held, &mut sink);
+    if let (_, Leave::Taken) = finish(opened, turn.worker, held, &mut sink) {
+        turn.releasing.note_input(sa);
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! ESP (RFC 4303), tunnel mode.
+//!
+//! Output, of a run of packets of one SA ([`output`]):
+//!
+//! 1. reserve sequence numbers and a ticket; stop if the SA is at its end (3.3.3)
+//! 2. append padding, pad length and next header (2.4 to 2.6)
+//! 3. prepend outer IP header, ESP header and IV (RFC 4301, 5.1.2)
+//! 4. seal (3.3.2)
+//! 5. leave in order ([`crate::order`])
+//!
+//! Input ([`input`]):
+//!
+//! 1. look at length and alignment; work out the 64-bit sequence number; check the window (3.4.3)
+//! 2. open (3.4.4)
+//! 3. in the order of arrival: mark the window
+//! 4. take padding off; look at the next header; fold the outer ECN field in; take the outer header off
+//! 5. the caller compares the inner packet with the policy ([`crate::spd`], RFC 4301, 5.2)
+//!
+//! Each is cut into `begin`, the cipher, and `finish`. The router calls them back to back; to open one tunnel on several
+//! cores the [`Pending`](input::Pending) of a run goes to another worker in between.
+//!
+//! Packets that fail are given back one by one with a [`Why`] to a closure, which is expected to end them.
+//!
+//! Deliberately not here: transport mode, UDP encapsulation, TFC padding on the way out (it is taken off on the way in),
+//! fragmentation and reassembly (before and after, by the router), and any decision on policy.
+
+mod ecn;
+pub mod input;
+mod layout;
+pub mod output;
+mod release;
+#[cfg(test)]
+mod tests;
+
+pub use layout::Layout;
+pub use release::{LoopTurn, Releasing};
+
+use crate::sa::NotNow;
+use arrayvec::ArrayVec;
+use kern::{Batch, Mbuf, Why, mbuf::BATCH};
+
+/// No run could begin: the packets are the caller's again.
+#[derive(Debug)]
+pub struct Declined<B> {
+    /// The packets, untouched.
+    pub run: B,
+    /// Whether to come again.
+    pub why: NotNow,
+}
+
+/// The SA has too many runs out: keep the packets and come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+/// The sequence number as an ESP header shows it; 0 if there is no header.
+#[inline(always)]
+fn low_seq(packet: &[u8]) -> u32 {
+    packet.first_chunk::<8>().map_or(0, |h| u32::from_be_bytes([h[4], h[5], h[6], h[7]]))
+}
+
+/// Packets of a run that failed, by place, with the reason. Costs nothing while it is empty.
+pub(crate) struct Failed(ArrayVec<(u8, Why), BATCH>);
+
+impl Failed {
+    #[inline(always)]
+    pub(crate) const fn none() -> Failed {
+        Failed(ArrayVec::new_const())
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes one; places come in ascending order.
+    #[cold]
+    pub(crate) fn note(&mut self, place: usize, why: Why) {
+        // A batch has no more places than this has, and each is noted once.
+        let _ = self.0.try_push((place as u8, why));
+    }
+
+    pub(crate) fn whys(&self) -> impl Iterator<Item = Why> {
+        self.0.iter().map(|(_, why)| *why)
+    }
+
+    /// Takes the failed packets out of the run.
+    #[cold]
+    pub(crate) fn give_back(&self, run: &mut Batch, sink: &mut impl FnMut(Mbuf, Why)) {
+        let (mut place, mut failed) = (0, self.0.iter().peekable());
+        run.sift(|m| {
+            let here = place;
+            place += 1;
+            match failed.next_if(|(at, _)| usize::from(*at) == here) {
+                Some((_, why)) => {
+                    sink(m, *why);
+                    None
+                }
+                None => Some(m),
+            }
+        });
+    }
+}
