@@ -6,7 +6,7 @@
 
 use std::{
     hint::black_box,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Instant,
 };
@@ -128,6 +128,40 @@ fn snapshots() {
             black_box(reader.park_while(&mut root, |_| ()));
         }
     });
+}
+
+/// How long it takes to stop a worker that does nothing but come to the top of its loop. Before each moment the
+/// worker is seen to run, for one that has not woken from the last moment is still stopped.
+fn quiet_moments() {
+    const MOMENTS: usize = 2_000;
+    let mut publisher = Publisher::new(0);
+    let parked = publisher.reader("bench");
+    let (stop, turns) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut gathered: Vec<Duration> = Vec::with_capacity(MOMENTS);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut root = Root::claim();
+            let mut reader = parked.unpark(&mut root);
+            while !stop.load(Ordering::Relaxed) {
+                reader.refresh(&mut root);
+                turns.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut root = Root::claim();
+        for _ in 0..MOMENTS {
+            let seen = turns.load(Ordering::Relaxed);
+            while turns.load(Ordering::Relaxed) < seen + 10 {
+                thread::yield_now();
+            }
+            let moment = publisher.quiet_moment(&mut root, Duration::from_secs(10), || (), |_| ());
+            moment.expect("the worker spins");
+            gathered.push(publisher.quiet_log().last.gathered_for);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    gathered.sort_unstable();
+    let [median, slow] = [MOMENTS / 2, MOMENTS * 99 / 100].map(|i| gathered[i].as_nanos());
+    println!("{:<58}{median:>6}    ns, 99 % below {slow} ns", "quiet moment: stop a spinning worker");
 }
 
 fn callouts() {
@@ -259,6 +293,7 @@ fn main() {
     locks();
     counters_and_clock();
     snapshots();
+    quiet_moments();
     callouts();
     rings_in_one_thread();
     rings_between_threads();

@@ -9,10 +9,7 @@ use std::{
     thread,
 };
 
-use super::{
-    levels::{Before, HandOver, Ifq, Kernel, Log, ORDER, PfState, PfStates, Sa, Softnet},
-    *,
-};
+use super::{levels::*, *};
 
 fn message_of(f: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(f)).expect_err("a panic");
