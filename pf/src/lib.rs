@@ -1,1 +1,47 @@
-//! pf
+//! The packet filter (BSD: pf). The promise: given a packet, its interface and its direction, a verdict.
+//!
+//! ```text
+//!   pf.conf ── conf ──▶ PfConf ── Pf::compile ──▶ Ruleset (immutable, in the router's snapshot)
+//!                       rules, options,              │
+//!                       altq and queue lines         ▼
+//!   packet, interface, direction ──────────────▶ PfCx::test ──▶ Verdict: Pass(Passed) | Block(why) | Return(answer, why)
+//! ```
+//!
+//! - [`conf`] reads the language and refuses by name what has no engine; [`print`] writes it back as pfctl does.
+//! - [`ruleset`] compiles rules to numbers, with skip steps; `eval` finds the rule that decides.
+//! - [`slab`] keeps rules' counters as long as a ruleset or a state refers to them.
+//! - [`engine`] brings it together for a worker.
+//!
+//! pf transmits nothing and ends no packet: it says what is to be done, and the router does it. It does not know ALTQ or
+//! IPsec: a queue is a number in the packet's header.
+
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod answer;
+pub mod conf;
+pub mod counters;
+pub mod engine;
+pub mod env;
+mod eval;
+pub mod ids;
+pub mod names;
+pub mod packet;
+pub mod print;
+pub mod rule;
+pub mod ruleset;
+pub mod slab;
+pub mod timeout;
+mod verdict;
+
+pub use conf::PfConf;
+pub use engine::{Pf, PfCx, Via, Worker};
+pub use env::Environment;
+pub use ids::Names;
+pub use rule::Direction;
+pub use ruleset::Ruleset;
+pub use verdict::{Answer, Passed, Refused, Reset, Verdict};
+
+/// Number of an interface, as `PktHdr::rcvif` and `PktHdr::egress` have it. 0 is no interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct IfIndex(pub u16);

@@ -1,0 +1,17 @@
+//! What pf counts besides its rules: `pfctl -s info`.
+
+kern::counters! {
+    /// One worker's counters.
+    pub struct PfCounters {
+        searches: "pf.searches" "lookups in the state table",
+        inserts: "pf.inserts" "states made",
+        removals: "pf.removals" "states removed",
+        matched: "pf.match" "packets for which the ruleset was evaluated",
+        fragment: "pf.fragment" "fragments blocked",
+        short: "pf.short" "packets too short for their protocol",
+        ip_option: "pf.ip_option" "packets with options that no rule allows",
+        state_mismatch: "pf.state_mismatch" "packets that did not fit their state",
+        state_insert: "pf.state_insert" "states that collided with another",
+        state_limit: "pf.state_limit" "states not made because of a limit",
+    }
+}

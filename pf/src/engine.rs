@@ -1,0 +1,367 @@
+//! pf at work: a packet, its interface and its direction in, a verdict out.
+//!
+//! [`Pf`] is what lives as long as the process: rule slots, states, counters. A [`Ruleset`] is made from it on the
+//! control thread and published in the router's snapshot. A worker brings both together in a [`PfCx`], for one batch at
+//! one instant, together with the proof that it holds no lock that comes after pf's.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use kern::{
+    Batch, Gso, Mbuf, PktFlags, Why,
+    counter::CounterSet,
+    lock::{Held, levels::PfRules},
+    mbuf::BATCH,
+    time::Instant,
+};
+use wire::IpProto;
+
+use crate::{
+    IfIndex,
+    conf::PfConf,
+    counters::PfCounters,
+    env::Environment,
+    eval::evaluate,
+    ids::Names,
+    packet::Packet,
+    rule::{Action, Direction, Reply},
+    ruleset::{CompileError, Compiled, Constant, Ruleset},
+    slab::{RuleSlab, RuleSlot},
+    verdict::{Answer, Passed, Refused, Reset, Verdict},
+};
+
+/// What pf keeps as long as the process runs.
+#[derive(Debug)]
+pub struct Pf {
+    slab: Arc<RuleSlab>,
+    counters: Box<[PfCounters]>,
+}
+
+impl Pf {
+    /// A pf for this many workers.
+    pub fn new(workers: usize) -> Pf {
+        let slab = Arc::new(RuleSlab::new(workers));
+        let counters = slab.per_worker(PfCounters::new);
+        Pf { slab, counters }
+    }
+
+    /// Compiles a checked configuration. To be done again when interfaces or addresses of `env` change.
+    pub fn compile(
+        &self,
+        conf: &Arc<PfConf>,
+        env: &Environment,
+        names: &mut Names,
+    ) -> Result<Ruleset, CompileError> {
+        Ruleset::compile(conf, env, names, &self.slab)
+    }
+
+    /// pf switched off (`pfctl -d`, or no pf.conf): everything passes.
+    pub fn disabled(&self) -> Ruleset {
+        Ruleset::disabled(&self.slab)
+    }
+
+    /// The counters of all workers together.
+    pub fn counters(&self) -> PfCounters {
+        PfCounters::sum(self.counters.iter())
+    }
+
+    /// Rule slots and their counters.
+    pub fn slab(&self) -> &RuleSlab {
+        &self.slab
+    }
+
+    /// What a worker keeps for itself; `id` is its number, from 0.
+    pub fn worker(&self, id: usize) -> Worker {
+        Worker { id }
+    }
+}
+
+/// What one worker keeps for itself.
+#[derive(Debug)]
+pub struct Worker {
+    id: usize,
+}
+
+/// Which interface the packets of a batch are at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// All at one.
+    One(IfIndex),
+    /// Each at its `rcvif`.
+    Rcvif,
+    /// Each at its `egress`.
+    Egress,
+}
+
+impl Via {
+    #[inline(always)]
+    fn of(self, m: &Mbuf) -> IfIndex {
+        match self {
+            Via::One(index) => index,
+            Via::Rcvif => IfIndex(m.hdr().rcvif),
+            Via::Egress => IfIndex(m.hdr().egress),
+        }
+    }
+}
+
+/// Packets that are read ahead in one go.
+const AHEAD: usize = 32;
+
+/// pf for one batch at one instant.
+#[derive(Debug)]
+pub struct PfCx<'a> {
+    pf: &'a Pf,
+    rules: &'a Ruleset,
+    worker: &'a mut Worker,
+    held: Held<'a, PfRules>,
+    now: Instant,
+}
+
+impl<'a> PfCx<'a> {
+    /// Brings everything together. `held` shows that nothing after [`PfRules`] is held: `held.at::<PfRules>()`.
+    pub fn new(
+        pf: &'a Pf,
+        rules: &'a Ruleset,
+        worker: &'a mut Worker,
+        held: Held<'a, PfRules>,
+        now: Instant,
+    ) -> PfCx<'a> {
+        PfCx { pf, rules, worker, held, now }
+    }
+
+    /// Tests one packet. Its data begin at the IP header; `hdr.family` and `hdr.proto` are set.
+    ///
+    /// A packet that passes may have got a tag, a queue and a state hint.
+    #[inline]
+    pub fn test(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) -> Verdict {
+        if self.pass_unseen(direction, index, m) {
+            return Verdict::pass();
+        }
+        match Packet::read(m) {
+            Ok(p) => self.decide(direction, index, m, &p),
+            Err(why) => self.block(why),
+        }
+    }
+
+    /// Tests the packets of a batch. Those that pass stay, in order; the others go to `refused`, in order.
+    pub fn test_batch(
+        &mut self,
+        direction: Direction,
+        via: Via,
+        batch: &mut Batch,
+        mut refused: impl FnMut(Mbuf, Refused),
+    ) -> Passed {
+        if let Via::One(index) = via
+            && self.pass_all_unseen(direction, index, batch)
+        {
+            return Passed::proof();
+        }
+        let mut refusals = [None; BATCH];
+        let mut any = false;
+        let mut at = 0;
+        for chunk in batch.as_mut_slice().chunks_mut(AHEAD) {
+            let mut ahead: ArrayVec<Result<Packet, Why>, AHEAD> = ArrayVec::new();
+            for m in chunk.iter() {
+                ahead.push(Packet::read(m));
+            }
+            for (m, p) in chunk.iter_mut().zip(&ahead) {
+                let index = via.of(m);
+                let verdict = match p {
+                    _ if self.pass_unseen(direction, index, m) => Verdict::pass(),
+                    Ok(p) => self.decide(direction, index, m, p),
+                    Err(why) => self.block(*why),
+                };
+                let refusal = Refused::of(&verdict);
+                any |= refusal.is_some();
+                refusals[at] = refusal;
+                at += 1;
+            }
+        }
+        if any {
+            let mut refusals = refusals.into_iter();
+            batch.sift(|m| match refusals.next().flatten() {
+                None => Some(m),
+                Some(refusal) => {
+                    refused(m, refusal);
+                    None
+                }
+            });
+        }
+        Passed::proof()
+    }
+
+    /// Passes a packet that need not be looked at, and counts it.
+    #[inline(always)]
+    fn pass_unseen(&self, direction: Direction, index: IfIndex, m: &Mbuf) -> bool {
+        match self.rules.constant(direction, index) {
+            Constant::Skip => true,
+            Constant::Look => m.hdr().flags.has(PktFlags::NO_PF),
+            Constant::Pass { rule, allow_opts } => {
+                if m.hdr().flags.has(PktFlags::NO_PF) {
+                    return true;
+                }
+                if m.hdr().flags.has(PktFlags::OPTIONS) && !allow_opts {
+                    return false;
+                }
+                let (packets, bytes) = weight(m);
+                self.count_unseen(direction, rule, 1, packets, bytes);
+                true
+            }
+        }
+    }
+
+    /// The same for a whole batch; `false` if some packet has to be looked at, and then none is counted.
+    #[inline(always)]
+    fn pass_all_unseen(&self, direction: Direction, index: IfIndex, batch: &Batch) -> bool {
+        let (rule, allow_opts) = match self.rules.constant(direction, index) {
+            Constant::Skip => return true,
+            Constant::Look => return false,
+            Constant::Pass { rule, allow_opts } => (rule, allow_opts),
+        };
+        let odd = if allow_opts { PktFlags::NO_PF } else { PktFlags::NO_PF.with(PktFlags::OPTIONS) };
+        let (mut packets, mut bytes) = (0, 0);
+        for m in batch {
+            if m.hdr().flags.any(odd) {
+                return false;
+            }
+            let (p, b) = weight(m);
+            packets += p;
+            bytes += b;
+        }
+        self.count_unseen(direction, rule, batch.len() as u64, packets, bytes);
+        true
+    }
+
+    #[inline(always)]
+    fn count_unseen(&self, direction: Direction, rule: Option<u32>, times: u64, packets: u32, bytes: u32) {
+        let Some(rule) = rule.map(|r| r as usize) else { return };
+        if let Some(evaluations) = self.rules.evaluations_of(self.worker.id).get(rule) {
+            evaluations.add(times);
+        }
+        if let Some(rule) = self.rules.rules.get(rule) {
+            self.count(rule.slot, direction, packets, bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, slot: RuleSlot, direction: Direction, packets: u32, bytes: u32) {
+        if let Some(counts) = self.pf.slab.counts(self.worker.id, slot) {
+            counts.count(direction.index(), packets, bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn counters(&self) -> Option<&'a PfCounters> {
+        self.pf.counters.get(self.worker.id)
+    }
+
+    fn decide(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, p: &Packet) -> Verdict {
+        let evaluations = self.rules.evaluations_of(self.worker.id);
+        let outcome = evaluate(&self.rules.rules, evaluations, direction, index, p);
+        if let Some(counters) = self.counters() {
+            counters.matched.inc();
+        }
+        let Some(rule) = outcome.rule.and_then(|i| self.rules.rules.get(i)) else {
+            return if p.options { self.block(Why::PfOptions) } else { Verdict::pass() };
+        };
+        self.count(rule.slot, direction, p.segments, p.bytes);
+        match rule.action {
+            Action::Block(reply) => refuse(reply, p),
+            Action::Pass if p.options && !rule.allow_opts => self.block(Why::PfOptions),
+            Action::Pass => {
+                mark(m, p, outcome.tag, rule);
+                Verdict::pass()
+            }
+        }
+    }
+
+    #[cold]
+    fn block(&self, why: Why) -> Verdict {
+        if let Some(counters) = self.counters() {
+            match why {
+                Why::PfShort => counters.short.inc(),
+                Why::PfOptions => counters.ip_option.inc(),
+                Why::PfFragment => counters.fragment.inc(),
+                Why::PfStateMismatch => counters.state_mismatch.inc(),
+                Why::PfStateInsert => counters.state_insert.inc(),
+                Why::PfStateLimit => counters.state_limit.inc(),
+                _ => {}
+            }
+        }
+        Verdict::Block(why)
+    }
+}
+
+impl Refused {
+    fn of(verdict: &Verdict) -> Option<Refused> {
+        match *verdict {
+            Verdict::Pass(_) => None,
+            Verdict::Block(why) => Some(Refused { why, answer: None }),
+            Verdict::Return(answer, why) => Some(Refused { why, answer: Some(answer) }),
+        }
+    }
+}
+
+/// Packets on the wire and their IP octets, without a look at the packet unless it is a super-frame.
+#[inline(always)]
+fn weight(m: &Mbuf) -> (u32, u32) {
+    if m.hdr().gso == Gso::None {
+        return (1, m.len() as u32);
+    }
+    Packet::read(m).map_or((1, m.len() as u32), |p| (p.segments, p.bytes))
+}
+
+/// Puts the tag and the queue on a packet that passes.
+#[inline(always)]
+fn mark(m: &mut Mbuf, p: &Packet, tag: u16, rule: &Compiled) {
+    if tag != 0 {
+        m.hdr_mut().tag = tag;
+    }
+    choose_queue(m, p, rule.queue, rule.low_delay_queue);
+}
+
+#[inline(always)]
+fn choose_queue(m: &mut Mbuf, p: &Packet, queue: u16, low_delay_queue: u16) {
+    if queue == 0 {
+        return;
+    }
+    let low_delay = p.is_low_delay() || p.is_empty_ack();
+    let hdr = m.hdr_mut();
+    if low_delay {
+        hdr.flags.set(PktFlags::LOW_DELAY);
+    }
+    hdr.queue = if low_delay { low_delay_queue } else { queue };
+}
+
+/// What a blocking rule says to the sender. Resets are never answered with resets, nor ICMP with ICMP.
+#[cold]
+fn refuse(reply: Reply, p: &Packet) -> Verdict {
+    if p.fragment {
+        return Verdict::Block(Why::PfBlock);
+    }
+    let is_tcp = IpProto(p.proto) == IpProto::TCP;
+    let is_icmp = matches!(IpProto(p.proto), IpProto::ICMP | IpProto::ICMPV6);
+    let answer = match reply {
+        Reply::Return if is_tcp => reset_for(p, 0),
+        Reply::Rst { ttl } if is_tcp => reset_for(p, ttl),
+        Reply::Return if !is_icmp => Some(unreachable(p, 3, 4)),
+        Reply::Icmp { inet, inet6 } if !is_icmp => Some(unreachable(p, inet, inet6)),
+        _ => None,
+    };
+    match answer {
+        Some(answer) => Verdict::Return(answer, Why::PfReturn),
+        None => Verdict::Block(Why::PfBlock),
+    }
+}
+
+fn reset_for(p: &Packet, ttl: u8) -> Option<Answer> {
+    const RST: u8 = 0x04;
+    (p.tcp.flags & RST == 0).then_some(Answer::Reset(Reset { ttl, acknowledge: true }))
+}
+
+fn unreachable(p: &Packet, inet: u8, inet6: u8) -> Answer {
+    match p.family {
+        crate::addr::Family::Inet => Answer::Unreachable { code: inet },
+        crate::addr::Family::Inet6 => Answer::Unreachable6 { code: inet6 },
+    }
+}

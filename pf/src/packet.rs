@@ -1,0 +1,250 @@
+//! What pf has to know of a packet, found in one pass (BSD: `struct pf_pdesc`).
+//!
+//! IPv4 is read at fixed offsets, since `ip_input` has verified the header; IPv6 goes through the bounded walk of
+//! [`wire`]. Transport headers are looked at only as far as rules and states ask: ports, TCP sequence fields, ICMP type
+//! and identifier. A super-frame is one packet here, and counts as the segments it will be on the wire.
+
+use kern::{Gso, Mbuf, PktFlags, Why};
+use wire::{IpProto, parse};
+
+use crate::addr::Family;
+
+/// TCP's fields as tracking needs them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tcp {
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Window as in the header, unscaled.
+    pub window: u16,
+    /// Flags, FIN in the lowest bit.
+    pub flags: u8,
+    /// Octets of the header.
+    pub header: u8,
+}
+
+/// A packet as pf sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    /// Source address.
+    pub src: u128,
+    /// Destination address.
+    pub dst: u128,
+    /// Source port; ICMP queries: identifier; else 0.
+    pub sport: u16,
+    /// Destination port; ICMP queries: identifier; else 0.
+    pub dport: u16,
+    /// Address family.
+    pub family: Family,
+    /// Upper-layer protocol.
+    pub proto: u8,
+    /// TOS octet or traffic class.
+    pub tos: u8,
+    /// ICMP type, and code in `code`.
+    pub icmp: u8,
+    /// ICMP code.
+    pub code: u8,
+    /// A part of a datagram: has no ports for pf.
+    pub fragment: bool,
+    /// IPv4 options, or IPv6 hop-by-hop, routing or destination headers.
+    pub options: bool,
+    /// Where the upper layer stands.
+    pub l4: u16,
+    /// TCP header, if it is TCP and not a fragment.
+    pub tcp: Tcp,
+    /// Octets of upper-layer payload (TCP: behind the header).
+    pub payload: u32,
+    /// IP octets on the wire.
+    pub bytes: u32,
+    /// Packets on the wire.
+    pub segments: u32,
+    /// The tag it carries.
+    pub tag: u16,
+}
+
+impl Packet {
+    /// Reads a packet; the data begin at the IP header.
+    #[inline(always)]
+    pub fn read(m: &Mbuf) -> Result<Packet, Why> {
+        let data = m.data();
+        let mut p = match data.first().map(|v| v >> 4) {
+            Some(4) => inet(data)?,
+            Some(6) => inet6(data)?,
+            _ => return Err(Why::PfShort),
+        };
+        let hdr = m.hdr();
+        p.fragment |= hdr.flags.has(PktFlags::FRAG);
+        p.options |= hdr.flags.has(PktFlags::OPTIONS);
+        p.tag = hdr.tag;
+        if !p.fragment {
+            p.transport(data)?;
+        }
+        if hdr.gso != Gso::None {
+            p.count_segments(u32::from(hdr.gso_size));
+        }
+        Ok(p)
+    }
+
+    #[inline(always)]
+    fn transport(&mut self, data: &[u8]) -> Result<(), Why> {
+        let l4 = data.get(usize::from(self.l4)..self.bytes as usize).ok_or(Why::PfShort)?;
+        match IpProto(self.proto) {
+            IpProto::TCP => self.read_tcp(l4),
+            IpProto::UDP => self.read_udp(l4),
+            IpProto::ICMP if self.family == Family::Inet => self.read_icmp(l4),
+            IpProto::ICMPV6 if self.family == Family::Inet6 => self.read_icmp(l4),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline(always)]
+    fn read_tcp(&mut self, l4: &[u8]) -> Result<(), Why> {
+        let h: &[u8; 20] = l4.first_chunk().ok_or(Why::PfShort)?;
+        let header = (h[12] >> 4) * 4;
+        if header < 20 || usize::from(header) > l4.len() {
+            return Err(Why::PfShort);
+        }
+        self.sport = be16(h, 0);
+        self.dport = be16(h, 2);
+        self.tcp = Tcp { seq: be32(h, 4), ack: be32(h, 8), window: be16(h, 14), flags: h[13], header };
+        self.payload = l4.len() as u32 - u32::from(header);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn read_udp(&mut self, l4: &[u8]) -> Result<(), Why> {
+        let h: &[u8; 8] = l4.first_chunk().ok_or(Why::PfShort)?;
+        let length = u32::from(be16(h, 4));
+        // A super-frame's length field may be that of the whole or of one segment.
+        if be16(h, 2) == 0 || length < 8 || length > l4.len() as u32 {
+            return Err(Why::PfShort);
+        }
+        self.sport = be16(h, 0);
+        self.dport = be16(h, 2);
+        self.payload = l4.len() as u32 - 8;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn read_icmp(&mut self, l4: &[u8]) -> Result<(), Why> {
+        let h: &[u8; 8] = l4.first_chunk().ok_or(Why::PfShort)?;
+        self.icmp = h[0];
+        self.code = h[1];
+        self.payload = l4.len() as u32 - 8;
+        if icmp_query(self.family, h[0]).is_some() {
+            let id = be16(h, 4);
+            (self.sport, self.dport) = (id, id);
+        }
+        Ok(())
+    }
+
+    /// What a super-frame will be on the wire: its headers before each segment.
+    fn count_segments(&mut self, size: u32) {
+        let segments = self.payload.div_ceil(size.max(1)).max(1);
+        let headers = self.bytes - self.payload;
+        self.bytes += (segments - 1) * headers;
+        self.segments = segments;
+    }
+
+    /// Whether this is TCP with ACK and nothing else to say: it may go to the second queue.
+    #[inline(always)]
+    pub fn is_empty_ack(&self) -> bool {
+        self.proto == IpProto::TCP.0 && !self.fragment && self.tcp.flags & 0x17 == 0x10 && self.payload == 0
+    }
+
+    /// Whether the TOS octet asks for low delay (RFC 1349).
+    #[inline(always)]
+    pub fn is_low_delay(&self) -> bool {
+        self.tos & 0x10 != 0
+    }
+}
+
+/// Whether an ICMP type is a question (`true`) or an answer (`false`) of those that carry an identifier.
+#[inline(always)]
+pub fn icmp_query(family: Family, kind: u8) -> Option<bool> {
+    match (family, kind) {
+        (Family::Inet, 8 | 13 | 15 | 17) | (Family::Inet6, 128) => Some(true),
+        (Family::Inet, 0 | 14 | 16 | 18) | (Family::Inet6, 129) => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether an ICMP type reports an error and quotes the packet that caused it.
+#[inline(always)]
+pub fn icmp_error(family: Family, kind: u8) -> bool {
+    match family {
+        Family::Inet => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        Family::Inet6 => matches!(kind, 1..=4),
+    }
+}
+
+#[inline(always)]
+fn inet(data: &[u8]) -> Result<Packet, Why> {
+    let h: &[u8; 20] = data.first_chunk().ok_or(Why::PfShort)?;
+    let l4 = u16::from(h[0] & 0x0f) * 4;
+    let bytes = u32::from(be16(h, 2)).min(data.len() as u32);
+    if l4 < 20 || u32::from(l4) > bytes {
+        return Err(Why::PfShort);
+    }
+    Ok(Packet {
+        src: u128::from(be32(h, 12)),
+        dst: u128::from(be32(h, 16)),
+        sport: 0,
+        dport: 0,
+        family: Family::Inet,
+        proto: h[9],
+        tos: h[1],
+        icmp: 0,
+        code: 0,
+        fragment: be16(h, 6) & 0x3fff != 0,
+        options: l4 > 20,
+        l4,
+        tcp: Tcp::default(),
+        payload: bytes - u32::from(l4),
+        bytes,
+        segments: 1,
+        tag: 0,
+    })
+}
+
+#[inline(always)]
+fn inet6(data: &[u8]) -> Result<Packet, Why> {
+    let parsed = parse::parse_ipv6(data).map_err(|_| Why::PfShort)?;
+    let h: &[u8; 40] = data.first_chunk().ok_or(Why::PfShort)?;
+    let addr = |at: usize| {
+        u128::from(be32(h, at)) << 96
+            | u128::from(be32(h, at + 4)) << 64
+            | u128::from(be32(h, at + 8)) << 32
+            | u128::from(be32(h, at + 12))
+    };
+    Ok(Packet {
+        src: addr(8),
+        dst: addr(24),
+        sport: 0,
+        dport: 0,
+        family: Family::Inet6,
+        proto: parsed.proto.0,
+        tos: (be16(h, 0) >> 4) as u8,
+        icmp: 0,
+        code: 0,
+        fragment: parsed.is_fragment(),
+        options: parsed.flags.contains(parse::Flags::OPTIONS),
+        l4: parsed.l4,
+        tcp: Tcp::default(),
+        payload: parsed.l4_len() as u32,
+        bytes: parsed.end,
+        segments: 1,
+        tag: 0,
+    })
+}
+
+#[inline(always)]
+pub(crate) fn be16<const N: usize>(h: &[u8; N], at: usize) -> u16 {
+    u16::from_be_bytes([h[at], h[at + 1]])
+}
+
+#[inline(always)]
+pub(crate) fn be32<const N: usize>(h: &[u8; N], at: usize) -> u32 {
+    u32::from_be_bytes([h[at], h[at + 1], h[at + 2], h[at + 3]])
+}

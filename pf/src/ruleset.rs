@@ -1,0 +1,410 @@
+//! A ruleset: rules compiled to this router's numbers, immutable, replaced as a whole.
+//!
+//! Each rule carries *skip steps*: for each of eight fields, the next rule whose value of that field differs. A packet
+//! that fails a rule on a field fails all rules up to there on it, so evaluation jumps (D. Hartmeier, "Design and
+//! Performance of the OpenBSD Stateful Packet Filter", USENIX 2002).
+//!
+//! For each interface and direction it is known beforehand whether a packet has to be looked at at all: `set skip`, an
+//! empty list, and a plain `pass` without state are decided for a whole batch at once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use kern::counter::Counter;
+
+use crate::{
+    IfIndex,
+    addr::{AddrSet, Entry, Family, bits},
+    conf::{PfConf, Table},
+    env::Environment,
+    ids::{Names, TooManyNames},
+    rule::{Action, Direction, Host, IcmpMatch, Peer, Ports, Rule, TcpFlags},
+    slab::{RuleSlab, RuleSlot, TooManyRules},
+};
+
+/// The fields that have skip steps, in the order in which they are tested.
+pub(crate) const FIELDS: usize = 8;
+
+/// Which interfaces a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Iface {
+    Any,
+    Is(IfIndex),
+    Not(IfIndex),
+    /// An interface that does not exist (yet).
+    Never,
+}
+
+impl Iface {
+    #[inline(always)]
+    pub(crate) fn matches(self, index: IfIndex) -> bool {
+        match self {
+            Iface::Any => true,
+            Iface::Is(i) => i == index,
+            Iface::Not(i) => i != index,
+            Iface::Never => false,
+        }
+    }
+}
+
+/// Which addresses a rule is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AddrTest {
+    Any,
+    Masked { family: Family, mask: u128, value: u128, not: bool },
+    Range { family: Family, low: u128, high: u128, not: bool },
+    Set { set: Arc<AddrSet>, not: bool },
+}
+
+impl AddrTest {
+    #[inline(always)]
+    pub(crate) fn matches(&self, family: Family, addr: u128) -> bool {
+        match self {
+            AddrTest::Any => true,
+            AddrTest::Masked { family: f, mask, value, not } => {
+                (*f == family && addr & mask == *value) != *not
+            }
+            AddrTest::Range { family: f, low, high, not } => {
+                (*f == family && (*low..=*high).contains(&addr)) != *not
+            }
+            AddrTest::Set { set, not } => set.contains(family, addr) != *not,
+        }
+    }
+}
+
+/// A rule as it is evaluated.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) skip: [u32; FIELDS],
+    pub(crate) iface: Iface,
+    pub(crate) direction: Option<Direction>,
+    pub(crate) family: Option<Family>,
+    pub(crate) proto: Option<u8>,
+    pub(crate) src: AddrTest,
+    pub(crate) sport: Option<Ports>,
+    pub(crate) dst: AddrTest,
+    pub(crate) dport: Option<Ports>,
+    pub(crate) flags: Option<TcpFlags>,
+    pub(crate) icmp: Option<IcmpMatch>,
+    pub(crate) tos: Option<u8>,
+    pub(crate) fragment: bool,
+    /// Tag it must have, or must not have.
+    pub(crate) tagged: Option<(u16, bool)>,
+    pub(crate) quick: bool,
+    pub(crate) action: Action,
+    pub(crate) keep: Option<KeepState>,
+    pub(crate) allow_opts: bool,
+    pub(crate) log: bool,
+    /// 0 is none.
+    pub(crate) tag: u16,
+    /// 0 is none.
+    pub(crate) queue: u16,
+    /// Where low-delay packets go; `queue` if the rule does not say.
+    pub(crate) low_delay_queue: u16,
+    pub(crate) slot: RuleSlot,
+}
+
+/// What a rule says of the states it makes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeepState {
+    pub(crate) bound: bool,
+    pub(crate) sloppy: bool,
+}
+
+impl Compiled {
+    fn same(&self, other: &Compiled, field: usize) -> bool {
+        match field {
+            0 => self.iface == other.iface,
+            1 => self.direction == other.direction,
+            2 => self.family == other.family,
+            3 => self.proto == other.proto,
+            4 => self.src == other.src,
+            5 => self.sport == other.sport,
+            6 => self.dst == other.dst,
+            _ => self.dport == other.dport,
+        }
+    }
+
+    /// Whether it matches every packet of its interface and direction.
+    fn is_unconditional(&self) -> bool {
+        self.family.is_none()
+            && self.proto.is_none()
+            && self.src == AddrTest::Any
+            && self.dst == AddrTest::Any
+            && self.flags.is_none()
+            && self.tos.is_none()
+            && !self.fragment
+            && self.tagged.is_none()
+    }
+
+    /// Whether being matched has an effect even if a later rule decides.
+    fn has_side_effect(&self) -> bool {
+        self.quick || self.tag != 0 || self.log
+    }
+}
+
+/// What can be said of packets of one interface and direction without looking at them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Constant {
+    /// pf does nothing here.
+    Skip,
+    /// They pass, by this rule or because none matches.
+    Pass { rule: Option<u32>, allow_opts: bool },
+    /// They have to be looked at.
+    Look,
+}
+
+/// Why a checked configuration could not be compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// More names of tags or queues than there are numbers.
+    #[error(transparent)]
+    Names(#[from] TooManyNames),
+    /// More rules than the slab holds.
+    #[error(transparent)]
+    Rules(#[from] TooManyRules),
+}
+
+/// A compiled ruleset.
+#[derive(Debug)]
+pub struct Ruleset {
+    pub(crate) rules: Box<[Compiled]>,
+    /// By worker, then by rule.
+    evaluations: Box<[Box<[Counter]>]>,
+    /// Column of an interface by its index; column 0 is every other.
+    columns: Box<[u16]>,
+    constants: Box<[[Constant; 2]]>,
+    /// What the rules were made of, for printing.
+    conf: Arc<PfConf>,
+    slab: Arc<RuleSlab>,
+}
+
+impl Ruleset {
+    /// pf switched off: everything passes and nothing is counted.
+    pub fn disabled(slab: &Arc<RuleSlab>) -> Ruleset {
+        Ruleset {
+            rules: Box::default(),
+            evaluations: Box::default(),
+            columns: Box::default(),
+            constants: Box::new([[Constant::Skip; 2]]),
+            conf: Arc::new(PfConf::default()),
+            slab: Arc::clone(slab),
+        }
+    }
+
+    /// Compiles a checked configuration for the interfaces of `env`. To be done again when these, or their addresses,
+    /// change.
+    pub fn compile(
+        conf: &Arc<PfConf>,
+        env: &Environment,
+        names: &mut Names,
+        slab: &Arc<RuleSlab>,
+    ) -> Result<Ruleset, CompileError> {
+        let sets = conf.tables.iter().map(|t| (t.name.as_str(), Arc::new(t.set()))).collect();
+        let mut compiler = Compiler { env, names, sets };
+        // Built step by step: whatever has been taken is given back by `Drop` if a later step fails.
+        let mut ruleset = Ruleset::disabled(slab);
+        ruleset.conf = Arc::clone(conf);
+        let mut rules = Vec::with_capacity(conf.rules.len());
+        for (number, rule) in conf.rules.iter().enumerate() {
+            match compiler.rule(rule).and_then(|mut compiled| {
+                compiled.slot = slab.take(number as u32, rule.keep.as_ref())?;
+                Ok(compiled)
+            }) {
+                Ok(compiled) => rules.push(compiled),
+                Err(error) => {
+                    ruleset.rules = rules.into_boxed_slice();
+                    return Err(error);
+                }
+            }
+        }
+        link_skip_steps(&mut rules);
+        ruleset.rules = rules.into_boxed_slice();
+        ruleset.evaluations = slab.per_worker(|| (0..ruleset.rules.len()).map(|_| Counter::new()).collect());
+        ruleset.decide_beforehand(env);
+        Ok(ruleset)
+    }
+
+    /// Whether packets of an interface and direction have to be looked at.
+    #[inline(always)]
+    pub(crate) fn constant(&self, direction: Direction, index: IfIndex) -> Constant {
+        let column = self.columns.get(usize::from(index.0)).map_or(0, |&c| usize::from(c));
+        self.constants.get(column).map_or(Constant::Look, |c| c[direction.index()])
+    }
+
+    /// The evaluation counters of a worker.
+    #[inline(always)]
+    pub(crate) fn evaluations_of(&self, worker: usize) -> &[Counter] {
+        self.evaluations.get(worker).map_or(&[], |e| e)
+    }
+
+    /// How often a rule was evaluated, over all workers.
+    pub fn evaluations(&self, rule: usize) -> u64 {
+        self.evaluations.iter().filter_map(|worker| worker.get(rule)).map(Counter::get).sum()
+    }
+
+    /// The slot of a rule, for its counters.
+    pub fn slot(&self, rule: usize) -> Option<RuleSlot> {
+        self.rules.get(rule).map(|r| r.slot)
+    }
+
+    /// What the ruleset was made of.
+    pub fn conf(&self) -> &PfConf {
+        &self.conf
+    }
+
+    /// The slab its rules are in.
+    pub fn slab(&self) -> &RuleSlab {
+        &self.slab
+    }
+
+    fn decide_beforehand(&mut self, env: &Environment) {
+        let skipped: HashSet<&str> = self.conf.options.skip.iter().map(String::as_str).collect();
+        let highest = env.interfaces.iter().map(|i| usize::from(i.index.0)).max();
+        let mut columns = vec![0; highest.map_or(0, |h| h + 1)];
+        // No interface has index 0 as its own, so it stands for all that are unknown.
+        let mut constants = vec![[Direction::In, Direction::Out].map(|d| self.constant_of(d, IfIndex(0)))];
+        for interface in &env.interfaces {
+            columns[usize::from(interface.index.0)] = constants.len() as u16;
+            constants.push([Direction::In, Direction::Out].map(|d| {
+                if skipped.contains(interface.name.as_str()) {
+                    Constant::Skip
+                } else {
+                    self.constant_of(d, interface.index)
+                }
+            }));
+        }
+        self.columns = columns.into_boxed_slice();
+        self.constants = constants.into_boxed_slice();
+    }
+
+    fn constant_of(&self, direction: Direction, index: IfIndex) -> Constant {
+        let mut last: Option<(usize, &Compiled)> = None;
+        let mut open = false;
+        for (i, rule) in self.rules.iter().enumerate() {
+            if !rule.iface.matches(index) || rule.direction.is_some_and(|d| d != direction) {
+                continue;
+            }
+            if rule.is_unconditional() {
+                (last, open) = (Some((i, rule)), false);
+                if rule.quick {
+                    break;
+                }
+            } else {
+                open = true;
+            }
+            if rule.has_side_effect() {
+                return Constant::Look;
+            }
+        }
+        match last {
+            _ if open => Constant::Look,
+            None => Constant::Pass { rule: None, allow_opts: false },
+            Some((_, r)) if r.action != Action::Pass || r.keep.is_some() || r.queue != 0 => Constant::Look,
+            Some((_, r)) if r.log || r.tag != 0 => Constant::Look,
+            Some((i, r)) => Constant::Pass { rule: Some(i as u32), allow_opts: r.allow_opts },
+        }
+    }
+}
+
+impl Drop for Ruleset {
+    fn drop(&mut self) {
+        self.rules.iter().for_each(|rule| self.slab.release(rule.slot));
+    }
+}
+
+fn link_skip_steps(rules: &mut [Compiled]) {
+    for i in (0..rules.len()).rev() {
+        for field in 0..FIELDS {
+            let same =
+                rules.get(i + 1).filter(|next| rules[i].same(next, field)).map(|next| next.skip[field]);
+            rules[i].skip[field] = same.unwrap_or(i as u32 + 1);
+        }
+    }
+}
+
+struct Compiler<'a> {
+    env: &'a Environment,
+    names: &'a mut Names,
+    sets: HashMap<&'a str, Arc<AddrSet>>,
+}
+
+impl Compiler<'_> {
+    fn rule(&mut self, rule: &Rule) -> Result<Compiled, CompileError> {
+        let iface = match &rule.on {
+            None => Iface::Any,
+            Some(on) => match (self.env.interface(&on.name), on.not) {
+                (Some(i), false) => Iface::Is(i.index),
+                (Some(i), true) => Iface::Not(i.index),
+                (None, false) => Iface::Never,
+                (None, true) => Iface::Any,
+            },
+        };
+        let tag = rule.tag.as_deref().map_or(Ok(0), |t| self.names.tag(t))?;
+        let tagged = match &rule.tagged {
+            Some(tagged) => Some((self.names.tag(&tagged.name)?, tagged.not)),
+            None => None,
+        };
+        let (queue, low_delay_queue) = match &rule.queue {
+            None => (0, 0),
+            Some(q) => {
+                let queue = self.names.queue(&q.name)?;
+                (queue, q.low_delay.as_deref().map_or(Ok(queue), |n| self.names.queue(n))?)
+            }
+        };
+        Ok(Compiled {
+            skip: [0; FIELDS],
+            iface,
+            direction: rule.direction,
+            family: rule.family,
+            proto: rule.proto,
+            src: self.address(&rule.from, rule.family),
+            sport: rule.from.port,
+            dst: self.address(&rule.to, rule.family),
+            dport: rule.to.port,
+            flags: rule.flags.filter(|f| f.mask != 0),
+            icmp: rule.icmp,
+            tos: rule.tos,
+            fragment: rule.fragment,
+            tagged,
+            quick: rule.quick,
+            action: rule.action,
+            keep: rule.keep.as_ref().map(|k| KeepState { bound: k.bound, sloppy: k.sloppy }),
+            allow_opts: rule.allow_opts,
+            log: rule.log.is_some(),
+            tag,
+            queue,
+            low_delay_queue,
+            slot: RuleSlot::NONE,
+        })
+    }
+
+    fn address(&self, peer: &Peer, family: Option<Family>) -> AddrTest {
+        let not = peer.not;
+        match &peer.host {
+            Host::Any => AddrTest::Any,
+            Host::Prefix(p) => {
+                let (mask, value) = p.mask();
+                AddrTest::Masked { family: p.family(), mask, value, not }
+            }
+            Host::Range(a, b) => {
+                AddrTest::Range { family: Family::of(*a), low: bits(*a), high: bits(*b), not }
+            }
+            Host::Dynamic(d) => {
+                let entries: Vec<Entry> = self.env.entries_of(d, family);
+                AddrTest::Set { set: Arc::new(AddrSet::new(&entries)), not }
+            }
+            Host::Table(name) => {
+                AddrTest::Set { set: self.sets.get(name.as_str()).cloned().unwrap_or_default(), not }
+            }
+        }
+    }
+}
+
+impl Table {
+    fn set(&self) -> AddrSet {
+        AddrSet::new(&self.entries)
+    }
+}
