@@ -270,6 +270,13 @@ impl Repr {
     }
 }
 
+/// Destination and source of a frame whose header is there.
+#[inline(always)]
+pub fn addresses(header: &[u8; HEADER_LEN]) -> (Mac, Mac) {
+    let h = header;
+    (Mac([h[0], h[1], h[2], h[3], h[4], h[5]]), Mac([h[6], h[7], h[8], h[9], h[10], h[11]]))
+}
+
 /// Writes the two addresses and the type of an untagged header in one go: what `ether_output` does to each packet.
 #[inline(always)]
 pub fn write_header(out: &mut [u8; HEADER_LEN], dst: Mac, src: Mac, ethertype: EtherType) {

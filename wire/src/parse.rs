@@ -12,7 +12,7 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    EtherType, IpProto, Mac, Malformed, checksum,
+    EtherType, IpProto, Malformed, checksum,
     ether::{self, TAG_LEN},
     flow::{FlowKey, FlowKey4, FlowKey6, HashSeed},
     ipv4, ipv6, ipv6_ext,
@@ -32,7 +32,7 @@ pub struct Ipv4Check {
 pub fn ipv4_check(data: &[u8]) -> Result<Ipv4Check, Malformed> {
     let h: &[u8; 20] = data.first_chunk().ok_or(Malformed::Truncated)?;
     let header_len = if h[0] == 0x45 {
-        if checksum::sum20(h) != 0xffff {
+        if !checksum::header_ok(h) {
             return Err(Malformed::Checksum);
         }
         20
@@ -231,57 +231,73 @@ impl Parsed {
             proto,
         }
     }
+}
+
+/// What the front of the upper layer shows. By value everywhere: a `&mut Parsed` handed to a function that is not inlined would keep all of it in memory.
+#[derive(Clone, Copy)]
+struct Front {
+    src_port: u16,
+    dst_port: u16,
+    flags: Flags,
+    icmp_type: u8,
+}
+
+impl Front {
+    const NOTHING: Self = Self { src_port: 0, dst_port: 0, flags: Flags(0), icmp_type: 0 };
 
     /// Looks for ports, identifier or SPI at the front of the upper layer.
     #[inline(always)]
-    fn look_at_l4(&mut self, l4: &[u8]) {
-        match self.proto {
-            IpProto::TCP => self.take_ports(l4, 20),
-            IpProto::UDP => self.take_ports(l4, 8),
-            proto => self.look_at_other(proto, l4),
+    fn look(proto: IpProto, l4: &[u8]) -> Self {
+        match proto {
+            IpProto::TCP => Self::ports(l4, 20),
+            IpProto::UDP => Self::ports(l4, 8),
+            proto => Self::other(proto, l4),
         }
     }
 
     #[inline(always)]
-    fn take_ports(&mut self, l4: &[u8], header_len: usize) {
-        if let Some(&[a, b, c, d]) = l4.first_chunk() {
-            self.src_port = u16::from_be_bytes([a, b]);
-            self.dst_port = u16::from_be_bytes([c, d]);
-            self.flags.0 |= Flags::PORTS.0;
+    fn ports(l4: &[u8], header_len: usize) -> Self {
+        let short = Flags::default().with(Flags::SHORT, l4.len() < header_len);
+        let Some(&[a, b, c, d]) = l4.first_chunk() else {
+            return Self { flags: short, ..Self::NOTHING };
+        };
+        Self {
+            src_port: u16::from_be_bytes([a, b]),
+            dst_port: u16::from_be_bytes([c, d]),
+            flags: short.with(Flags::PORTS, true),
+            icmp_type: 0,
         }
-        self.flags = self.flags.with(Flags::SHORT, l4.len() < header_len);
     }
 
     #[inline(never)]
-    fn look_at_other(&mut self, proto: IpProto, l4: &[u8]) {
+    fn other(proto: IpProto, l4: &[u8]) -> Self {
         match proto {
-            IpProto::ICMP | IpProto::ICMPV6 => self.take_icmp(l4, proto),
-            IpProto::ESP => self.take_ports(l4, 8),
-            IpProto::AH => {
-                self.take_ports(l4.get(4..).unwrap_or(&[]), 8);
-            }
-            proto if proto.has_ports() => self.take_ports(l4, 8),
-            _ => {}
+            IpProto::ICMP | IpProto::ICMPV6 => Self::icmp(proto, l4),
+            IpProto::ESP => Self::ports(l4, 8),
+            IpProto::AH => Self::ports(l4.get(4..).unwrap_or(&[]), 8),
+            proto if proto.has_ports() => Self::ports(l4, 8),
+            _ => Self::NOTHING,
         }
     }
 
-    fn take_icmp(&mut self, l4: &[u8], proto: IpProto) {
-        // MLD and ND are longer, router solicitation is 8, and no ICMP message is shorter than 8 (RFC 792; RFC 4443 has 4, but no such type).
-        let Some(&[kind, _, _, _, a, b, _, _]) = l4.first_chunk() else {
-            self.icmp_type = l4.first().copied().unwrap_or(0);
-            self.flags.0 |= Flags::SHORT.0;
-            return;
+    fn icmp(proto: IpProto, l4: &[u8]) -> Self {
+        // No ICMP message in use is shorter than 8.
+        let Some(&[icmp_type, _, _, _, a, b, _, _]) = l4.first_chunk() else {
+            return Self {
+                flags: Flags::SHORT,
+                icmp_type: l4.first().copied().unwrap_or(0),
+                ..Self::NOTHING
+            };
         };
-        self.icmp_type = kind;
         let is_query = match proto {
-            IpProto::ICMP => matches!(kind, 0 | 8 | 13..=18),
-            _ => matches!(kind, 128 | 129),
+            IpProto::ICMP => matches!(icmp_type, 0 | 8 | 13..=18),
+            _ => matches!(icmp_type, 128 | 129),
         };
-        if is_query {
-            let ident = u16::from_be_bytes([a, b]);
-            (self.src_port, self.dst_port) = (ident, ident);
-            self.flags.0 |= Flags::PORTS.0;
+        if !is_query {
+            return Self { icmp_type, ..Self::NOTHING };
         }
+        let ident = u16::from_be_bytes([a, b]);
+        Self { src_port: ident, dst_port: ident, flags: Flags::PORTS, icmp_type }
     }
 }
 
@@ -301,21 +317,23 @@ fn describe_v4(data: &[u8], h: &[u8; 20], header_len: u8, end: u16) -> Parsed {
         .with(Flags::MORE, frag & ipv4::MF != 0)
         .with(Flags::DF, frag & ipv4::DF != 0)
         .with(Flags::OPTIONS, header_len > 20);
-    let mut parsed = Parsed {
+    let frag_offset = (frag & ipv4::OFFSET_MASK) << 3;
+    let proto = IpProto(h[9]);
+    let front = match data.get(usize::from(header_len)..usize::from(end)) {
+        Some(l4) if frag_offset == 0 => Front::look(proto, l4),
+        _ => Front::NOTHING,
+    };
+    Parsed {
         end: u32::from(end),
         ident: u32::from(u16::from_be_bytes([h[4], h[5]])),
         l4: u16::from(header_len),
-        src_port: 0,
-        dst_port: 0,
-        frag_offset: (frag & ipv4::OFFSET_MASK) << 3,
-        flags,
-        proto: IpProto(h[9]),
-        icmp_type: 0,
-    };
-    if parsed.frag_offset == 0 {
-        parsed.look_at_l4(data.get(usize::from(header_len)..usize::from(end)).unwrap_or(&[]));
+        src_port: front.src_port,
+        dst_port: front.dst_port,
+        frag_offset,
+        flags: Flags(flags.0 | front.flags.0),
+        proto,
+        icmp_type: front.icmp_type,
     }
-    parsed
 }
 
 /// Parses an IPv6 packet: everything [`ipv6_check`] checks, the extension headers, and what a filter needs.
@@ -327,47 +345,52 @@ pub fn parse_ipv6(data: &[u8]) -> Result<Parsed, Malformed> {
 
 #[inline(always)]
 fn describe_v6(data: &[u8], next_header: IpProto, end: u32) -> Result<Parsed, Malformed> {
-    let mut parsed = Parsed {
+    if next_header.is_extension() {
+        return describe_chain(data, end);
+    }
+    let front = Front::look(next_header, data.get(ipv6::HEADER_LEN..end as usize).unwrap_or(&[]));
+    Ok(Parsed {
         end,
         ident: 0,
         l4: ipv6::HEADER_LEN as u16,
-        src_port: 0,
-        dst_port: 0,
+        src_port: front.src_port,
+        dst_port: front.dst_port,
         frag_offset: 0,
-        flags: Flags::V6,
+        flags: Flags(Flags::V6.0 | front.flags.0),
         proto: next_header,
-        icmp_type: 0,
-    };
-    if next_header.is_extension() {
-        follow_chain(&mut parsed, data)?;
-    }
-    if parsed.frag_offset == 0 {
-        parsed.look_at_l4(data.get(usize::from(parsed.l4)..end as usize).unwrap_or(&[]));
-    }
-    Ok(parsed)
+        icmp_type: front.icmp_type,
+    })
 }
 
+/// Describes a packet with extension headers.
 #[inline(never)]
-fn follow_chain(parsed: &mut Parsed, data: &[u8]) -> Result<(), Malformed> {
-    let chain = ipv6_ext::walk(data, parsed.end as usize)?;
-    parsed.l4 = chain.l4;
-    parsed.proto = chain.proto;
-    parsed.flags = parsed
-        .flags
+fn describe_chain(data: &[u8], end: u32) -> Result<Parsed, Malformed> {
+    let chain = ipv6_ext::walk(data, end as usize)?;
+    let fragment = chain.fragment;
+    let frag_offset = fragment.map_or(0, |f| f.offset);
+    let front = match data.get(usize::from(chain.l4)..end as usize) {
+        Some(l4) if frag_offset == 0 => Front::look(chain.proto, l4),
+        _ => Front::NOTHING,
+    };
+    let flags = Flags(Flags::V6.0 | front.flags.0)
         .with(Flags::OPTIONS, chain.hop_by_hop || chain.dst_options || chain.routing.is_some())
         .with(Flags::HOP_BY_HOP, chain.hop_by_hop)
         .with(Flags::ROUTING, chain.routing.is_some())
-        .with(Flags::ROUTING_0, matches!(chain.routing, Some((0, _))));
-    if let Some(fragment) = chain.fragment {
-        parsed.ident = fragment.ident;
-        parsed.frag_offset = fragment.offset;
-        parsed.flags = parsed
-            .flags
-            .with(Flags::FRAGMENT_HEADER, true)
-            .with(Flags::FRAGMENT, !fragment.is_atomic())
-            .with(Flags::MORE, fragment.more);
-    }
-    Ok(())
+        .with(Flags::ROUTING_0, matches!(chain.routing, Some((0, _))))
+        .with(Flags::FRAGMENT_HEADER, fragment.is_some())
+        .with(Flags::FRAGMENT, fragment.is_some_and(|f| !f.is_atomic()))
+        .with(Flags::MORE, fragment.is_some_and(|f| f.more));
+    Ok(Parsed {
+        end,
+        ident: fragment.map_or(0, |f| f.ident),
+        l4: chain.l4,
+        src_port: front.src_port,
+        dst_port: front.dst_port,
+        frag_offset,
+        flags,
+        proto: chain.proto,
+        icmp_type: front.icmp_type,
+    })
 }
 
 /// Parses either version, by the version field.
@@ -407,13 +430,9 @@ pub fn parse_quoted(data: &[u8]) -> Result<Parsed, Malformed> {
     }
 }
 
-/// What the Ethernet header of a frame says.
+/// What the Ethernet header of a frame says, in one register: the addresses are read where they are needed ([`ether::addresses`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// Destination.
-    pub dst: Mac,
-    /// Source.
-    pub src: Mac,
     /// What the payload is, behind the tags.
     pub ethertype: EtherType,
     /// Control information of the outermost tag.
@@ -426,21 +445,20 @@ pub struct Link {
 #[inline(always)]
 pub fn parse_link(frame: &[u8]) -> Result<Link, Malformed> {
     let h: &[u8; ether::HEADER_LEN] = frame.first_chunk().ok_or(Malformed::Truncated)?;
-    let mut link = Link {
-        dst: Mac([h[0], h[1], h[2], h[3], h[4], h[5]]),
-        src: Mac([h[6], h[7], h[8], h[9], h[10], h[11]]),
+    let link = Link {
         ethertype: EtherType(u16::from_be_bytes([h[12], h[13]])),
         tci: None,
         l3: ether::HEADER_LEN as u16,
     };
     if link.ethertype.is_tag() {
-        read_tags(&mut link, frame)?;
+        return behind_tags(link, frame);
     }
     if link.ethertype.0 < 0x0600 { Err(Malformed::Unknown) } else { Ok(link) }
 }
 
+/// The link of a tagged frame: what is behind one or two tags.
 #[inline(never)]
-fn read_tags(link: &mut Link, frame: &[u8]) -> Result<(), Malformed> {
+fn behind_tags(mut link: Link, frame: &[u8]) -> Result<Link, Malformed> {
     for _ in 0..2 {
         let tag: Option<&[u8; TAG_LEN]> = frame.get(usize::from(link.l3)..).and_then(<[u8]>::first_chunk);
         let &[a, b, c, d] = tag.ok_or(Malformed::Truncated)?;
@@ -448,7 +466,7 @@ fn read_tags(link: &mut Link, frame: &[u8]) -> Result<(), Malformed> {
         link.ethertype = EtherType(u16::from_be_bytes([c, d]));
         link.l3 += TAG_LEN as u16;
         if !link.ethertype.is_tag() {
-            return Ok(());
+            return if link.ethertype.0 < 0x0600 { Err(Malformed::Unknown) } else { Ok(link) };
         }
     }
     Err(Malformed::Unknown)
@@ -483,6 +501,7 @@ mod tests {
     #[test]
     fn the_answers_are_small() {
         assert_eq!(size_of::<Parsed>(), 20);
+        assert_eq!(size_of::<Result<Link, Malformed>>(), 8);
         assert!(size_of::<Result<Parsed, Malformed>>() <= 24);
         assert_eq!(size_of::<Result<Ipv4Check, Malformed>>(), 6);
     }
