@@ -295,16 +295,11 @@ impl LinkEnd {
     /// Why the wire does not take this frame, if it does not.
     fn objection(&self, m: &Mbuf) -> Option<Why> {
         let link = &self.link;
-        let known = match m.hdr().gso {
-            Gso::None => true,
-            Gso::Tcp4 | Gso::Tcp6 => link.caps.tso,
-            Gso::Udp4 | Gso::Udp6 => link.caps.uso,
-        };
         let frame = match m.hdr().gso {
             Gso::None => m.len(),
             _ => vnet::header_len(m) + usize::from(m.hdr().gso_size),
         };
-        if !known {
+        if !vnet::takes(link.caps, m.hdr().gso) {
             Some(Why::IfOffload)
         } else if frame > link.config.mtu + 22 {
             Some(Why::TooBig)

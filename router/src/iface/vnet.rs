@@ -12,6 +12,7 @@
 //! fields are checked, all later stages trust them. What goes out is made of the packet's own fields
 //! ([`VnetHdr::of`]). Fragmentation offload of old (`UFO`) and the ECN variant of TSO are never negotiated.
 
+use super::driver::Caps;
 use kern::{Gso, Mbuf, PktFlags, Why};
 use wire::{IpProto, Parsed, checksum, parse, tcp, udp};
 
@@ -197,12 +198,21 @@ fn udp_header_len(l4: &[u8]) -> Option<usize> {
     (usize::from(len) == l4.len() && l4.len() >= udp::HEADER_LEN).then_some(udp::HEADER_LEN)
 }
 
-const fn gso_type(gso: Gso) -> u8 {
+pub(super) const fn gso_type(gso: Gso) -> u8 {
     match gso {
         Gso::None => GSO_NONE,
         Gso::Tcp4 => GSO_TCPV4,
         Gso::Tcp6 => GSO_TCPV6,
         Gso::Udp4 | Gso::Udp6 => GSO_UDP_L4,
+    }
+}
+
+/// Whether a device with these capabilities takes this kind of super-frame.
+pub const fn takes(caps: Caps, gso: Gso) -> bool {
+    match gso {
+        Gso::None => true,
+        Gso::Tcp4 | Gso::Tcp6 => caps.tso,
+        Gso::Udp4 | Gso::Udp6 => caps.uso,
     }
 }
 

@@ -1,0 +1,90 @@
+//! Network namespaces for tests: made with iproute2, gone when dropped, also when a test panics.
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    thread::{self, JoinHandle},
+};
+
+/// Runs a command and panics with what it said if it fails.
+pub(crate) fn run(line: &str) {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().expect("a command")).args(words).output().expect("runs");
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A number that no other test of this machine uses at the moment.
+pub(crate) fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Whether namespaces and TAP devices can be made; says so if they cannot, and fails if they must.
+pub(crate) fn available() -> bool {
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    let name = format!("softnet-probe-{}", unique());
+    let made = Command::new("ip").args(["netns", "add", &name]).output().is_ok_and(|o| o.status.success());
+    if made {
+        run(&format!("ip netns del {name}"));
+    }
+    let available = tun.is_ok() && made;
+    if !available {
+        println!("skipped: needs /dev/net/tun and network namespaces (root)");
+        assert!(
+            std::env::var_os("SOFTNET_NET_TESTS").is_none(),
+            "SOFTNET_NET_TESTS is set and they are not there"
+        );
+    }
+    available
+}
+
+/// A network namespace.
+pub(crate) struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// A fresh one, its loopback up.
+    pub(crate) fn new() -> Namespace {
+        let namespace = Namespace { name: format!("softnet-{}", unique()) };
+        run(&format!("ip netns add {}", namespace.name));
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// Runs `ip` inside.
+    pub(crate) fn ip(&self, arguments: &str) {
+        run(&format!("ip -n {} {arguments}", self.name));
+    }
+
+    /// Takes a device in, gives it addresses and brings it up.
+    pub(crate) fn adopt(&self, device: &str, addresses: &[&str]) {
+        run(&format!("ip link set {device} netns {}", self.name));
+        for address in addresses {
+            let nodad = if address.contains(':') { " nodad" } else { "" };
+            self.ip(&format!("addr add {address} dev {device}{nodad}"));
+        }
+        self.ip(&format!("link set {device} up"));
+    }
+
+    /// Runs `body` on a thread inside.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let file = File::open(format!("/run/netns/{}", self.name)).expect("the namespace's file");
+        thread::spawn(move || {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("enters");
+            body()
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+}
