@@ -37,6 +37,7 @@ pub mod ipv6_ext;
 pub mod nd;
 mod nd_option;
 pub mod parse;
+mod parsed;
 mod proto;
 pub mod rewrite;
 pub mod segment;

@@ -9,13 +9,12 @@
 //! A packet whose *upper layer* is too short is not malformed: routers forward it. It is flagged [`Flags::SHORT`] and a filter drops it. Nor are
 //! fragments judged here: reassembly does. Nothing here verifies a transport checksum ([`crate::checksum::transport_ok`] does).
 
-use core::net::{Ipv4Addr, Ipv6Addr};
-
+pub use crate::parsed::{Flags, Parsed};
 use crate::{
     EtherType, IpProto, Malformed, checksum,
     ether::{self, TAG_LEN},
-    flow::{FlowKey, FlowKey4, FlowKey6, HashSeed},
     ipv4, ipv6, ipv6_ext,
+    parsed::Front,
 };
 
 /// What forwarding must know of an IPv4 header.
@@ -82,223 +81,6 @@ pub fn ipv6_check(data: &[u8]) -> Result<Ipv6Check, Malformed> {
         return Err(Malformed::Length);
     }
     Ok(Ipv6Check { next_header: IpProto(h[6]), total_len })
-}
-
-/// Facts about a packet, one bit each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flags(u16);
-
-impl Flags {
-    /// IPv6 (otherwise IPv4).
-    pub const V6: Self = Self(1 << 0);
-    /// A part of a datagram: more fragments follow, or the offset is not zero.
-    pub const FRAGMENT: Self = Self(1 << 1);
-    /// More fragments follow.
-    pub const MORE: Self = Self(1 << 2);
-    /// IPv6: a fragment header is there, be it of a whole ("atomic") datagram.
-    pub const FRAGMENT_HEADER: Self = Self(1 << 3);
-    /// IPv4: "don't fragment".
-    pub const DF: Self = Self(1 << 4);
-    /// IPv4 options, or IPv6 hop-by-hop, routing or destination headers (the `allow-opts` of pf).
-    pub const OPTIONS: Self = Self(1 << 5);
-    /// IPv6: a hop-by-hop options header.
-    pub const HOP_BY_HOP: Self = Self(1 << 6);
-    /// IPv6: a routing header.
-    pub const ROUTING: Self = Self(1 << 7);
-    /// IPv6: a routing header of type 0, which RFC 5095 forbids.
-    pub const ROUTING_0: Self = Self(1 << 8);
-    /// The ports (or ICMP identifier, or SPI) were there and are in the key.
-    pub const PORTS: Self = Self(1 << 9);
-    /// The upper layer is shorter than its header.
-    pub const SHORT: Self = Self(1 << 10);
-
-    /// Whether all of `other` hold.
-    #[inline(always)]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    #[inline(always)]
-    const fn with(self, other: Self, when: bool) -> Self {
-        if when { Self(self.0 | other.0) } else { self }
-    }
-}
-
-/// What one pass found out about an IP packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parsed {
-    /// Octets of the packet: what the frame has beyond is padding.
-    pub end: u32,
-    /// Identification: of every IPv4 packet, and of IPv6 packets with a fragment header.
-    pub ident: u32,
-    /// Where the upper layer stands, or the data of a fragment that is not the first.
-    pub l4: u16,
-    /// Source port; ICMP: the identifier; ESP and AH: the high half of the SPI; zero when there is none or it cannot be seen.
-    pub src_port: u16,
-    /// Destination port; ICMP: the identifier; ESP and AH: the low half of the SPI; zero when there is none or it cannot be seen.
-    pub dst_port: u16,
-    /// Where the payload belongs in its datagram, in octets.
-    pub frag_offset: u16,
-    /// Facts.
-    pub flags: Flags,
-    /// Protocol of the upper layer. Of an IPv6 fragment that is not the first: the fragment header's next header.
-    pub proto: IpProto,
-    /// ICMP type of ICMP and ICMPv6; otherwise zero.
-    pub icmp_type: u8,
-}
-
-impl Parsed {
-    /// Whether the packet is IPv6.
-    #[inline(always)]
-    pub const fn is_v6(&self) -> bool {
-        self.flags.contains(Flags::V6)
-    }
-
-    /// Whether this is a part of a datagram only.
-    #[inline(always)]
-    pub const fn is_fragment(&self) -> bool {
-        self.flags.contains(Flags::FRAGMENT)
-    }
-
-    /// Whether this is a part of a datagram that does not begin with the upper layer's header.
-    #[inline(always)]
-    pub const fn is_later_fragment(&self) -> bool {
-        self.frag_offset != 0
-    }
-
-    /// Octets of upper-layer header and payload.
-    #[inline(always)]
-    pub const fn l4_len(&self) -> usize {
-        self.end as usize - self.l4 as usize
-    }
-
-    /// Security parameters index of ESP or AH.
-    #[inline]
-    pub const fn spi(&self) -> Option<u32> {
-        if matches!(self.proto, IpProto::ESP | IpProto::AH) && self.flags.contains(Flags::PORTS) {
-            Some((self.src_port as u32) << 16 | self.dst_port as u32)
-        } else {
-            None
-        }
-    }
-
-    /// Upper-layer header and payload of the packet that was parsed.
-    #[inline]
-    pub fn l4<'a>(&self, data: &'a [u8]) -> &'a [u8] {
-        data.get(usize::from(self.l4)..self.end as usize).unwrap_or(&[])
-    }
-
-    /// The key of the flow that the parsed packet `data` belongs to.
-    #[inline(always)]
-    pub fn flow(&self, data: &[u8]) -> FlowKey {
-        if self.is_v6() { FlowKey::V6(self.flow6(data)) } else { FlowKey::V4(self.flow4(data)) }
-    }
-
-    /// The symmetric hash of the flow: the hash of [`Self::flow`].
-    #[inline(always)]
-    pub fn hash(&self, data: &[u8], seed: &HashSeed) -> u32 {
-        if self.is_v6() { self.flow6(data).hash(seed) } else { self.flow4(data).hash(seed) }
-    }
-
-    #[inline(always)]
-    const fn ports(&self) -> (u16, u16) {
-        if self.is_fragment() { (0, 0) } else { (self.src_port, self.dst_port) }
-    }
-
-    #[inline(always)]
-    fn flow4(&self, data: &[u8]) -> FlowKey4 {
-        let h: [u8; 20] = data.first_chunk().copied().unwrap_or_default();
-        let (src_port, dst_port) = self.ports();
-        FlowKey4 {
-            src: Ipv4Addr::new(h[12], h[13], h[14], h[15]),
-            dst: Ipv4Addr::new(h[16], h[17], h[18], h[19]),
-            src_port,
-            dst_port,
-            proto: self.proto,
-        }
-    }
-
-    #[inline(always)]
-    fn flow6(&self, data: &[u8]) -> FlowKey6 {
-        let at = |at: usize| data.get(at..).and_then(<[u8]>::first_chunk::<16>).copied().unwrap_or_default();
-        let (src_port, dst_port) = self.ports();
-        let proto = if self.is_fragment() { IpProto::FRAGMENT } else { self.proto };
-        FlowKey6 {
-            src: Ipv6Addr::from_octets(at(8)),
-            dst: Ipv6Addr::from_octets(at(24)),
-            src_port,
-            dst_port,
-            proto,
-        }
-    }
-}
-
-/// What the front of the upper layer shows. By value everywhere: a `&mut Parsed` handed to a function that is not inlined would keep all of it in memory.
-#[derive(Clone, Copy)]
-struct Front {
-    src_port: u16,
-    dst_port: u16,
-    flags: Flags,
-    icmp_type: u8,
-}
-
-impl Front {
-    const NOTHING: Self = Self { src_port: 0, dst_port: 0, flags: Flags(0), icmp_type: 0 };
-
-    /// Looks for ports, identifier or SPI at the front of the upper layer.
-    #[inline(always)]
-    fn look(proto: IpProto, l4: &[u8]) -> Self {
-        match proto {
-            IpProto::TCP => Self::ports(l4, 20),
-            IpProto::UDP => Self::ports(l4, 8),
-            proto => Self::other(proto, l4),
-        }
-    }
-
-    #[inline(always)]
-    fn ports(l4: &[u8], header_len: usize) -> Self {
-        let short = Flags::default().with(Flags::SHORT, l4.len() < header_len);
-        let Some(&[a, b, c, d]) = l4.first_chunk() else {
-            return Self { flags: short, ..Self::NOTHING };
-        };
-        Self {
-            src_port: u16::from_be_bytes([a, b]),
-            dst_port: u16::from_be_bytes([c, d]),
-            flags: short.with(Flags::PORTS, true),
-            icmp_type: 0,
-        }
-    }
-
-    #[inline(never)]
-    fn other(proto: IpProto, l4: &[u8]) -> Self {
-        match proto {
-            IpProto::ICMP | IpProto::ICMPV6 => Self::icmp(proto, l4),
-            IpProto::ESP => Self::ports(l4, 8),
-            IpProto::AH => Self::ports(l4.get(4..).unwrap_or(&[]), 8),
-            proto if proto.has_ports() => Self::ports(l4, 8),
-            _ => Self::NOTHING,
-        }
-    }
-
-    fn icmp(proto: IpProto, l4: &[u8]) -> Self {
-        // No ICMP message in use is shorter than 8.
-        let Some(&[icmp_type, _, _, _, a, b, _, _]) = l4.first_chunk() else {
-            return Self {
-                flags: Flags::SHORT,
-                icmp_type: l4.first().copied().unwrap_or(0),
-                ..Self::NOTHING
-            };
-        };
-        let is_query = match proto {
-            IpProto::ICMP => matches!(icmp_type, 0 | 8 | 13..=18),
-            _ => matches!(icmp_type, 128 | 129),
-        };
-        if !is_query {
-            return Self { icmp_type, ..Self::NOTHING };
-        }
-        let ident = u16::from_be_bytes([a, b]);
-        Self { src_port: ident, dst_port: ident, flags: Flags::PORTS, icmp_type }
-    }
 }
 
 /// Parses an IPv4 packet: everything [`ipv4_check`] checks, and what a filter needs.
@@ -496,7 +278,16 @@ pub fn parse_frame(frame: &[u8]) -> Result<ParsedFrame, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
+    use crate::{HashSeed, Mac, build, flow::FlowKey};
+
+    const A: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+    const C: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    const D: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+    const SEED: HashSeed = HashSeed::new(5, 6);
 
     #[test]
     fn the_answers_are_small() {
@@ -504,5 +295,155 @@ mod tests {
         assert_eq!(size_of::<Result<Link, Malformed>>(), 8);
         assert!(size_of::<Result<Parsed, Malformed>>() <= 24);
         assert_eq!(size_of::<Result<Ipv4Check, Malformed>>(), 6);
+    }
+
+    #[test]
+    fn padding_is_not_part_of_the_packet() {
+        let packet = build::udp4(A, B, 1, 2, b"x");
+        let mut frame = build::frame(Mac::ZERO, Mac::ZERO, &packet);
+        frame.resize(ether::MIN_FRAME, 0xff);
+        let parsed = parse_frame(&frame).unwrap();
+        let ip = parsed.ip.unwrap();
+        assert_eq!((ip.end as usize, ip.l4_len()), (packet.len(), 9));
+        assert_eq!(ip.l4(&frame[usize::from(parsed.link.l3)..]), &packet[20..]);
+    }
+
+    #[test]
+    fn two_tags_are_passed_over_and_three_are_not() {
+        let packet = build::udp4(A, B, 1, 2, b"x");
+        let mut frame = build::tagged_frame(Mac::ZERO, Mac::ZERO, 7, &packet);
+        frame.splice(12..12, [0x88, 0xa8, 0x00, 0x09]);
+        let link = parse_link(&frame).unwrap();
+        assert_eq!((link.tci, link.l3, link.ethertype), (Some(9), 22, EtherType::IPV4));
+        frame.splice(12..12, [0x88, 0xa8, 0x00, 0x0a]);
+        assert_eq!(parse_link(&frame), Err(Malformed::Unknown));
+        assert_eq!(parse_link(&frame[..17]), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn each_check_of_the_ipv4_header_has_its_own_answer() {
+        let good = build::udp4(A, B, 1, 2, b"x");
+        let changed = |at: usize, value: u8, mend: bool| {
+            let mut packet = good.clone();
+            packet[at] = value;
+            if mend {
+                ipv4::Packet::new_unchecked(&mut packet).fill_checksum();
+            }
+            ipv4_check(&packet).err()
+        };
+        assert_eq!(changed(0, 0x45, true), None);
+        assert_eq!(changed(0, 0x65, true), Some(Malformed::Version));
+        assert_eq!(changed(0, 0x44, false), Some(Malformed::HeaderLength));
+        assert_eq!(changed(0, 0x4f, false), Some(Malformed::HeaderLength));
+        assert_eq!(changed(8, 63, false), Some(Malformed::Checksum));
+        assert_eq!(changed(3, 30, true), Some(Malformed::Length));
+        assert_eq!(changed(3, 19, true), Some(Malformed::Length));
+        assert_eq!(ipv4_check(&good[..19]), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn an_upper_layer_too_short_is_flagged_and_not_refused() {
+        for (proto, needs) in
+            [(IpProto::TCP, 20), (IpProto::UDP, 8), (IpProto::ICMP, 8), (IpProto::ESP, 8), (IpProto::AH, 12)]
+        {
+            for len in 0..24 {
+                let packet =
+                    build::raw4(ipv4::Repr { src: A, dst: B, proto, ..Default::default() }, &vec![1; len]);
+                let parsed = parse_ipv4(&packet).unwrap();
+                assert_eq!(parsed.flags.contains(Flags::SHORT), len < needs, "{proto} with {len} octets");
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_and_its_answer_are_one_flow_and_an_error_has_no_ports() {
+        let request = build::echo4(A, B, 77, 1, b"");
+        let reply = build::icmp4(B, A, &crate::icmpv4::Repr::EchoReply { ident: 77, seq: 1, data: b"" });
+        let (p, q) = (parse_ipv4(&request).unwrap(), parse_ipv4(&reply).unwrap());
+        assert_eq!(p.flow(&request).reversed(), q.flow(&reply));
+        assert_eq!(p.flow(&request).ports(), (77, 77));
+        assert_eq!((p.icmp_type, q.icmp_type), (8, 0));
+        let error =
+            build::icmp4(A, B, &crate::icmpv4::Repr::Error(crate::icmpv4::Error::TtlExceeded, &request));
+        assert!(!parse_ipv4(&error).unwrap().flags.contains(Flags::PORTS));
+    }
+
+    #[test]
+    fn an_spi_is_found_in_esp_and_ah() {
+        let spi = [0x12, 0x34, 0x56, 0x78];
+        let esp = [&spi[..], &[0; 28]].concat();
+        let ah = [&[4, 4, 0, 0][..], &spi, &[0; 20]].concat();
+        for (proto, payload) in [(IpProto::ESP, esp), (IpProto::AH, ah)] {
+            let packet = build::raw6(
+                ipv6::Repr { src: C, dst: D, next_header: proto, ..Default::default() },
+                &payload,
+            );
+            let parsed = parse_ipv6(&packet).unwrap();
+            assert_eq!(parsed.spi(), Some(0x1234_5678), "{proto}");
+            let FlowKey::V6(key) = parsed.flow(&packet) else { panic!("{parsed:?}") };
+            assert_eq!(key.spi(), Some(0x1234_5678));
+        }
+    }
+
+    /// One IPv6 fragment of a datagram that begins with destination options and UDP.
+    fn fragment6(offset: u16, more: bool, next_header: IpProto) -> Vec<u8> {
+        let f = ipv6_ext::Fragment { at: 40, announced_at: 6, next_header, offset, more, ident: 9 };
+        let first = [17, 0, 1, 4, 0, 0, 0, 0, 0, 1, 0, 2, 0, 16, 0, 0];
+        let header = ipv6::Repr { src: C, dst: D, next_header: IpProto::FRAGMENT, ..Default::default() };
+        build::raw6(header, &[&f.octets()[..], &first].concat())
+    }
+
+    #[test]
+    fn the_fragments_of_a_datagram_have_one_hash_and_it_is_that_of_no_ports() {
+        let whole = build::udp4(A, B, 1111, 2222, &[0; 64]);
+        let with_frag = |word| {
+            let mut packet = whole.clone();
+            ipv4::set_word(packet.first_chunk_mut().unwrap(), 6, word);
+            let parsed = parse_ipv4(&packet).unwrap();
+            (parsed, parsed.hash(&packet, &SEED))
+        };
+        let (first, later, last) = (with_frag(ipv4::MF), with_frag(ipv4::MF | 3), with_frag(6));
+        assert!(first.0.is_fragment() && !first.0.is_later_fragment() && first.0.src_port == 1111);
+        assert!(later.0.is_later_fragment() && !later.0.flags.contains(Flags::PORTS));
+        assert_eq!((last.0.frag_offset, last.0.flags.contains(Flags::MORE)), (48, false));
+        assert!(first.1 == later.1 && later.1 == last.1 && first.1 != with_frag(ipv4::DF).1);
+
+        let packets = [
+            fragment6(0, true, IpProto::DSTOPTS),
+            fragment6(16, true, IpProto::DSTOPTS),
+            // RFC 8200, 4.5: later fragments need not repeat the next header.
+            fragment6(32, false, IpProto::UDP),
+        ];
+        let parsed = packets.each_ref().map(|p| parse_ipv6(p).unwrap());
+        let hashes = [0, 1, 2].map(|i| parsed[i].hash(&packets[i], &SEED));
+        assert!(hashes[0] == hashes[1] && hashes[1] == hashes[2]);
+        assert_eq!((parsed[0].proto, parsed[0].dst_port, parsed[0].l4), (IpProto::UDP, 2, 56));
+        assert_eq!((parsed[1].proto, parsed[1].dst_port, parsed[1].l4), (IpProto::DSTOPTS, 0, 48));
+    }
+
+    #[test]
+    fn an_atomic_fragment_is_a_whole_datagram() {
+        let packet = fragment6(0, false, IpProto::DSTOPTS);
+        let parsed = parse_ipv6(&packet).unwrap();
+        assert!(!parsed.is_fragment() && parsed.flags.contains(Flags::FRAGMENT_HEADER));
+        assert_eq!(parsed.flow(&packet).ports(), (1, 2));
+        assert_eq!(parsed.ident, 9);
+    }
+
+    #[test]
+    fn the_largest_ipv6_packet_is_one() {
+        let packet = build::raw6(ipv6::Repr { src: C, dst: D, ..Default::default() }, &vec![0; 65_535]);
+        assert_eq!(parse_ipv6(&packet).unwrap().end, 65_575);
+        assert_eq!(parse_ipv6(&packet[..65_574]), Err(Malformed::Length));
+    }
+
+    #[test]
+    fn a_quote_may_be_cut_short_and_stale() {
+        let mut packet = build::udp4(A, B, 1, 2, &[0; 600]);
+        packet[8] = 1;
+        let quoted = parse_quoted(&packet[..28]).unwrap();
+        assert_eq!((quoted.src_port, quoted.dst_port, quoted.end), (1, 2, 28));
+        assert!(parse_ipv4(&packet[..28]).is_err());
+        assert_eq!(parse_quoted(&packet[..19]), Err(Malformed::Truncated));
     }
 }
