@@ -1,7 +1,32 @@
-//! IPsec.
+//! IPsec: what RFC 4301 calls the processing of IP traffic, with ESP in tunnel mode (RFC 4303).
+//!
+//! | module | RFC concept |
+//! |---|---|
+//! | [`sa`], [`sad`] | security associations, and finding one (4301, 4.4.2) |
+//! | [`spd`], [`selector`] | policies: protect, bypass, discard (4301, 4.4.1) |
+//! | [`esp`] | encapsulation and its removal, in halves `begin` and `finish` (4303) |
+//! | [`seq`], [`replay`] | sequence numbers out and in (4303, 3.3.3 and 3.4.3, Appendix A) |
+//! | [`order`] | several workers on one SA, and what leaves still in order |
+//! | [`transform`] | ciphers, by three engines (4106, 7634) |
+//!
+//! The crate does no I/O and knows no interface, no route and no pf. The router asks [`Spd::lookup_out`] before it
+//! translates, runs [`esp::output::esp_output`] on what is to be protected; finds the SA of arriving ESP by
+//! [`Sad::for_packet`], runs [`esp::input::esp_input`], and asks [`Spd::check_in`] about everything that arrives. Packets
+//! that fail come back with a [`Why`](kern::Why).
+//!
+//! Not here yet: AH, IPComp, transport mode, ciphers with separate integrity, UDP encapsulation, key exchange.
+
+#![forbid(unsafe_code)]
+
 pub mod esp;
 pub mod order;
 pub mod replay;
 pub mod sa;
+pub mod sad;
+pub mod selector;
 pub mod seq;
+pub mod spd;
 pub mod transform;
+
+pub use sad::Sad;
+pub use spd::Spd;

@@ -14,7 +14,6 @@ use super::{
 use crate::{
     order::{Leave, Ticket, Worker},
     sa::{Inbound, NotNow, Sa, SaLevel},
-    transform::RUN,
 };
 use kern::{
     Batch, Mbuf, PktFlags, Why,
@@ -26,6 +25,8 @@ use std::{
     sync::Arc,
 };
 use wire::{IpProto, ipv4, ipv6};
+
+pub use crate::transform::RUN;
 
 /// Octets of ESP header and IV.
 const ESP_IV: usize = 16;

@@ -81,7 +81,8 @@ impl Layout {
             icv: config.suite.icv_len() as u8,
             v6,
             max: if v6 { 65_535 + ipv6::HEADER_LEN } else { 65_535 },
-            hash: outer_hash(config, seed),
+            // 0 would mean "not computed".
+            hash: outer_hash(config, seed).max(1),
             padding: if config.padding == Padding::Zero { [0; 3] } else { [1, 2, 3] },
             padding_checked: config.padding == Padding::Seq,
         }

@@ -1,0 +1,133 @@
+//! The security association database (RFC 4301, 4.4.2): finds an inbound SA by SPI and destination, and any by index.
+//!
+//! A snapshot: built by the control thread, published, read by all workers without a lock. An SA that lives on in the
+//! next snapshot is the same `Arc`, at the same index; an index that an SA has just left is not given to another in
+//! the very next snapshot, so a packet that notes an index never means a stranger.
+//!
+//! The hash table is open and at most half full. Not here: SPI allocation for key exchange.
+
+use crate::sa::{Sa, SaIndex, Spi};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+/// An SPI and where its SA is; `NONE` in an empty place.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    spi: u32,
+    index: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// All SAs.
+#[derive(Debug, Default)]
+pub struct Sad {
+    slots: Vec<Option<Arc<Sa>>>,
+    table: Box<[Entry]>,
+    len: usize,
+}
+
+impl Sad {
+    /// A database of these SAs, each with an index of its own.
+    pub fn new(sas: impl IntoIterator<Item = Arc<Sa>>) -> Sad {
+        let mut slots: Vec<Option<Arc<Sa>>> = vec![];
+        let mut len = 0;
+        for sa in sas {
+            let at = sa.index().0 as usize;
+            if slots.len() <= at {
+                slots.resize(at + 1, None);
+            }
+            slots[at] = Some(sa);
+            len += 1;
+        }
+        let mut sad = Sad { slots, table: Box::default(), len };
+        sad.fill();
+        sad
+    }
+
+    fn fill(&mut self) {
+        let size = (self.len * 2).next_power_of_two().max(2);
+        let mut table = vec![Entry { spi: 0, index: NONE }; size].into_boxed_slice();
+        for sa in self.slots.iter().flatten() {
+            let spi = sa.config().spi.0;
+            let mut at = place(spi, size);
+            while table[at].index != NONE {
+                at = (at + 1) % size;
+            }
+            table[at] = Entry { spi, index: sa.index().0 };
+        }
+        self.table = table;
+    }
+
+    /// The SA to open a packet with this SPI and destination.
+    #[inline]
+    pub fn inbound(&self, spi: Spi, dst: IpAddr) -> Option<&Arc<Sa>> {
+        let mask = self.table.len().checked_sub(1)?;
+        let mut at = place(spi.0, self.table.len());
+        loop {
+            let entry = self.table.get(at & mask)?;
+            if entry.index == NONE {
+                return None;
+            }
+            if entry.spi == spi.0
+                && let Some(sa) = self.get(SaIndex(entry.index))
+                && sa.config().dst == dst
+            {
+                return Some(sa);
+            }
+            at += 1;
+        }
+    }
+
+    /// The SA to open an ESP packet with, whose IP header begins `packet` and whose ESP header is at `l4`.
+    #[inline]
+    pub fn for_packet(&self, packet: &[u8], l4: usize) -> Option<&Arc<Sa>> {
+        let spi = u32::from_be_bytes(*packet.get(l4..)?.first_chunk::<4>()?);
+        let dst = match packet.first()? >> 4 {
+            4 => IpAddr::V4(Ipv4Addr::from_octets(*packet.get(16..)?.first_chunk::<4>()?)),
+            _ => IpAddr::V6(Ipv6Addr::from_octets(*packet.get(24..)?.first_chunk::<16>()?)),
+        };
+        self.inbound(Spi(spi), dst)
+    }
+
+    /// The SA at an index.
+    #[inline(always)]
+    pub fn get(&self, index: SaIndex) -> Option<&Arc<Sa>> {
+        self.slots.get(index.0 as usize)?.as_ref()
+    }
+
+    /// The SA with these ends and this SPI.
+    pub fn find(&self, src: IpAddr, dst: IpAddr, spi: Spi) -> Option<&Arc<Sa>> {
+        self.iter().find(|sa| (sa.config().src, sa.config().dst, sa.config().spi) == (src, dst, spi))
+    }
+
+    /// All of them, by index.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Sa>> {
+        self.slots.iter().flatten()
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Indexes that no SA of this database has, lowest first, without end.
+    pub(crate) fn free_indexes(&self) -> impl Iterator<Item = SaIndex> {
+        let free = self.slots.iter().enumerate().filter(|(_, slot)| slot.is_none()).map(|(at, _)| at);
+        free.chain(self.slots.len()..).map(|at| SaIndex(at as u32))
+    }
+}
+
+/// SPIs are often consecutive or random; both spread well by multiplication with the golden ratio.
+#[inline(always)]
+const fn place(spi: u32, size: usize) -> usize {
+    (spi.wrapping_mul(0x9e37_79b9) >> 7) as usize & (size - 1)
+}

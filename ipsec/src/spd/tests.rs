@@ -1,0 +1,284 @@
+//! Policies against a list gone through one by one, and the rules of RFC 4301 one by one.
+
+use super::*;
+use crate::{
+    sa::{Lifetime, Padding, SaConfig, Setup, Spi},
+    selector::{Ends, Match, Prefix, Upper},
+    transform::Suite,
+};
+use kern::{secret::SecretBytes, time::Instant};
+use proptest::prelude::*;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use wire::{IpProto, build, ipv4};
+
+const A: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+const B: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 2));
+
+fn sa(index: u32, src: IpAddr, dst: IpAddr, reqid: u32) -> Arc<Sa> {
+    let config = SaConfig {
+        src,
+        dst,
+        spi: Spi(0x1000 + index),
+        mode: Mode::Tunnel,
+        reqid,
+        suite: Suite::Aes128Gcm16,
+        esn: false,
+        replay: 64,
+        peer_window: 32,
+        padding: Padding::Lenient,
+        soft: Lifetime::default(),
+        hard: Lifetime::default(),
+    };
+    let key = Arc::new(SecretBytes::copy_of(&[index as u8; 20]).unwrap());
+    Arc::new(Sa::new(SaIndex(index), config, key, &Setup::new(Instant::ZERO)).unwrap())
+}
+
+fn prefix(text: &str) -> Prefix {
+    let (addr, len) = text.split_once('/').unwrap();
+    Prefix::new(addr.parse().unwrap(), len.parse().unwrap()).unwrap()
+}
+
+fn policy(id: u32, direction: Direction, src: &str, dst: &str, upper: Upper, action: Action) -> Policy {
+    Policy { id, direction, selector: Selector { src: prefix(src), dst: prefix(dst), upper }, action }
+}
+
+fn tunnel(src: IpAddr, dst: IpAddr, level: Level) -> Action {
+    Action::Protect(Tunnel { src, dst, level })
+}
+
+fn udp(src: [u8; 4], dst: [u8; 4], ports: (u16, u16)) -> Vec<u8> {
+    build::udp4(src.into(), dst.into(), ports.0, ports.1, b"data")
+}
+
+const INSIDE: [u8; 4] = [192, 0, 2, 7];
+const THERE: [u8; 4] = [198, 51, 100, 9];
+
+fn two_ways(level: Level) -> Vec<Policy> {
+    vec![
+        policy(1, Direction::Out, "192.0.2.0/24", "198.51.100.0/24", Upper::Any, tunnel(A, B, level)),
+        policy(2, Direction::In, "198.51.100.0/24", "192.0.2.0/24", Upper::Any, tunnel(B, A, level)),
+    ]
+}
+
+#[test]
+fn a_protected_packet_goes_through_its_sa_and_others_pass_in_clear() {
+    let sad = Sad::new([sa(4, A, B, 0), sa(5, B, A, 0)]);
+    let spd = Spd::new(two_ways(Level::Require), &sad);
+    assert!(spd.has_out() && spd.has_in());
+    let out = |p: &[u8]| spd.lookup_out(&Packet::of(p));
+    assert_eq!(out(&udp(INSIDE, THERE, (1, 2))), Decision::Protect(SaIndex(4)));
+    assert_eq!(out(&udp(INSIDE, [198, 51, 101, 9], (1, 2))), Decision::Bypass);
+    assert_eq!(out(&udp([192, 0, 3, 7], THERE, (1, 2))), Decision::Bypass);
+}
+
+#[test]
+fn a_protect_policy_without_an_sa_never_means_clear() {
+    let empty = Sad::default();
+    for level in [Level::Require, Level::Default, Level::Unique(7)] {
+        let spd = Spd::new(two_ways(level), &empty);
+        assert_eq!(spd.lookup_out(&Packet::of(&udp(INSIDE, THERE, (1, 2)))), Decision::NoSa, "{level:?}");
+        let clear = udp(THERE, INSIDE, (1, 2));
+        assert_eq!(spd.check_in(&Packet::of(&clear), None), Err(Why::SpClear));
+    }
+    let spd = Spd::new(two_ways(Level::Use), &empty);
+    assert_eq!(spd.lookup_out(&Packet::of(&udp(INSIDE, THERE, (1, 2)))), Decision::Bypass);
+    assert_eq!(spd.check_in(&Packet::of(&udp(THERE, INSIDE, (1, 2))), None), Ok(()));
+}
+
+#[test]
+fn what_came_out_of_an_sa_must_be_what_the_sa_is_for() {
+    let sad = Sad::new([sa(4, A, B, 0), sa(5, B, A, 0), sa(6, B, A, 9)]);
+    let spd = Spd::new(two_ways(Level::Require), &sad);
+    let check = |p: &[u8], via| spd.check_in(&Packet::of(p), via);
+    let right = udp(THERE, INSIDE, (1, 2));
+    let other = udp([10, 0, 0, 1], INSIDE, (1, 2));
+    assert_eq!(check(&right, Some(SaIndex(5))), Ok(()));
+    assert_eq!(check(&right, Some(SaIndex(6))), Ok(()), "both inbound SAs of the tunnel will do");
+    assert_eq!(check(&right, Some(SaIndex(4))), Err(Why::EspPolicy));
+    assert_eq!(check(&right, None), Err(Why::SpClear));
+    assert_eq!(check(&other, Some(SaIndex(5))), Err(Why::EspPolicy));
+    assert_eq!(check(&other, None), Ok(()));
+}
+
+#[test]
+fn a_unique_policy_wants_the_sa_with_its_number() {
+    let sad = Sad::new([sa(0, A, B, 0), sa(1, A, B, 7)]);
+    let spd = Spd::new(two_ways(Level::Unique(7)), &sad);
+    let packet = udp(INSIDE, THERE, (1, 2));
+    assert_eq!(spd.lookup_out(&Packet::of(&packet)), Decision::Protect(SaIndex(1)));
+    let spd = Spd::new(two_ways(Level::Unique(8)), &sad);
+    assert_eq!(spd.lookup_out(&Packet::of(&packet)), Decision::NoSa);
+}
+
+#[test]
+fn of_several_sas_the_first_that_lives_is_used() {
+    let sas = [sa(0, A, B, 0), sa(1, A, B, 0), sa(2, A, B, 0)];
+    let spd = Spd::new(two_ways(Level::Require), &Sad::new(sas.clone()));
+    let packet = udp(INSIDE, THERE, (1, 2));
+    let chosen = || spd.lookup_out(&Packet::of(&packet));
+    assert_eq!(chosen(), Decision::Protect(SaIndex(0)));
+    sas[0].note(Life::Dying);
+    assert_eq!(chosen(), Decision::Protect(SaIndex(0)));
+    sas[0].note(Life::Dead);
+    assert_eq!(chosen(), Decision::Protect(SaIndex(1)));
+    sas[1].note(Life::Dead);
+    sas[2].note(Life::Dead);
+    assert_eq!(chosen(), Decision::Protect(SaIndex(0)), "dead as it is: esp_output ends the packet");
+}
+
+#[test]
+fn discard_and_bypass_are_what_they_say_and_the_first_match_decides() {
+    let policies = vec![
+        policy(1, Direction::Out, "0.0.0.0/0", "198.51.100.9/32", Upper::Any, Action::Bypass),
+        policy(2, Direction::Out, "0.0.0.0/0", "198.51.100.0/24", Upper::Any, Action::Discard),
+        policy(3, Direction::Out, "0.0.0.0/0", "0.0.0.0/0", Upper::Any, tunnel(A, B, Level::Require)),
+        policy(4, Direction::In, "10.0.0.0/8", "0.0.0.0/0", Upper::Any, Action::Discard),
+        policy(5, Direction::In, "11.0.0.0/8", "0.0.0.0/0", Upper::Any, Action::Bypass),
+    ];
+    let spd = Spd::new(policies, &Sad::new([sa(0, A, B, 0)]));
+    let out = |dst| spd.lookup_out(&Packet::of(&udp(INSIDE, dst, (1, 2))));
+    assert_eq!(out(THERE), Decision::Bypass);
+    assert_eq!(out([198, 51, 100, 10]), Decision::Discard);
+    assert_eq!(out([1, 1, 1, 1]), Decision::Protect(SaIndex(0)));
+    let check = |src, via| spd.check_in(&Packet::of(&udp(src, INSIDE, (1, 2))), via);
+    assert_eq!(check([10, 0, 0, 1], None), Err(Why::SpDiscard));
+    assert_eq!(check([10, 0, 0, 1], Some(SaIndex(0))), Err(Why::SpDiscard));
+    assert_eq!(check([11, 0, 0, 1], None), Ok(()));
+    assert_eq!(check([11, 0, 0, 1], Some(SaIndex(0))), Err(Why::EspPolicy));
+}
+
+#[test]
+fn ports_and_icmp_types_select() {
+    let web = Upper::Proto { proto: IpProto::TCP, src_port: None, dst_port: Some(80) };
+    let dns = Upper::Ports { src_port: None, dst_port: Some(53) };
+    let echo = Upper::Icmp { proto: IpProto::ICMP, kind: 8, code: 0 };
+    let all = "0.0.0.0/0";
+    let policies = vec![
+        policy(1, Direction::Out, all, all, web, Action::Discard),
+        policy(2, Direction::Out, all, all, dns, Action::Discard),
+        policy(3, Direction::Out, all, all, echo, Action::Discard),
+    ];
+    let spd = Spd::new(policies, &Sad::default());
+    let discards = |p: &[u8]| spd.lookup_out(&Packet::of(p)) == Decision::Discard;
+    let tcp = |dst_port| {
+        let repr = wire::tcp::Repr { src_port: 80, dst_port, ..Default::default() };
+        build::tcp4(INSIDE.into(), THERE.into(), &repr, b"")
+    };
+    assert!(discards(&tcp(80)) && !discards(&tcp(81)) && discards(&tcp(53)));
+    assert!(discards(&udp(INSIDE, THERE, (80, 53))) && !discards(&udp(INSIDE, THERE, (53, 80))));
+    let mut echo = build::echo4(INSIDE.into(), THERE.into(), 1, 1, b"x");
+    assert!(discards(&echo));
+    echo[20] = 0;
+    assert!(!discards(&echo));
+}
+
+#[test]
+fn a_later_fragment_counts_as_what_must_be_protected_and_not_as_what_may_be_clear() {
+    let udp_only = |port| Upper::Proto { proto: IpProto::UDP, src_port: None, dst_port: Some(port) };
+    let all = "0.0.0.0/0";
+    let fragment = |proto| {
+        let header = ipv4::Repr { src: INSIDE.into(), dst: THERE.into(), proto, frag: 100, ..Default::default() };
+        build::raw4(header, &[0; 64])
+    };
+    let policies = vec![
+        policy(1, Direction::Out, all, all, udp_only(53), Action::Bypass),
+        policy(2, Direction::Out, all, all, udp_only(500), tunnel(A, B, Level::Require)),
+    ];
+    let spd = Spd::new(policies, &Sad::new([sa(0, A, B, 0)]));
+    assert_eq!(spd.lookup_out(&Packet::of(&fragment(IpProto::UDP))), Decision::Protect(SaIndex(0)));
+    assert_eq!(spd.lookup_out(&Packet::of(&fragment(IpProto::TCP))), Decision::Bypass);
+}
+
+#[test]
+fn families_do_not_mix() {
+    let policies = vec![policy(1, Direction::Out, "::/0", "::/0", Upper::Any, Action::Discard)];
+    let spd = Spd::new(policies, &Sad::default());
+    assert_eq!(spd.lookup_out(&Packet::of(&udp(INSIDE, THERE, (1, 2)))), Decision::Bypass);
+    let six = build::udp6(Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST, 1, 2, b"");
+    assert_eq!(spd.lookup_out(&Packet::of(&six)), Decision::Discard);
+}
+
+#[test]
+fn an_sa_is_found_by_spi_and_destination() {
+    let sas: Vec<_> = (0..200).map(|i| sa(i * 3, A, if i % 2 == 0 { A } else { B }, 0)).collect();
+    let sad = Sad::new(sas.clone());
+    assert_eq!((sad.len(), sad.is_empty()), (200, false));
+    for sa in &sas {
+        let (spi, dst) = (sa.config().spi, sa.config().dst);
+        assert_eq!(sad.inbound(spi, dst).map(|s| s.index()), Some(sa.index()));
+        assert!(sad.inbound(spi, "192.0.2.1".parse().unwrap()).is_none());
+        assert!(Arc::ptr_eq(sad.find(A, dst, spi).unwrap(), sa));
+    }
+    assert!(sad.inbound(Spi(77), A).is_none() && Sad::default().inbound(Spi(77), A).is_none());
+    assert_eq!(sad.free_indexes().take(3).collect::<Vec<_>>(), [SaIndex(1), SaIndex(2), SaIndex(4)]);
+}
+
+/// The definition: go through all policies.
+fn model(policies: &[Policy], packet: &[u8]) -> Option<u32> {
+    let p = Packet::of(packet);
+    let (src, dst) = match p.ends {
+        Ends::V4 { src, dst } => (IpAddr::V4(src.into()), IpAddr::V4(dst.into())),
+        Ends::V6 { src, dst } => (IpAddr::V6(src.into()), IpAddr::V6(dst.into())),
+        Ends::None => return None,
+    };
+    let matches = |policy: &&Policy| {
+        let s = policy.selector;
+        let seen = match s.upper.compare(p.shown()) {
+            Match::Yes => true,
+            Match::No => false,
+            Match::Unseen => policy.action != Action::Bypass,
+        };
+        s.src.contains(src) && s.dst.contains(dst) && seen
+    };
+    policies.iter().find(matches).map(|p| p.id)
+}
+
+fn any_prefix() -> impl Strategy<Value = Prefix> {
+    // Few different addresses, so that policies and packets meet.
+    prop_oneof![
+        (0u32..8, 0u8..=32).prop_map(|(a, len)| {
+            Prefix::new(IpAddr::V4((a.wrapping_mul(0x2400_0101)).into()), len).unwrap()
+        }),
+        (0u128..8, 0u8..=128)
+            .prop_map(|(a, len)| Prefix::new(IpAddr::V6((a << 125 | a).into()), len).unwrap()),
+    ]
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let upper = prop_oneof![
+        3 => Just(Upper::Any),
+        1 => (prop_oneof![Just(IpProto::UDP), Just(IpProto::TCP)], proptest::option::of(0u16..3)).prop_map(
+            |(proto, dst_port)| Upper::Proto { proto, src_port: None, dst_port }),
+        1 => (0u16..3).prop_map(|p| Upper::Ports { src_port: Some(p), dst_port: None }),
+    ];
+    (any_prefix(), any_prefix(), upper, any::<bool>()).prop_map(|(src, dst, upper, bypass)| Policy {
+        id: 0,
+        direction: Direction::Out,
+        selector: Selector { src, dst, upper },
+        action: if bypass { Action::Bypass } else { Action::Discard },
+    })
+}
+
+proptest! {
+    #[test]
+    fn lookup_finds_what_going_through_all_policies_finds(
+        mut policies in proptest::collection::vec(any_policy(), 0..60),
+        packets in proptest::collection::vec((0u32..8, 0u32..8, 0u16..3, 0u16..3, any::<bool>()), 1..40),
+    ) {
+        // A policy's two prefixes are of one family.
+        policies.retain(|p| p.selector.src.addr().is_ipv4() == p.selector.dst.addr().is_ipv4());
+        (1..).zip(&mut policies).for_each(|(id, p)| p.id = id);
+        let spd = Spd::new(policies.clone(), &Sad::default());
+        for (a, b, sport, dport, six) in packets {
+            let packet = if six {
+                let addr = |a: u32| Ipv6Addr::from_bits(u128::from(a) << 125 | u128::from(a));
+                build::udp6(addr(a), addr(b), sport, dport, b"")
+            } else {
+                let addr = |a: u32| Ipv4Addr::from_bits(a.wrapping_mul(0x2400_0101));
+                build::udp4(addr(a), addr(b), sport, dport, b"")
+            };
+            let found = spd.out.first(&Packet::of(&packet)).map(|at| policies[at as usize].id);
+            prop_assert_eq!(found, model(&policies, &packet));
+        }
+    }
+}
