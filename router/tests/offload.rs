@@ -257,7 +257,9 @@ fn without_buffers_the_rest_of_a_super_frame_ends_and_is_accounted_for() {
     assert_eq!(state, Cut::Failed(Why::NoBuffer));
     assert_eq!(made.len(), 5);
     side.ledger.end(m, Why::NoBuffer);
-    made.into_iter().for_each(|segment| side.done(segment));
+    for segment in made {
+        side.done(segment);
+    }
 }
 
 #[test]
