@@ -1,0 +1,120 @@
+"""A cable between two network devices of one namespace, with somebody listening.
+
+Frames that come out of one device go into the other. Each is kept for a while, the cable can be held (frames are kept
+and not passed on), and a frame can be put in at either end. (A Linux bridge would do for the first; not every kernel
+has one.)
+"""
+
+import collections
+import ctypes
+import os
+import select
+import socket
+import struct
+import threading
+
+ETH_P_ALL = 3
+PACKET_OUTGOING = 4
+
+
+def in_netns(name, make):
+    """Calls `make` on a thread that is in that namespace; a socket made there stays there."""
+    result = []
+
+    def enter():
+        fd = os.open(f"/run/netns/{name}", os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(fd, 0x40000000):  # CLONE_NEWNET
+                raise OSError(ctypes.get_errno(), "setns")
+        finally:
+            os.close(fd)
+        result.append(make())
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    return result[0]
+
+
+def open_device(device):
+    """A raw socket on a device that sees every frame, and sends."""
+    port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    port.bind((device, 0))
+    promiscuous = struct.pack("iHH8s", socket.if_nametoindex(device), 1, 0, b"")
+    port.setsockopt(263, 1, promiscuous)  # SOL_PACKET, PACKET_ADD_MEMBERSHIP
+    return port
+
+
+class Wire:
+    """The cable: end 0 is `devices[0]`, end 1 is `devices[1]`."""
+
+    def __init__(self, netns, devices):
+        self.ports = in_netns(netns, lambda: [open_device(d) for d in devices])
+        # By end: what came out of that device.
+        self.seen = [collections.deque(maxlen=4096), collections.deque(maxlen=4096)]
+        self.held = [False, False]
+        self.lock = threading.Lock()
+        self.lost = 0
+        self.running = True
+        self.thread = threading.Thread(target=self._carry, daemon=True)
+        self.thread.start()
+
+    def _carry(self):
+        while self.running:
+            for port in select.select(self.ports, [], [], 0.1)[0]:
+                end = self.ports.index(port)
+                frame, address = port.recvfrom(70000)
+                if address[2] != PACKET_OUTGOING:
+                    with self.lock:
+                        self.seen[end].append(frame)
+                    if not self.held[end]:
+                        self.put(1 - end, frame)
+
+    def put(self, end, frame):
+        """Puts a frame into the device at that end."""
+        try:
+            self.ports[end].send(frame)
+        except OSError:
+            self.lost += 1
+
+    def frames(self, end):
+        """What came out of that device, oldest first."""
+        with self.lock:
+            return list(self.seen[end])
+
+    def esp(self, end):
+        """The ESP frames of that."""
+        return [f for f in self.frames(end) if esp_at(f)]
+
+    def strangers(self, end):
+        """Those that are neither ESP nor what a link needs (ARP, neighbour discovery, multicast listeners)."""
+        return [f for f in self.frames(end) if not (esp_at(f) or f[12:14] == b"\x08\x06" or is_link_icmp6(f))]
+
+    def forget(self):
+        """Forgets what was seen."""
+        with self.lock:
+            for frames in self.seen:
+                frames.clear()
+
+    def stop(self):
+        """Unplugs."""
+        self.running = False
+        self.thread.join()
+        for port in self.ports:
+            port.close()
+
+
+def esp_at(frame):
+    """Where the ESP header of a frame is; None if it has none."""
+    if frame[12:14] == b"\x08\x00" and frame[23] == 50:
+        return 14 + (frame[14] & 15) * 4
+    if frame[12:14] == b"\x86\xdd" and frame[20] == 50:
+        return 54
+    return None
+
+
+def is_link_icmp6(frame):
+    """Neighbour and router discovery (133 to 137) and multicast listeners (behind a hop-by-hop header)."""
+    if frame[12:14] != b"\x86\xdd":
+        return False
+    return frame[20] == 0 or (frame[20] == 58 and 130 <= frame[54] <= 143)
