@@ -1,0 +1,451 @@
+//! What answers are made of: one type a report. Field names are what `--json` prints; scripts rely on them.
+
+use kern::{
+    Owner, Why,
+    mbuf::{Audit, Balance},
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// Who answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Its name.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Workers.
+    pub workers: usize,
+    /// Locking profile.
+    pub locking: String,
+    /// Its configuration file.
+    pub file: String,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+}
+
+/// Buffers of one class.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClassReport {
+    /// There are.
+    pub total: u64,
+    /// Free, for all.
+    pub depot: u64,
+    /// Free, with a worker.
+    pub magazines: u64,
+    /// Out.
+    pub held: u64,
+}
+
+/// Packets, over all workers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PacketReport {
+    /// Read from devices.
+    pub received: u64,
+    /// Made here.
+    pub created: u64,
+    /// Made of larger ones.
+    pub split: u64,
+    /// Written to devices.
+    pub sent: u64,
+    /// Taken in by the host stack.
+    pub delivered: u64,
+    /// Gone into others.
+    pub merged: u64,
+    /// Ended for a reason.
+    pub ended: u64,
+    /// Begun and not ended.
+    pub held: i64,
+}
+
+/// The books: `netstat -m`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MbufReport {
+    /// By class.
+    pub classes: BTreeMap<String, ClassReport>,
+    /// Buffers that are out, by who has them.
+    pub by_owner: BTreeMap<String, u64>,
+    /// Buffers asked for.
+    pub requests: u64,
+    /// Buffers given back.
+    pub releases: u64,
+    /// Requests that found none.
+    pub fail: u64,
+    /// Packets begun and ended.
+    pub packets: PacketReport,
+    /// Whether both books balance and agree.
+    pub balanced: bool,
+    /// Packets that ended without a reason.
+    pub unexplained: u64,
+    /// Whether it was read at a quiet moment, and is exact.
+    pub quiet: bool,
+}
+
+impl MbufReport {
+    /// From the pool's books and the packets'.
+    pub fn new(audit: &Audit, balance: &Balance, quiet: bool) -> MbufReport {
+        let class = |c: &kern::mbuf::ClassAudit| {
+            let report =
+                ClassReport { total: c.total, depot: c.depot, magazines: c.magazines, held: c.held() };
+            (c.class.name().to_owned(), report)
+        };
+        let owners = Owner::ALL.into_iter().filter(|owner| *owner != Owner::Free);
+        let agree = balance.held() == i128::from(audit.packets());
+        MbufReport {
+            classes: audit.classes.iter().map(class).collect(),
+            by_owner: owners.map(|owner| (owner.name().to_owned(), audit.owned_by(owner))).collect(),
+            requests: audit.classes.iter().map(|c| c.requests).sum(),
+            releases: audit.classes.iter().map(|c| c.releases).sum(),
+            fail: audit.classes.iter().map(|c| c.fail).sum(),
+            packets: PacketReport::new(balance),
+            balanced: audit.balanced() && agree && audit.unexplained == 0,
+            unexplained: audit.unexplained,
+            quiet,
+        }
+    }
+}
+
+impl PacketReport {
+    fn new(balance: &Balance) -> PacketReport {
+        PacketReport {
+            received: balance.received,
+            created: balance.created,
+            split: balance.split,
+            sent: balance.sent,
+            delivered: balance.delivered,
+            merged: balance.merged,
+            ended: balance.ended.iter().sum(),
+            held: balance.held() as i64,
+        }
+    }
+}
+
+/// An interface: `netstat -i`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u16,
+    /// `tap`, `vlan` or `link`.
+    pub driver: String,
+    /// The device, or parent and tag.
+    pub device: String,
+    /// Whether it is there.
+    pub up: bool,
+    /// Octets of the largest packet.
+    pub mtu: u16,
+    /// Link-layer address.
+    pub mac: String,
+    /// Addresses with prefix lengths.
+    pub addrs: Vec<String>,
+    /// Device queues.
+    pub queues: usize,
+    /// Frames in.
+    pub in_packets: u64,
+    /// Octets in.
+    pub in_bytes: u64,
+    /// Frames not taken in.
+    pub in_errors: u64,
+    /// Frames out.
+    pub out_packets: u64,
+    /// Octets out.
+    pub out_bytes: u64,
+    /// Frames the device did not take.
+    pub out_errors: u64,
+}
+
+/// A route: `netstat -r`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouteReport {
+    /// Destinations, as a prefix.
+    pub to: String,
+    /// Who said so: `local`, `connected`, `static`.
+    pub source: String,
+    /// Whether packets follow it.
+    pub active: bool,
+    /// One next hop, or several of equal cost.
+    pub paths: Vec<PathReport>,
+}
+
+/// A path of a route.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// `connected`, `gateway`, `local`, `broadcast`, `reject` or `blackhole`.
+    pub kind: String,
+    /// The gateway's address.
+    pub gateway: Option<IpAddr>,
+    /// The interface's name.
+    pub interface: Option<String>,
+    /// Its MTU.
+    pub mtu: Option<u16>,
+}
+
+/// A neighbour: `netstat -n`, in the columns of arp(8) and ndp(8).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NeighbourReport {
+    /// Its address.
+    pub addr: String,
+    /// The link.
+    pub interface: String,
+    /// Its link-layer address, if known.
+    pub mac: Option<String>,
+    /// As in RFC 4861, 7.3.2: `incomplete`, `reachable`, `stale`, `delay`, `probe`.
+    pub state: String,
+    /// Whether it is a router.
+    pub router: bool,
+    /// Seconds until the state changes.
+    pub expires_s: Option<u64>,
+    /// Packets that wait for it.
+    pub held: u64,
+}
+
+/// A counter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stat {
+    /// Its number.
+    pub value: u64,
+    /// What it counts.
+    pub text: String,
+}
+
+/// Counters by name: `netstat -s`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatsReport {
+    /// What protocols count.
+    pub counters: BTreeMap<String, Stat>,
+    /// Packets that ended, by reason.
+    pub ended: BTreeMap<String, Stat>,
+}
+
+impl StatsReport {
+    /// Adds a set of counters.
+    pub fn add<S: kern::counter::CounterSet>(&mut self, set: &S) {
+        for (description, value) in set.iter() {
+            let text = description.text.to_owned();
+            let stat = self.counters.entry(description.name.to_owned()).or_insert(Stat { value: 0, text });
+            stat.value += value;
+        }
+    }
+
+    /// Adds the ends of packets.
+    pub fn add_ends(&mut self, balance: &Balance) {
+        for why in Why::ALL {
+            let text = why.text().to_owned();
+            let stat = self.ended.entry(why.path().to_owned()).or_insert(Stat { value: 0, text });
+            stat.value += balance.why(*why);
+        }
+    }
+}
+
+/// A security association: `setkey -D`. Keys are not told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SaReport {
+    /// Source address.
+    pub src: String,
+    /// Destination address.
+    pub dst: String,
+    /// `esp`, `ah` or `ipcomp`.
+    pub proto: String,
+    /// `tunnel`, `transport` or `any`.
+    pub mode: String,
+    /// Security parameters index.
+    pub spi: u32,
+    /// Its tie to policies.
+    pub reqid: u32,
+    /// Encryption, if any.
+    pub encryption: Option<String>,
+    /// Bits of its key.
+    pub encryption_bits: u32,
+    /// Authentication of its own, if any.
+    pub authentication: Option<String>,
+    /// Who does the arithmetic.
+    pub engine: String,
+    /// `larval`, `mature`, `dying` or `dead`.
+    pub state: String,
+    /// Last sequence number sent.
+    pub sequence: u64,
+    /// Highest sequence number received.
+    pub top: u64,
+    /// Packets the replay window spans.
+    pub replay_window: u32,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// Packets that used it.
+    pub packets: u64,
+    /// Octets of inner packets.
+    pub bytes: u64,
+    /// Packets refused as replayed.
+    pub replayed: u64,
+    /// Packets refused as forged.
+    pub forged: u64,
+    /// Seconds since it was made.
+    pub age_s: u64,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// Soft limit in octets and seconds; 0 is none.
+    pub soft: [u64; 2],
+    /// Hard limit in octets and seconds; 0 is none.
+    pub hard: [u64; 2],
+}
+
+/// A security policy: `setkey -DP`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PolicyReport {
+    /// Source, as setkey writes it: `192.0.2.0/24[any]`.
+    pub src: String,
+    /// Destination.
+    pub dst: String,
+    /// Upper protocol: `any`, `tcp`, ...
+    pub upper: String,
+    /// `in`, `out` or `fwd`.
+    pub direction: String,
+    /// `ipsec`, `none` or `discard`.
+    pub action: String,
+    /// What is applied, as setkey writes it: `esp/tunnel/203.0.113.1-203.0.113.2/require`.
+    pub rules: Vec<String>,
+    /// Its number.
+    pub id: u32,
+    /// Packets it decided on.
+    pub packets: u64,
+}
+
+/// A rule: `pfctl -s rules`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleReport {
+    /// Its number.
+    pub number: u32,
+    /// As pfctl prints it.
+    pub text: String,
+    /// How often it was tried.
+    pub evaluations: u64,
+    /// Packets it decided on.
+    pub packets: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// States it has now.
+    pub states: u64,
+    /// States it made.
+    pub created: u64,
+}
+
+/// A state: `pfctl -s states`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StateReport {
+    /// The interface it is bound to, or `all`.
+    pub interface: String,
+    /// Protocol.
+    pub proto: String,
+    /// Addresses and direction, as pfctl prints them: `192.0.2.1:22 <- 198.51.100.7:5555`.
+    pub text: String,
+    /// Both sides' states: `ESTABLISHED:ESTABLISHED`.
+    pub state: String,
+    /// Seconds since it was made.
+    pub age_s: u64,
+    /// Seconds until it ends.
+    pub expires_s: u64,
+    /// Packets each way.
+    pub packets: [u64; 2],
+    /// Octets each way.
+    pub bytes: [u64; 2],
+    /// The rule that made it.
+    pub rule: Option<u32>,
+    /// Its number.
+    pub id: u64,
+}
+
+/// A queue: `pfctl -s queue`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// Its interface.
+    pub interface: String,
+    /// Its name.
+    pub name: String,
+    /// As pfctl prints it.
+    pub text: String,
+    /// Packets sent.
+    pub packets: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Packets dropped.
+    pub dropped_packets: u64,
+    /// Their octets.
+    pub dropped_bytes: u64,
+    /// Packets in it now.
+    pub length: u64,
+    /// Packets it may hold.
+    pub limit: u64,
+}
+
+/// pf as a whole: `pfctl -s info`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PfInfoReport {
+    /// Whether it filters.
+    pub enabled: bool,
+    /// Seconds since the rules were loaded.
+    pub since_s: u64,
+    /// States now.
+    pub states: u64,
+    /// States at most.
+    pub limit: u64,
+    /// Lookups, inserts and removals of states, and other counters, in pfctl's order.
+    pub table: Vec<(String, u64)>,
+    /// Counters by reason, in pfctl's order.
+    pub reasons: Vec<(String, u64)>,
+}
+
+/// One turn of a ping.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EchoReport {
+    /// Number of the request.
+    pub sequence: u32,
+    /// Who answered, if anyone did in time.
+    pub from: Option<String>,
+    /// Octets of the answer.
+    pub size: u32,
+    /// Hop limit it came with.
+    pub ttl: u8,
+    /// Microseconds it took.
+    pub rtt_us: u64,
+    /// What was said instead of an answer: `Destination Host Unreachable`, ...
+    pub error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kern::testing::Fixture;
+
+    #[test]
+    fn the_books_have_the_names_that_scripts_rely_on() {
+        let fixture = Fixture::new(16);
+        let report = MbufReport::new(&fixture.pool.audit(), &fixture.ledger.balance(), true);
+        let json = serde_json::to_value(&report).unwrap();
+        for key in ["classes", "by_owner", "requests", "releases", "fail", "balanced", "unexplained"] {
+            assert!(json.get(key).is_some(), "{key}");
+        }
+        for class in ["cluster", "jumbo"] {
+            for key in ["total", "depot", "magazines", "held"] {
+                assert!(json["classes"][class][key].is_u64(), "{class}.{key}");
+            }
+        }
+        assert_eq!((json["balanced"].as_bool(), json["unexplained"].as_u64()), (Some(true), Some(0)));
+        assert_eq!(json["classes"]["cluster"]["total"].as_u64(), Some(16));
+        assert_eq!(json["by_owner"]["worker"].as_u64(), Some(0));
+    }
+
+    #[test]
+    fn counters_of_several_sets_are_added_by_name() {
+        kern::counters! { struct Set { a: "x.a" "as", b: "y.b" "bs" } }
+        let (one, two) = (Set::new(), Set::new());
+        one.a.inc();
+        two.a.add(2);
+        let mut report = StatsReport::default();
+        report.add(&one);
+        report.add(&two);
+        assert_eq!(report.counters["x.a"], Stat { value: 3, text: "as".into() });
+        assert_eq!(report.counters["y.b"].value, 0);
+    }
+}
