@@ -12,3 +12,19 @@ pub fn prefetch<T: ?Sized>(object: &T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = object;
 }
+
+/// Asks for the first `LINES` cache lines of an object, or for all if it has fewer.
+#[inline(always)]
+pub fn prefetch_lines<const LINES: usize, T>(object: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..LINES.min(size_of::<T>().div_ceil(64)) {
+        // SAFETY: a prefetch reads nothing that the program could observe and faults on no address; this one is inside
+        // the object.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(object).cast::<i8>().add(line * 64));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = object;
+}

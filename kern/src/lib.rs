@@ -31,5 +31,5 @@ mod sync;
 pub mod testing;
 pub mod time;
 
-pub use cache::prefetch;
+pub use cache::{prefetch, prefetch_lines};
 pub use mbuf::{Batch, Chain, Class, Gso, Ledger, Magazines, Mbuf, Owner, PktFlags, PktHdr, Pool, Why};

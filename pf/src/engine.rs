@@ -4,7 +4,10 @@
 //! control thread and published in the router's snapshot. A worker brings both together in a [`PfCx`], for one batch at
 //! one instant, together with the proof that it holds no lock that comes after pf's.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use arrayvec::ArrayVec;
 use kern::{
@@ -27,6 +30,7 @@ use crate::{
     rule::{Action, Direction, Reply},
     ruleset::{CompileError, Compiled, Constant, Ruleset},
     slab::{RuleSlab, RuleSlot},
+    state::{Hit, Lookup, New, SlotCache, States, Tracked, info::StateInfo},
     verdict::{Answer, Passed, Refused, Reset, Verdict},
 };
 
@@ -34,15 +38,19 @@ use crate::{
 #[derive(Debug)]
 pub struct Pf {
     slab: Arc<RuleSlab>,
+    states: Arc<States>,
     counters: Box<[PfCounters]>,
+    /// States removed by the control thread.
+    killed: AtomicU64,
 }
 
 impl Pf {
-    /// A pf for this many workers.
-    pub fn new(workers: usize) -> Pf {
+    /// A pf for this many workers, with memory for this many states.
+    pub fn new(workers: usize, limit_states: u32) -> Pf {
         let slab = Arc::new(RuleSlab::new(workers));
+        let states = Arc::new(States::new(workers, limit_states, Arc::clone(&slab)));
         let counters = slab.per_worker(PfCounters::new);
-        Pf { slab, counters }
+        Pf { slab, states, counters, killed: AtomicU64::new(0) }
     }
 
     /// Compiles a checked configuration. To be done again when interfaces or addresses of `env` change.
@@ -60,9 +68,30 @@ impl Pf {
         Ruleset::disabled(&self.slab)
     }
 
+    /// Puts limit and timeouts of a ruleset into effect, for states there are too. To be called when it is published.
+    pub fn enforce(&self, ruleset: &Ruleset) {
+        let options = &ruleset.conf().options;
+        self.states.set_limit(options.limit_states);
+        self.states.set_timeouts(&options.timeouts);
+    }
+
+    /// The state table.
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
+    /// Removes every state that `doomed` names, and says how many these were; for the control thread.
+    pub fn kill_states(&self, held: &mut Held<'_, PfRules>, doomed: impl FnMut(&StateInfo) -> bool) -> u32 {
+        let removed = self.states.remove_if(held, &mut self.states.cache(), doomed);
+        self.killed.fetch_add(u64::from(removed), Ordering::Relaxed);
+        removed
+    }
+
     /// The counters of all workers together.
     pub fn counters(&self) -> PfCounters {
-        PfCounters::sum(self.counters.iter())
+        let sum = PfCounters::sum(self.counters.iter());
+        sum.removals.add(self.killed.load(Ordering::Relaxed));
+        sum
     }
 
     /// Rule slots and their counters.
@@ -72,7 +101,7 @@ impl Pf {
 
     /// What a worker keeps for itself; `id` is its number, from 0.
     pub fn worker(&self, id: usize) -> Worker {
-        Worker { id }
+        Worker { id, slots: self.states.cache() }
     }
 }
 
@@ -80,6 +109,7 @@ impl Pf {
 #[derive(Debug)]
 pub struct Worker {
     id: usize,
+    slots: SlotCache,
 }
 
 /// Which interface the packets of a batch are at.
@@ -106,6 +136,13 @@ impl Via {
 
 /// Packets that are read ahead in one go.
 const AHEAD: usize = 32;
+
+/// A packet that has been read, and what to look for in the state table.
+#[derive(Debug)]
+struct Seen {
+    p: Packet,
+    lookup: Option<Lookup>,
+}
 
 /// pf for one batch at one instant.
 #[derive(Debug)]
@@ -137,8 +174,13 @@ impl<'a> PfCx<'a> {
         if self.pass_unseen(direction, index, m) {
             return Verdict::pass();
         }
-        match Packet::read(m) {
-            Ok(p) => self.decide(direction, index, m, &p),
+        self.test_seen(direction, index, m)
+    }
+
+    #[inline]
+    fn test_seen(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) -> Verdict {
+        match self.look(direction, m) {
+            Ok(seen) => self.decide(direction, index, m, &seen),
             Err(why) => self.block(why),
         }
     }
@@ -159,19 +201,13 @@ impl<'a> PfCx<'a> {
         let mut refusals = [None; BATCH];
         let mut any = false;
         let mut at = 0;
+        let unseen = !self.rules.looks(direction) && self.pf.states.count() == 0;
         for chunk in batch.as_mut_slice().chunks_mut(AHEAD) {
-            let mut ahead: ArrayVec<Result<Packet, Why>, AHEAD> = ArrayVec::new();
-            for m in chunk.iter() {
-                ahead.push(Packet::read(m));
-            }
-            for (m, p) in chunk.iter_mut().zip(&ahead) {
-                let index = via.of(m);
-                let verdict = match p {
-                    _ if self.pass_unseen(direction, index, m) => Verdict::pass(),
-                    Ok(p) => self.decide(direction, index, m, p),
-                    Err(why) => self.block(*why),
-                };
-                let refusal = Refused::of(&verdict);
+            let ahead = if unseen { ArrayVec::new() } else { self.look_ahead(direction, chunk) };
+            let mut ahead = ahead.iter();
+            for m in chunk {
+                let seen = ahead.next();
+                let refusal = self.test_ahead(direction, via.of(m), m, seen);
                 any |= refusal.is_some();
                 refusals[at] = refusal;
                 at += 1;
@@ -190,6 +226,64 @@ impl<'a> PfCx<'a> {
         Passed::proof()
     }
 
+    /// Tests one packet of a batch, which has been read unless that was not expected to be needed.
+    #[inline(always)]
+    fn test_ahead(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        seen: Option<&Result<Seen, Why>>,
+    ) -> Option<Refused> {
+        if self.pass_unseen(direction, index, m) {
+            return None;
+        }
+        let verdict = match seen {
+            Some(Ok(seen)) => self.decide(direction, index, m, seen),
+            Some(Err(why)) => self.block(*why),
+            None => self.test_seen(direction, index, m),
+        };
+        Refused::of(&verdict)
+    }
+
+    /// Removes some of the states that have expired. To be called every few milliseconds; `budget` slots are looked at
+    /// at most. Returns how many states were removed.
+    pub fn purge(&mut self, budget: u32) -> u32 {
+        let removed = self.pf.states.purge(&mut self.held, &mut self.worker.slots, self.now, budget);
+        if let Some(counters) = self.counters() {
+            counters.removals.add(u64::from(removed));
+        }
+        removed
+    }
+
+    /// Reads a packet, and says what to look for in the state table.
+    #[inline(always)]
+    fn look(&self, direction: Direction, m: &Mbuf) -> Result<Seen, Why> {
+        let p = Packet::read(m)?;
+        let lookup = self.pf.states.lookup(direction, &p, m.data())?;
+        Ok(Seen { p, lookup })
+    }
+
+    /// Reads packets and asks for the memory that deciding on them will need: first the rows, then the states.
+    #[inline(always)]
+    fn look_ahead(&self, direction: Direction, chunk: &[Mbuf]) -> ArrayVec<Result<Seen, Why>, AHEAD> {
+        let states = &self.pf.states;
+        let mut ahead = ArrayVec::new();
+        for m in chunk {
+            let seen = self.look(direction, m);
+            if let Ok(Seen { lookup: Some(lookup), .. }) = &seen {
+                states.prefetch_row(lookup);
+            }
+            ahead.push(seen);
+        }
+        for seen in &ahead {
+            if let Ok(Seen { lookup: Some(lookup), .. }) = seen {
+                states.prefetch_state(lookup);
+            }
+        }
+        ahead
+    }
+
     /// Passes a packet that need not be looked at, and counts it.
     #[inline(always)]
     fn pass_unseen(&self, direction: Direction, index: IfIndex, m: &Mbuf) -> bool {
@@ -200,7 +294,8 @@ impl<'a> PfCx<'a> {
                 if m.hdr().flags.has(PktFlags::NO_PF) {
                     return true;
                 }
-                if m.hdr().flags.has(PktFlags::OPTIONS) && !allow_opts {
+                let has_options = m.hdr().flags.has(PktFlags::OPTIONS);
+                if (has_options && !allow_opts) || self.pf.states.count() != 0 {
                     return false;
                 }
                 let (packets, bytes) = weight(m);
@@ -216,6 +311,8 @@ impl<'a> PfCx<'a> {
         let (rule, allow_opts) = match self.rules.constant(direction, index) {
             Constant::Skip => return true,
             Constant::Look => return false,
+            // States come before rules, those of an earlier ruleset too.
+            Constant::Pass { .. } if self.pf.states.count() != 0 => return false,
             Constant::Pass { rule, allow_opts } => (rule, allow_opts),
         };
         let odd = if allow_opts { PktFlags::NO_PF } else { PktFlags::NO_PF.with(PktFlags::OPTIONS) };
@@ -255,13 +352,77 @@ impl<'a> PfCx<'a> {
         self.pf.counters.get(self.worker.id)
     }
 
-    fn decide(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, p: &Packet) -> Verdict {
-        let evaluations = self.rules.evaluations_of(self.worker.id);
-        let outcome = evaluate(&self.rules.rules, evaluations, direction, index, p);
+    /// A state decides, or the rules.
+    #[inline(always)]
+    fn decide(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, seen: &Seen) -> Verdict {
+        if let Some(lookup) = &seen.lookup
+            && let Some(verdict) = self.by_state(direction, index, m, &seen.p, lookup)
+        {
+            return verdict;
+        }
+        self.by_rules(direction, index, m, seen)
+    }
+
+    #[inline(always)]
+    fn by_state(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        p: &Packet,
+        lookup: &Lookup,
+    ) -> Option<Verdict> {
+        let states = &self.pf.states;
+        if states.count() == 0 {
+            return None;
+        }
+        if let Some(counters) = self.counters() {
+            counters.searches.inc();
+        }
+        let at = (direction, index);
+        let now = self.now.secs() as u32;
+        match states.track(&mut self.held, &mut self.worker.slots, lookup, at, p, m.data(), now) {
+            Tracked::None => None,
+            Tracked::Hit(hit) => Some(self.pass_by_state(direction, m, p, &hit)),
+            Tracked::Ended => {
+                if let Some(counters) = self.counters() {
+                    counters.removals.inc();
+                }
+                None
+            }
+            Tracked::Mismatch => Some(self.block(Why::PfStateMismatch)),
+            Tracked::Reset => {
+                self.note(Why::PfStateMismatch);
+                Some(Verdict::Return(
+                    Answer::Reset(Reset { ttl: 0, acknowledge: false }),
+                    Why::PfStateMismatch,
+                ))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pass_by_state(&mut self, direction: Direction, m: &mut Mbuf, p: &Packet, hit: &Hit) -> Verdict {
+        self.count(hit.rule, direction, p.segments, p.bytes);
+        if p.options && !hit.allow_opts {
+            return self.block(Why::PfOptions);
+        }
+        remember(m, hit);
+        if hit.tag != 0 {
+            m.hdr_mut().tag = hit.tag;
+        }
+        choose_queue(m, p, hit.queue, hit.low_delay_queue);
+        Verdict::pass()
+    }
+
+    fn by_rules(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, seen: &Seen) -> Verdict {
+        let p = &seen.p;
+        let rules = self.rules;
+        let outcome = evaluate(&rules.rules, rules.evaluations_of(self.worker.id), direction, index, p);
         if let Some(counters) = self.counters() {
             counters.matched.inc();
         }
-        let Some(rule) = outcome.rule.and_then(|i| self.rules.rules.get(i)) else {
+        let Some(rule) = outcome.rule.and_then(|i| rules.rules.get(i)) else {
             return if p.options { self.block(Why::PfOptions) } else { Verdict::pass() };
         };
         self.count(rule.slot, direction, p.segments, p.bytes);
@@ -269,26 +430,69 @@ impl<'a> PfCx<'a> {
             Action::Block(reply) => refuse(reply, p),
             Action::Pass if p.options && !rule.allow_opts => self.block(Why::PfOptions),
             Action::Pass => {
+                if rule.keep.is_some()
+                    && let Some(lookup) = seen.lookup.as_ref().filter(|l| l.opens_state(p))
+                    && let Err(verdict) = self.keep_state(direction, index, m, p, lookup, rule, outcome.tag)
+                {
+                    return verdict;
+                }
                 mark(m, p, outcome.tag, rule);
                 Verdict::pass()
             }
         }
     }
 
+    /// Makes the state of a packet that `rule` passes. If another worker has made it meanwhile, that one decides.
+    #[cold]
+    fn keep_state(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        p: &Packet,
+        lookup: &Lookup,
+        rule: &Compiled,
+        tag: u16,
+    ) -> Result<(), Verdict> {
+        let now = self.now.secs() as u32;
+        let new = New { at: (direction, index), rule, tag, now };
+        let made = self.pf.states.insert(&mut self.held, &mut self.worker.slots, lookup, p, m.data(), &new);
+        match made {
+            Ok(Some(hit)) => {
+                remember(m, &hit);
+                if let Some(counters) = self.counters() {
+                    counters.inserts.inc();
+                }
+                if let Some(counts) = self.pf.slab.counts(self.worker.id, rule.slot) {
+                    counts.states.inc();
+                }
+                Ok(())
+            }
+            Ok(None) => match self.by_state(direction, index, m, p, lookup) {
+                Some(verdict) => Err(verdict),
+                None => Err(self.block(Why::PfStateInsert)),
+            },
+            Err(why) => Err(self.block(why)),
+        }
+    }
+
     #[cold]
     fn block(&self, why: Why) -> Verdict {
-        if let Some(counters) = self.counters() {
-            match why {
-                Why::PfShort => counters.short.inc(),
-                Why::PfOptions => counters.ip_option.inc(),
-                Why::PfFragment => counters.fragment.inc(),
-                Why::PfStateMismatch => counters.state_mismatch.inc(),
-                Why::PfStateInsert => counters.state_insert.inc(),
-                Why::PfStateLimit => counters.state_limit.inc(),
-                _ => {}
-            }
-        }
+        self.note(why);
         Verdict::Block(why)
+    }
+
+    fn note(&self, why: Why) {
+        let Some(counters) = self.counters() else { return };
+        match why {
+            Why::PfShort => counters.short.inc(),
+            Why::PfOptions => counters.ip_option.inc(),
+            Why::PfFragment => counters.fragment.inc(),
+            Why::PfStateMismatch => counters.state_mismatch.inc(),
+            Why::PfStateInsert => counters.state_insert.inc(),
+            Why::PfStateLimit => counters.state_limit.inc(),
+            _ => {}
+        }
     }
 }
 
@@ -300,6 +504,13 @@ impl Refused {
             Verdict::Return(answer, why) => Some(Refused { why, answer: Some(answer) }),
         }
     }
+}
+
+/// Leaves a hint which state the packet belongs to.
+#[inline(always)]
+fn remember(m: &mut Mbuf, hit: &Hit) {
+    let hdr = m.hdr_mut();
+    (hdr.state, hdr.state_gen) = (hit.slot, hit.generation);
 }
 
 /// Packets on the wire and their IP octets, without a look at the packet unless it is a super-frame.

@@ -9,7 +9,7 @@
 //!
 //! - [`conf`] reads the language and refuses by name what has no engine; [`print`] writes it back as pfctl does.
 //! - [`ruleset`] compiles rules to numbers, with skip steps; `eval` finds the rule that decides.
-//! - [`slab`] keeps rules' counters as long as a ruleset or a state refers to them.
+//! - [`state`] remembers flows; [`slab`] keeps rules' counters as long as a ruleset or a state refers to them.
 //! - [`engine`] brings it together for a worker.
 //!
 //! pf transmits nothing and ends no packet: it says what is to be done, and the router does it. It does not know ALTQ or
@@ -31,6 +31,7 @@ pub mod print;
 pub mod rule;
 pub mod ruleset;
 pub mod slab;
+pub mod state;
 pub mod timeout;
 mod verdict;
 
@@ -40,6 +41,7 @@ pub use env::Environment;
 pub use ids::Names;
 pub use rule::Direction;
 pub use ruleset::Ruleset;
+pub use state::{States, info::StateInfo};
 pub use verdict::{Answer, Passed, Refused, Reset, Verdict};
 
 /// Number of an interface, as `PktHdr::rcvif` and `PktHdr::egress` have it. 0 is no interface.

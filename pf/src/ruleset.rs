@@ -176,6 +176,8 @@ pub struct Ruleset {
     /// Column of an interface by its index; column 0 is every other.
     columns: Box<[u16]>,
     constants: Box<[[Constant; 2]]>,
+    /// Whether any of them is `Look`, by direction.
+    looks: [bool; 2],
     /// What the rules were made of, for printing.
     conf: Arc<PfConf>,
     slab: Arc<RuleSlab>,
@@ -189,6 +191,7 @@ impl Ruleset {
             evaluations: Box::default(),
             columns: Box::default(),
             constants: Box::new([[Constant::Skip; 2]]),
+            looks: [false; 2],
             conf: Arc::new(PfConf::default()),
             slab: Arc::clone(slab),
         }
@@ -234,6 +237,12 @@ impl Ruleset {
         self.constants.get(column).map_or(Constant::Look, |c| c[direction.index()])
     }
 
+    /// Whether there is an interface whose packets of this direction have to be looked at.
+    #[inline(always)]
+    pub(crate) fn looks(&self, direction: Direction) -> bool {
+        self.looks[direction.index()]
+    }
+
     /// The evaluation counters of a worker.
     #[inline(always)]
     pub(crate) fn evaluations_of(&self, worker: usize) -> &[Counter] {
@@ -277,6 +286,7 @@ impl Ruleset {
             }));
         }
         self.columns = columns.into_boxed_slice();
+        self.looks = [0, 1].map(|d| constants.iter().any(|c| c[d] == Constant::Look));
         self.constants = constants.into_boxed_slice();
     }
 

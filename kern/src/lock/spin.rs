@@ -15,7 +15,9 @@ use crate::sync::{
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
 
-/// A spin lock of level `L` over `T`: four bytes beside the value, and may stand in arrays.
+/// A spin lock of level `L` over `T`: four bytes in front of the value, and may stand in arrays.
+// The lock comes first, so that it shares a cache line with the first fields of a large value.
+#[repr(C)]
 pub struct SpinMutex<L, T> {
     state: AtomicU32,
     value: UnsafeCell<T>,

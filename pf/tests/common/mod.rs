@@ -1,10 +1,19 @@
-//! The world that the parser suite assumes, and one of two routers' interfaces for the engine's tests.
-#![allow(dead_code, reason = "each test program uses a part")]
+//! The world that the parser suite assumes, a router's interfaces for the engine's tests, and packets.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use kern::{
+    Mbuf,
+    lock::{Root, levels::PfRules},
+    testing::Fixture,
+    time::Instant,
+};
 use pf::{
-    Environment, IfIndex,
+    Direction, Environment, IfIndex, Names, Pf, PfCx, Ruleset, StateInfo, Verdict, Worker,
     env::{IfAddress, Interface},
 };
+use wire::{build, icmpv4, tcp};
 
 /// An interface with these addresses.
 pub fn interface(name: &str, index: u16, addresses: &[&str]) -> Interface {
@@ -31,6 +40,11 @@ pub fn suite() -> Environment {
     env
 }
 
+pub const LAN: IfIndex = IfIndex(1);
+pub const WAN: IfIndex = IfIndex(2);
+pub const IN: Direction = Direction::In;
+pub const OUT: Direction = Direction::Out;
+
 /// A router with a LAN and a WAN.
 pub fn router() -> Environment {
     Environment::new(vec![
@@ -38,4 +52,131 @@ pub fn router() -> Environment {
         interface("wan0", 2, &["203.0.113.1/24", "2001:db8:b::1/64"]),
         interface("enc0", 3, &[]),
     ])
+}
+
+/// A pf with one worker, a ruleset, packets and a clock.
+pub struct World {
+    pub fixture: Fixture,
+    pub pf: Arc<Pf>,
+    pub ruleset: Ruleset,
+    pub names: Names,
+    worker: Worker,
+    pub now: Instant,
+}
+
+impl World {
+    /// The world under these rules.
+    pub fn new(rules: &str) -> World {
+        let pf = Arc::new(Pf::new(2, 10_000));
+        let (ruleset, worker) = (pf.disabled(), pf.worker(0));
+        let now = Instant::from_secs(1000);
+        let mut world = World { fixture: Fixture::new(512), pf, ruleset, names: Names::new(), worker, now };
+        world.load(rules);
+        world
+    }
+
+    /// Replaces the rules, as a reload does.
+    pub fn load(&mut self, rules: &str) {
+        let env = router();
+        let conf = pf::conf::load_text("pf.conf", rules, &env, &[])
+            .unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
+        self.ruleset = self.pf.compile(&Arc::new(conf), &env, &mut self.names).expect("rules compile");
+        self.pf.enforce(&self.ruleset);
+    }
+
+    /// A packet with these octets; a fragment or not as its header says.
+    pub fn packet(&self, octets: &[u8]) -> Mbuf {
+        let mut m = self.fixture.packet(octets);
+        m.hdr_mut().family = octets[0] >> 4;
+        m
+    }
+
+    pub fn test(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) -> Verdict {
+        let mut root = Root::claim();
+        let mut held = root.top();
+        PfCx::new(&self.pf, &self.ruleset, &mut self.worker, held.at::<PfRules>(), self.now)
+            .test(direction, index, m)
+    }
+
+    /// Tests a packet and ends it.
+    pub fn verdict(&mut self, direction: Direction, index: IfIndex, octets: &[u8]) -> Verdict {
+        let mut m = self.packet(octets);
+        let verdict = self.test(direction, index, &mut m);
+        self.fixture.done(m);
+        verdict
+    }
+
+    pub fn passes(&mut self, direction: Direction, index: IfIndex, octets: &[u8]) -> bool {
+        matches!(self.verdict(direction, index, octets), Verdict::Pass(_))
+    }
+
+    pub fn advance(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    /// Purges as a worker does over the time that has passed.
+    pub fn purge(&mut self) -> u32 {
+        let mut root = Root::claim();
+        let mut held = root.top();
+        PfCx::new(&self.pf, &self.ruleset, &mut self.worker, held.at::<PfRules>(), self.now).purge(u32::MAX)
+    }
+
+    pub fn states(&mut self) -> Vec<StateInfo> {
+        let mut root = Root::claim();
+        let mut held = root.top();
+        self.pf.states().dump(&mut held.at::<PfRules>(), self.now.secs() as u32)
+    }
+
+    pub fn kill(&mut self, doomed: impl FnMut(&StateInfo) -> bool) -> u32 {
+        let mut root = Root::claim();
+        let mut held = root.top();
+        self.pf.kill_states(&mut held.at::<PfRules>(), doomed)
+    }
+}
+
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+/// A conversation between the client on the LAN and the server behind the WAN, seen at the LAN interface.
+#[derive(Clone, Copy)]
+pub struct Conversation {
+    pub client_port: u16,
+    pub server_port: u16,
+}
+
+impl Conversation {
+    pub const WEB: Conversation = Conversation { client_port: 4000, server_port: 80 };
+
+    pub fn up(self, flags: &str, seq: u32, ack: u32, window: u16, len: usize) -> Vec<u8> {
+        let header = header(self.client_port, self.server_port, flags, seq, ack, window);
+        build::tcp4(CLIENT, SERVER, &header, &vec![0; len])
+    }
+
+    pub fn down(self, flags: &str, seq: u32, ack: u32, window: u16, len: usize) -> Vec<u8> {
+        let header = header(self.server_port, self.client_port, flags, seq, ack, window);
+        build::tcp4(SERVER, CLIENT, &header, &vec![0; len])
+    }
+}
+
+/// A TCP header; `flags` in pf's letters, with `w` and a digit for a window scale option.
+pub fn header(src_port: u16, dst_port: u16, flags: &str, seq: u32, ack: u32, window: u16) -> tcp::Repr {
+    let (letters, scale) = flags.split_once('w').map_or((flags, None), |(l, s)| (l, s.parse().ok()));
+    let bits =
+        letters.bytes().map(|b| 1 << pf::rule::FLAG_LETTERS.iter().position(|l| *l == b).expect("a flag"));
+    tcp::Repr {
+        src_port,
+        dst_port,
+        seq,
+        ack,
+        flags: tcp::Flags(bits.fold(0, |a, b: u8| a | b)),
+        window,
+        window_scale: scale,
+        ..tcp::Repr::default()
+    }
+}
+
+/// ICMP destination unreachable from `from` to `to` that quotes the beginning of a packet.
+pub fn unreachable(from: Ipv4Addr, to: Ipv4Addr, about: &[u8]) -> Vec<u8> {
+    let quote = &about[..about.len().min(28)];
+    build::icmp4(from, to, &icmpv4::Repr::Error(icmpv4::Error::Unreachable(1), quote))
 }

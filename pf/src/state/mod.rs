@@ -1,0 +1,548 @@
+//! States: what pf remembers of flows, so that the rules need not be asked again.
+//!
+//! The table is shared by all workers. A hit takes the lock of one row, finds the state, takes the state's own lock and
+//! lets the row go. A new state is put in *pending*, key by key, and goes live when all are in; a collision undoes what
+//! was done. Never are two rows held at once.
+//!
+//! ```text
+//!        put first key        put second key         go live
+//!   Free ────────────▶ Pending ────────────▶ Pending ───────▶ Live ──▶ Dead ──▶ Free
+//!                         │    a collision      │                expired, closed, flushed
+//!                         └──────────┴──────────┴──▶ Dead
+//! ```
+//!
+//! A state has a wire key and a stack key; they are the same without translation, and then stored once. It refers to its
+//! rule by slot. Expiry is found by [`States::purge`], a few slots at a time, over the whole table once per
+//! `set timeout interval`.
+
+pub(crate) mod entry;
+mod icmp;
+pub mod info;
+pub(crate) mod key;
+mod other;
+mod purge;
+mod table;
+pub(crate) mod tcp;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use arrayvec::ArrayVec;
+use kern::{
+    Why,
+    lock::{Held, levels::PfRules},
+};
+use wire::IpProto;
+
+use crate::{
+    IfIndex,
+    packet::{Packet, icmp_query},
+    rule::Direction,
+    ruleset::Compiled,
+    slab::{RuleSlab, RuleSlot},
+    timeout::{SharedTimeouts, Timeout, Timeouts, adapted},
+};
+use entry::{Phase, State, flag};
+use key::{Hash, Key, Seed};
+use table::{Node, Table};
+use tcp::Fit;
+
+/// Free slots that a worker keeps for itself.
+const CACHED: usize = 64;
+
+/// The state table.
+#[derive(Debug)]
+pub struct States {
+    table: Table,
+    seed: Seed,
+    slab: Arc<RuleSlab>,
+    timeouts: SharedTimeouts,
+    limit: AtomicU32,
+    workers: u32,
+    count: Count,
+    next_id: AtomicU64,
+    purge: purge::Pace,
+}
+
+/// How many states there are: in a line of its own, written when states come and go.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Count(AtomicU32);
+
+/// Free slots of one worker.
+#[derive(Debug)]
+pub struct SlotCache {
+    states: Arc<States>,
+    slots: ArrayVec<u32, CACHED>,
+}
+
+impl Drop for SlotCache {
+    fn drop(&mut self) {
+        self.states.table.give_free(self.slots.drain(..));
+    }
+}
+
+/// A key and where to look for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lookup {
+    key: Key,
+    hash: Hash,
+    /// It is the packet that an ICMP error quotes, not the packet itself: its TCP sequence number.
+    quoted: Option<u32>,
+}
+
+/// What a state says of its packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hit {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    pub(crate) rule: RuleSlot,
+    pub(crate) tag: u16,
+    pub(crate) queue: u16,
+    pub(crate) low_delay_queue: u16,
+    pub(crate) allow_opts: bool,
+}
+
+/// What the table says of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tracked {
+    /// No state: the rules decide.
+    None,
+    /// It belongs to a state.
+    Hit(Hit),
+    /// It belongs to a state and does not fit it.
+    Mismatch,
+    /// The same, and it answers a SYN: its sender is to be told.
+    Reset,
+    /// It belonged to a state that both ends had closed, and opens a new one: the rules decide.
+    Ended,
+}
+
+/// What a new state is made from, besides its packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct New<'a> {
+    pub(crate) at: (Direction, IfIndex),
+    pub(crate) rule: &'a Compiled,
+    pub(crate) tag: u16,
+    pub(crate) now: u32,
+}
+
+impl Lookup {
+    /// Whether this packet may be the first of a state: no ICMP error, and no answer to a question not seen.
+    pub(crate) fn opens_state(&self, p: &Packet) -> bool {
+        self.quoted.is_none()
+            && (!matches!(IpProto(p.proto), IpProto::ICMP | IpProto::ICMPV6)
+                || icmp_query(p.family, p.icmp) == Some(true))
+    }
+}
+
+/// What tracking found under the state's lock.
+enum Step {
+    Done(Tracked),
+    /// The class became shorter-lived: the purge has to look earlier.
+    Sooner(Hit, u32),
+    /// The state was taken out of use; it is to be removed, and the packet begins anew.
+    Removed(Removal),
+}
+
+/// A state that is dead and still in the table.
+struct Removal {
+    slot: u32,
+    wire: Key,
+    stack: Option<Key>,
+    rule: RuleSlot,
+}
+
+impl States {
+    /// A table for `limit` states.
+    pub(crate) fn new(workers: usize, limit: u32, slab: Arc<RuleSlab>) -> States {
+        let mut timeouts = Timeouts::default();
+        timeouts.adapt(limit);
+        let states = States {
+            table: Table::new(limit),
+            seed: Seed::random(),
+            slab,
+            timeouts: SharedTimeouts::new(&timeouts),
+            limit: AtomicU32::new(0),
+            workers: workers.max(1) as u32,
+            count: Count(AtomicU32::new(0)),
+            next_id: AtomicU64::new(1),
+            purge: purge::Pace::default(),
+        };
+        states.set_limit(limit);
+        states
+    }
+
+    /// Sets the number of states at most; a higher one takes more memory, a lower one removes none.
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.table.grow(limit.saturating_add(self.workers * CACHED as u32));
+        self.limit.store(limit, Relaxed);
+    }
+
+    /// Sets the timeouts, for states there are too.
+    pub(crate) fn set_timeouts(&self, timeouts: &Timeouts) {
+        self.timeouts.store(timeouts);
+    }
+
+    /// How many states there are.
+    #[inline(always)]
+    pub fn count(&self) -> u32 {
+        self.count.0.load(Relaxed)
+    }
+
+    /// How many there may be.
+    pub fn limit(&self) -> u32 {
+        self.limit.load(Relaxed)
+    }
+
+    pub(crate) fn cache(self: &Arc<Self>) -> SlotCache {
+        SlotCache { states: Arc::clone(self), slots: ArrayVec::new() }
+    }
+
+    /// What to look for, if packets of this kind have states; `data` begin at the IP header.
+    #[inline(always)]
+    pub(crate) fn lookup(
+        &self,
+        direction: Direction,
+        p: &Packet,
+        data: &[u8],
+    ) -> Result<Option<Lookup>, Why> {
+        if p.fragment {
+            return Ok(None);
+        }
+        if matches!(IpProto(p.proto), IpProto::ICMP | IpProto::ICMPV6)
+            && icmp_query(p.family, p.icmp).is_none()
+        {
+            let quoted = icmp::quoted(direction, p, data)?;
+            return Ok(quoted.map(|(key, seq)| Lookup {
+                key,
+                hash: self.seed.hash(&key),
+                quoted: Some(seq),
+            }));
+        }
+        let key = Key::of(direction, p);
+        Ok(Some(Lookup { key, hash: self.seed.hash(&key), quoted: None }))
+    }
+
+    /// First of two passes ahead of [`Self::track`]: the row.
+    #[inline(always)]
+    pub(crate) fn prefetch_row(&self, lookup: &Lookup) {
+        self.table.prefetch_row(lookup.hash);
+    }
+
+    /// Second of two passes: the state, once the row is near.
+    #[inline(always)]
+    pub(crate) fn prefetch_state(&self, lookup: &Lookup) {
+        self.table.prefetch_state(lookup.hash);
+    }
+
+    /// Finds the live state of a key and runs `f` under its lock alone.
+    #[inline(always)]
+    fn find<R>(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        lookup: &Lookup,
+        direction: Direction,
+        index: IfIndex,
+        f: impl FnOnce(u32, &mut State) -> R,
+    ) -> Option<R> {
+        let row = self.table.row(lookup.hash);
+        let (overflow, mut held) = held.lock(&row.lock);
+        for node in self.table.candidates(row, *overflow, lookup.hash.tag) {
+            let Some(slot) = self.table.slot(node.slot()) else { continue };
+            let (mut state, _held) = held.lock(&slot.state);
+            if state.is_found(node, &lookup.key, direction, index) {
+                drop(overflow);
+                return Some(f(node.slot(), &mut state));
+            }
+        }
+        None
+    }
+
+    /// Finds the state of a packet and tracks the packet in it.
+    #[inline]
+    pub(crate) fn track(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        cache: &mut SlotCache,
+        lookup: &Lookup,
+        at: (Direction, IfIndex),
+        p: &Packet,
+        data: &[u8],
+        now: u32,
+    ) -> Tracked {
+        let (direction, index) = at;
+        let step = self.find(held, lookup, direction, index, |slot, state| match lookup.quoted {
+            None => state.step(slot, direction, p, data, now),
+            Some(seq) => Step::Done(icmp::belongs(slot, state, direction, p, seq)),
+        });
+        match step {
+            None => Tracked::None,
+            Some(Step::Done(tracked)) => tracked,
+            Some(Step::Sooner(hit, class)) => {
+                self.look_sooner(hit.slot, hit.rule, class, now);
+                Tracked::Hit(hit)
+            }
+            Some(Step::Removed(removal)) => {
+                self.unlink(held, cache, &removal);
+                Tracked::Ended
+            }
+        }
+    }
+
+    #[cold]
+    fn look_sooner(&self, slot: u32, rule: RuleSlot, class: u32, now: u32) {
+        if let Some(due) = self.table.due(slot) {
+            due.fetch_min(now.saturating_add(self.seconds(rule, class as u8)), Relaxed);
+        }
+    }
+
+    /// Seconds of a class, by the rule or for all.
+    fn seconds(&self, rule: RuleSlot, class: u8) -> u32 {
+        let own = self.slab.slot(rule).and_then(|s| s.timeout(usize::from(class)));
+        own.unwrap_or_else(|| self.timeouts.of_class(class))
+    }
+
+    /// When a state ends if no further packet comes, as things are now.
+    fn expiry(&self, state: &State) -> u32 {
+        let rule = RuleSlot(state.rule);
+        let seconds = self.seconds(rule, state.class);
+        let own =
+            if state.has(flag::ADAPTIVE) { self.slab.slot(rule).and_then(|s| s.adaptive()) } else { None };
+        let (start, end, states) = own.unwrap_or_else(|| {
+            (self.timeouts.get(Timeout::AdaptiveStart), self.timeouts.get(Timeout::AdaptiveEnd), self.count())
+        });
+        state.last.saturating_add(adapted(seconds, states, start, end))
+    }
+
+    /// Makes the state of a packet that a rule has passed. `None`: another worker was faster, look again.
+    pub(crate) fn insert(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        cache: &mut SlotCache,
+        lookup: &Lookup,
+        p: &Packet,
+        data: &[u8],
+        new: &New,
+    ) -> Result<Option<Hit>, Why> {
+        let slot = self.reserve(cache, new.rule.slot)?;
+        let state = self.first(lookup.key, p, data, new);
+        match self.go_live(held, slot, state, lookup.hash) {
+            Some(hit) => Ok(Some(hit)),
+            None => {
+                self.give_back(cache, slot, new.rule.slot);
+                Ok(None)
+            }
+        }
+    }
+
+    /// A slot, counted against the limit and the rule's maximum.
+    fn reserve(&self, cache: &mut SlotCache, rule: RuleSlot) -> Result<u32, Why> {
+        if self.count.0.fetch_add(1, Relaxed) >= self.limit() {
+            self.count.0.fetch_sub(1, Relaxed);
+            return Err(Why::PfStateLimit);
+        }
+        if cache.slots.is_empty() {
+            self.table.take_free(CACHED / 2, &mut cache.slots);
+        }
+        let slot = cache.slots.pop();
+        match slot {
+            Some(slot) if self.slab.state_made(rule) => Ok(slot),
+            _ => {
+                cache.slots.extend(slot);
+                self.count.0.fetch_sub(1, Relaxed);
+                Err(Why::PfStateLimit)
+            }
+        }
+    }
+
+    /// Undoes [`Self::reserve`].
+    fn give_back(&self, cache: &mut SlotCache, slot: u32, rule: RuleSlot) {
+        self.slab.state_gone(rule);
+        self.count.0.fetch_sub(1, Relaxed);
+        if cache.slots.is_full() {
+            self.table.give_free(cache.slots.drain(..CACHED / 2));
+        }
+        cache.slots.push(slot);
+    }
+
+    fn first(&self, key: Key, p: &Packet, data: &[u8], new: &New) -> State {
+        let New { at: (direction, index), rule, tag, now } = *new;
+        let keep = rule.keep;
+        let set = |on: bool, flag: u8| if on { flag } else { 0 };
+        let adaptive = self.slab.slot(rule.slot).is_some_and(|s| s.adaptive().is_some());
+        let mut state = State {
+            wire: key,
+            stack: key,
+            phase: Phase::Pending,
+            direction,
+            rule: rule.slot.0,
+            tag,
+            queue: rule.queue,
+            low_delay_queue: rule.low_delay_queue,
+            flags: set(keep.is_some_and(|k| k.sloppy), flag::SLOPPY)
+                | set(keep.is_some_and(|k| k.bound), flag::BOUND)
+                | set(rule.allow_opts, flag::ALLOW_OPTS)
+                | set(adaptive, flag::ADAPTIVE),
+            last: now,
+            created: now,
+            ifindex: index.0,
+            id: self.next_id.fetch_add(1, Relaxed),
+            ..State::FREE
+        };
+        if IpProto(p.proto) == IpProto::TCP {
+            tcp::open(&mut state, p, data.get(usize::from(p.l4)..).unwrap_or(&[]));
+        } else {
+            other::open(&mut state, p);
+        }
+        state.count(direction, p.segments, p.bytes);
+        state
+    }
+
+    /// Puts a state into its slot and into the table. `None` if one with such a key is there.
+    fn go_live(&self, held: &mut Held<'_, PfRules>, slot: u32, state: State, hash: Hash) -> Option<Hit> {
+        let place = self.table.slot(slot)?;
+        let (wire, stack, two, bound) = (state.wire, state.stack, state.has(flag::TWO_KEYS), state.binding());
+        let due = if state.has(flag::ADAPTIVE) {
+            state.last.saturating_add(self.timeouts.get(Timeout::Interval))
+        } else {
+            state.last.saturating_add(self.seconds(RuleSlot(state.rule), state.class))
+        };
+        {
+            let (mut own, _held) = held.lock(&place.state);
+            let generation = own.generation.wrapping_add(1);
+            *own = State { generation, ..state };
+        }
+        if !self.put(held, &wire, hash, Node::new(slot, 0), bound) {
+            return None;
+        }
+        if two && !self.put(held, &stack, self.seed.hash(&stack), Node::new(slot, 1), bound) {
+            self.take_out(held, hash, Node::new(slot, 0));
+            return None;
+        }
+        let (mut own, _held) = held.lock(&place.state);
+        own.phase = Phase::Live;
+        if let Some(time) = self.table.due(slot) {
+            time.store(due, Relaxed);
+        }
+        Some(own.hit(slot))
+    }
+
+    /// Puts one key into its row, unless a state that is not dead has it.
+    fn put(&self, held: &mut Held<'_, PfRules>, key: &Key, hash: Hash, node: Node, bound: u16) -> bool {
+        let row = self.table.row(hash);
+        let (mut overflow, mut held) = held.lock(&row.lock);
+        for other in self.table.candidates(row, *overflow, hash.tag) {
+            let Some(slot) = self.table.slot(other.slot()) else { continue };
+            let (state, _held) = held.lock(&slot.state);
+            let its = if other.is_stack() { &state.stack } else { &state.wire };
+            if matches!(state.phase, Phase::Pending | Phase::Live) && its == key && state.binding() == bound {
+                return false;
+            }
+        }
+        self.table.put(row, &mut overflow, hash.tag, node);
+        true
+    }
+
+    fn take_out(&self, held: &mut Held<'_, PfRules>, hash: Hash, node: Node) {
+        let row = self.table.row(hash);
+        let (mut overflow, _held) = held.lock(&row.lock);
+        self.table.remove(row, &mut overflow, hash.tag, node);
+    }
+
+    /// Takes a dead state out of the table and frees its slot.
+    fn unlink(&self, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, removal: &Removal) {
+        self.take_out(held, self.seed.hash(&removal.wire), Node::new(removal.slot, 0));
+        if let Some(stack) = &removal.stack {
+            self.take_out(held, self.seed.hash(stack), Node::new(removal.slot, 1));
+        }
+        if let Some(due) = self.table.due(removal.slot) {
+            due.store(table::NEVER, Relaxed);
+        }
+        if let Some(slot) = self.table.slot(removal.slot) {
+            let (mut state, _held) = held.lock(&slot.state);
+            state.phase = Phase::Free;
+        }
+        self.give_back(cache, removal.slot, removal.rule);
+    }
+}
+
+impl State {
+    /// The interface it is bound to; 0 is none.
+    fn binding(&self) -> u16 {
+        if self.has(flag::BOUND) { self.ifindex } else { 0 }
+    }
+
+    /// Whether this state, found under `node`, is the one for a key.
+    #[inline(always)]
+    fn is_found(&self, node: Node, key: &Key, direction: Direction, index: IfIndex) -> bool {
+        let its = if node.is_stack() { &self.stack } else { &self.wire };
+        let side = !self.has(flag::TWO_KEYS) || (node.is_stack() == (direction == Direction::Out));
+        self.phase == Phase::Live && its == key && side && (!self.has(flag::BOUND) || self.ifindex == index.0)
+    }
+
+    #[inline(always)]
+    fn hit(&self, slot: u32) -> Hit {
+        Hit {
+            slot,
+            generation: self.generation,
+            rule: RuleSlot(self.rule),
+            tag: self.tag,
+            queue: self.queue,
+            low_delay_queue: self.low_delay_queue,
+            allow_opts: self.has(flag::ALLOW_OPTS),
+        }
+    }
+
+    /// Tracks a packet of this state.
+    #[inline(always)]
+    fn step(&mut self, slot: u32, direction: Direction, p: &Packet, data: &[u8], now: u32) -> Step {
+        let class = self.class;
+        match IpProto(p.proto) {
+            IpProto::TCP => {
+                if tcp::reopens(self, p) {
+                    return Step::Removed(self.end(slot));
+                }
+                let l4 = data.get(usize::from(p.l4)..).unwrap_or(&[]);
+                match tcp::track(self, direction, p, l4) {
+                    Fit::Window => self.last = now,
+                    Fit::Loose => {}
+                    Fit::Mismatch => return Step::Done(Tracked::Mismatch),
+                    Fit::Reset => return Step::Done(Tracked::Reset),
+                }
+            }
+            IpProto::ICMP | IpProto::ICMPV6
+                if icmp_query(p.family, p.icmp) != Some(direction == self.direction) =>
+            {
+                return Step::Done(Tracked::None);
+            }
+            _ => {
+                other::track(self, direction, p);
+                self.last = now;
+            }
+        }
+        self.count(direction, p.segments, p.bytes);
+        let hit = self.hit(slot);
+        if self.class == class {
+            Step::Done(Tracked::Hit(hit))
+        } else {
+            Step::Sooner(hit, u32::from(self.class))
+        }
+    }
+
+    /// Ends this state; nobody finds it any more.
+    fn end(&mut self, slot: u32) -> Removal {
+        self.phase = Phase::Dead;
+        Removal {
+            slot,
+            wire: self.wire,
+            stack: self.has(flag::TWO_KEYS).then_some(self.stack),
+            rule: RuleSlot(self.rule),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! UDP, ICMP queries and everything else: an end has sent nothing, one packet, or has been answered.
+
+use super::entry::{PeerState, State};
+use crate::{packet::Packet, rule::Direction, timeout::Timeout};
+use wire::IpProto;
+
+/// Levels of an end.
+pub(crate) mod level {
+    pub(crate) const SINGLE: u8 = 1;
+    pub(crate) const MULTIPLE: u8 = 2;
+    pub(crate) const NAMES: [&str; 3] = ["NO_TRAFFIC", "SINGLE", "MULTIPLE"];
+}
+
+/// Begins with the first packet.
+pub(crate) fn open(state: &mut State, p: &Packet) {
+    state.src = PeerState { level: level::SINGLE, ..PeerState::default() };
+    state.dst = PeerState::default();
+    let first = match IpProto(p.proto) {
+        IpProto::UDP => Timeout::UdpFirst,
+        IpProto::ICMP | IpProto::ICMPV6 => {
+            state.src.level = 0;
+            Timeout::IcmpFirst
+        }
+        _ => Timeout::OtherFirst,
+    };
+    state.class = first as u8;
+}
+
+/// Takes a packet of a live state into account.
+#[inline(always)]
+pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet) {
+    let (single, multiple) = match IpProto(p.proto) {
+        IpProto::UDP => (Timeout::UdpSingle, Timeout::UdpMultiple),
+        IpProto::ICMP | IpProto::ICMPV6 => {
+            state.class = Timeout::IcmpError as u8;
+            return;
+        }
+        _ => (Timeout::OtherSingle, Timeout::OtherMultiple),
+    };
+    let (src, dst) = state.peers(direction);
+    src.level = src.level.max(level::SINGLE);
+    if dst.level == level::SINGLE {
+        dst.level = level::MULTIPLE;
+    }
+    let both = src.level == level::MULTIPLE && dst.level == level::MULTIPLE;
+    state.class = if both { multiple as u8 } else { single as u8 };
+}

@@ -1,0 +1,307 @@
+//! The memory of the state table: rows to find states by, slots that hold them.
+//!
+//! ```text
+//!   row (one cache line)                 slot (three cache lines)
+//!   ┌──────┬──────────┬──────────────┐   ┌──────┬────────────────────────────┐
+//!   │ lock │ overflow │ 7 x tag:node │   │ lock │ State                      │
+//!   └──────┴────┬─────┴───────┬──────┘   └──────┴────────────────────────────┘
+//!               │             └─ node = 2 * slot + side (0 wire key, 1 stack key)
+//!               └▶ node ─▶ node ─▶ ...   links beside the slots, for what does not fit into the row
+//! ```
+//!
+//! Row and links are atomics that only a holder of the row's lock writes; without it they are read to prefetch, and
+//! nothing is decided by that. Slots come in chunks, so that a higher `set limit states` adds memory and moves nothing.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use kern::{
+    lock::{
+        Leaf, SpinMutex,
+        levels::{PfState, PfStates},
+    },
+    prefetch, prefetch_lines,
+};
+
+use super::{entry::State, key::Hash};
+
+/// Keys that a row holds itself.
+const IN_ROW: usize = 7;
+/// Slots of a chunk.
+const CHUNK: usize = 1 << 13;
+const CHUNKS: usize = 1 << 12;
+/// A slot that is not in use is not due.
+pub(super) const NEVER: u32 = u32::MAX;
+
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(super) struct Row {
+    /// Guards the row; the first node of the overflow chain, and one more.
+    pub(super) lock: SpinMutex<PfStates, u32>,
+    entries: [AtomicU64; IN_ROW],
+}
+
+const _: () = assert!(size_of::<Row>() == 64);
+
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(super) struct Slot {
+    pub(super) state: SpinMutex<PfState, State>,
+}
+
+const _: () = assert!(size_of::<Slot>() == 192);
+
+#[derive(Debug)]
+struct Chunk {
+    slots: Box<[Slot]>,
+    /// Seconds before which a slot need not be looked at by the purge; never too late.
+    due: Box<[AtomicU32]>,
+    /// By node: tag and the next node, for overflow chains.
+    links: Box<[AtomicU64]>,
+}
+
+/// A key's place: slot and side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Node(pub(super) u32);
+
+impl Node {
+    pub(super) const fn new(slot: u32, side: u32) -> Node {
+        Node(slot * 2 + side)
+    }
+
+    pub(super) const fn slot(self) -> u32 {
+        self.0 / 2
+    }
+
+    pub(super) const fn is_stack(self) -> bool {
+        self.0 % 2 == 1
+    }
+}
+
+const fn pack(tag: u32, node: Node) -> u64 {
+    (tag as u64) << 32 | (node.0 as u64 + 1)
+}
+
+/// The node of a word whose tag is this.
+const fn node_of(word: u64, tag: u32) -> Option<Node> {
+    match word as u32 {
+        0 => None,
+        n if (word >> 32) as u32 == tag => Some(Node(n - 1)),
+        _ => None,
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    rows: Box<[Row]>,
+    chunks: Box<[OnceLock<Chunk>]>,
+    /// Slots that no worker has, and how many chunks there are.
+    free: Leaf<Free>,
+    capacity: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    slots: Vec<u32>,
+    chunks: usize,
+}
+
+impl Table {
+    /// A table with rows for `states`, and no slots yet.
+    pub(super) fn new(states: u32) -> Table {
+        let rows = (states as usize).next_power_of_two().clamp(1 << 10, 1 << 22);
+        let row = || Row { lock: SpinMutex::new(0), entries: [const { AtomicU64::new(0) }; IN_ROW] };
+        Table {
+            rows: (0..rows).map(|_| row()).collect(),
+            chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
+            free: Leaf::new(Free::default()),
+            capacity: AtomicU32::new(0),
+        }
+    }
+
+    /// Adds chunks until there are at least `slots`.
+    pub(super) fn grow(&self, slots: u32) {
+        self.free.with(|free| {
+            while free.chunks * CHUNK < slots as usize {
+                let Some(chunk) = self.chunks.get(free.chunks) else { break };
+                chunk.get_or_init(Chunk::new);
+                let first = (free.chunks * CHUNK) as u32;
+                free.chunks += 1;
+                // Workers give slots back: that must never allocate.
+                let all = free.chunks * CHUNK;
+                free.slots.reserve(all.saturating_sub(free.slots.len()));
+                free.slots.extend((first..first + CHUNK as u32).rev());
+            }
+            self.capacity.store((free.chunks * CHUNK) as u32, Relaxed);
+        });
+    }
+
+    /// Slots there are.
+    pub(super) fn capacity(&self) -> u32 {
+        self.capacity.load(Relaxed)
+    }
+
+    /// Moves up to `n` free slots to a worker.
+    pub(super) fn take_free(&self, n: usize, to: &mut impl Extend<u32>) {
+        self.free.with(|free| {
+            let from = free.slots.len().saturating_sub(n);
+            to.extend(free.slots.drain(from..));
+        });
+    }
+
+    /// Takes free slots back from a worker.
+    pub(super) fn give_free(&self, slots: impl Iterator<Item = u32>) {
+        self.free.with(|free| free.slots.extend(slots));
+    }
+
+    #[inline(always)]
+    pub(super) fn row(&self, hash: Hash) -> &Row {
+        // The number of rows is a power of two.
+        &self.rows[hash.row as usize & (self.rows.len() - 1)]
+    }
+
+    #[inline(always)]
+    fn chunk(&self, slot: u32) -> Option<&Chunk> {
+        self.chunks.get(slot as usize / CHUNK)?.get()
+    }
+
+    #[inline(always)]
+    pub(super) fn slot(&self, slot: u32) -> Option<&Slot> {
+        self.chunk(slot)?.slots.get(slot as usize % CHUNK)
+    }
+
+    #[inline(always)]
+    pub(super) fn due(&self, slot: u32) -> Option<&AtomicU32> {
+        self.chunk(slot)?.due.get(slot as usize % CHUNK)
+    }
+
+    /// The due times from `slot` to the end of its chunk.
+    pub(super) fn due_from(&self, slot: u32) -> &[AtomicU32] {
+        self.chunk(slot).and_then(|c| c.due.get(slot as usize % CHUNK..)).unwrap_or(&[])
+    }
+
+    #[inline(always)]
+    fn link(&self, node: Node) -> Option<&AtomicU64> {
+        self.chunk(node.slot())?.links.get(node.0 as usize % (2 * CHUNK))
+    }
+
+    #[inline(always)]
+    pub(super) fn prefetch_row(&self, hash: Hash) {
+        prefetch(self.row(hash));
+    }
+
+    /// Asks for the state that a row, which is near by now, has for this hash.
+    #[inline(always)]
+    pub(super) fn prefetch_state(&self, hash: Hash) {
+        for word in &self.row(hash).entries {
+            if let Some(slot) = node_of(word.load(Relaxed), hash.tag).and_then(|node| self.slot(node.slot()))
+            {
+                prefetch_lines::<2, _>(slot);
+                return;
+            }
+        }
+    }
+
+    /// The nodes with this tag in a row whose lock is held, `overflow` being what it guards.
+    #[inline(always)]
+    pub(super) fn candidates(&self, row: &Row, overflow: u32, tag: u32) -> impl Iterator<Item = Node> {
+        let here = row.entries.iter().filter_map(move |word| node_of(word.load(Relaxed), tag));
+        here.chain(self.chain(overflow).filter_map(move |(node, its)| (its == tag).then_some(node)))
+    }
+
+    /// The nodes of an overflow chain with their tags.
+    fn chain(&self, overflow: u32) -> impl Iterator<Item = (Node, u32)> {
+        let mut next = overflow;
+        std::iter::from_fn(move || {
+            let node = Node(next.checked_sub(1)?);
+            let word = self.link(node)?.load(Relaxed);
+            next = word as u32;
+            Some((node, (word >> 32) as u32))
+        })
+    }
+
+    /// Puts a key into a row whose lock is held.
+    pub(super) fn put(&self, row: &Row, overflow: &mut u32, tag: u32, node: Node) {
+        if let Some(word) = row.entries.iter().find(|word| word.load(Relaxed) == 0) {
+            word.store(pack(tag, node), Relaxed);
+        } else if let Some(link) = self.link(node) {
+            link.store(u64::from(tag) << 32 | u64::from(*overflow), Relaxed);
+            *overflow = node.0 + 1;
+        }
+    }
+
+    /// Takes a key out of a row whose lock is held; one of the overflow chain takes its place.
+    pub(super) fn remove(&self, row: &Row, overflow: &mut u32, tag: u32, node: Node) {
+        if let Some(word) = row.entries.iter().find(|word| word.load(Relaxed) == pack(tag, node)) {
+            word.store(0, Relaxed);
+            if let Some((first, its)) = self.chain(*overflow).next() {
+                self.unchain(overflow, first);
+                word.store(pack(its, first), Relaxed);
+            }
+        } else {
+            self.unchain(overflow, node);
+        }
+    }
+
+    fn unchain(&self, overflow: &mut u32, node: Node) {
+        let after = |n: Node| self.link(n).map_or(0, |link| link.load(Relaxed) as u32);
+        if *overflow == node.0 + 1 {
+            *overflow = after(node);
+            return;
+        }
+        let before = self.chain(*overflow).map(|(n, _)| n).find(|&n| after(n) == node.0 + 1);
+        if let Some(link) = before.and_then(|n| self.link(n)) {
+            let tag = link.load(Relaxed) & !u64::from(u32::MAX);
+            link.store(tag | u64::from(after(node)), Relaxed);
+        }
+    }
+}
+
+impl Chunk {
+    fn new() -> Chunk {
+        let slot = || Slot { state: SpinMutex::new(State::FREE) };
+        Chunk {
+            slots: (0..CHUNK).map(|_| slot()).collect(),
+            due: (0..CHUNK).map(|_| AtomicU32::new(NEVER)).collect(),
+            links: (0..2 * CHUNK).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kern::lock::Root;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A row finds exactly what was put in and not taken out, however many there are.
+        #[test]
+        fn a_row_and_its_overflow_behave_as_a_list(ops in proptest::collection::vec((0_u32..24, any::<bool>()), 1..120)) {
+            let table = Table::new(1);
+            table.grow(1);
+            let row = table.row(Hash { row: 0, tag: 0 });
+            let mut root = Root::claim();
+            let mut top = root.top();
+            let (mut overflow, _held) = top.lock(&row.lock);
+            let mut model = std::collections::BTreeSet::new();
+            for (n, put) in ops {
+                // Two keys share each tag.
+                let (tag, node) = (n / 2, Node(n));
+                if put && model.insert(n) {
+                    table.put(row, &mut overflow, tag, node);
+                } else if !put && model.remove(&n) {
+                    table.remove(row, &mut overflow, tag, node);
+                }
+                for tag in 0..12 {
+                    let mut found: Vec<u32> = table.candidates(row, *overflow, tag).map(|n| n.0).collect();
+                    found.sort_unstable();
+                    let wanted: Vec<u32> = model.iter().copied().filter(|n| n / 2 == tag).collect();
+                    prop_assert_eq!(found, wanted);
+                }
+            }
+        }
+    }
+}
