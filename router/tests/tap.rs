@@ -73,6 +73,8 @@ struct Crossed {
     super_frames: u64,
     written: Written,
     ended: u64,
+    /// Processor time of the wire's thread, both directions.
+    cpu: Duration,
 }
 
 impl Crossed {
@@ -157,6 +159,8 @@ impl Wire {
             }
             drop((from_a, from_b));
             drop((a, b));
+            let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            crossed[0].cpu = Duration::new(cpu.tv_sec as u64, cpu.tv_nsec as u32);
             crossed[0].ended = side.ledger.balance().ended.iter().sum();
             crossed
         });
@@ -264,7 +268,11 @@ fn tcp_crosses_two_taps_intact_whole_cut_and_gathered_and_without_offloads() {
             println!("offload {offload:?} {via:?} to {to}: {rate:.2} Gb/s (patterns made and compared)");
         }
         let crossed = pair.wire.finish();
-        println!("  {crossed:?}");
+        let gigabits = crossed[0].written.bytes as f64 * 8.0 / 1e9;
+        println!(
+            "  {:.1} Gb per CPU-second of the wire; {crossed:?}",
+            gigabits / crossed[0].cpu.as_secs_f64()
+        );
         assert_eq!(crossed.iter().map(|c| c.written.refused).sum::<u64>(), 0, "{crossed:?}");
         assert_eq!(crossed[0].ended, 0);
         assert_eq!(crossed[0].super_frames > 100, offload[0], "{crossed:?}");
