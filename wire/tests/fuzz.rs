@@ -11,8 +11,9 @@ use std::{
 };
 
 use wire::{
-    HashSeed, IpProto, Mac, ah, arp, build, checksum, coalesce, esp, ether, icmpv4, icmpv6, ipv4, ipv4_check,
-    ipv6, ipv6_check, ipv6_ext, nd, parse, parse_ipv4, parse_ipv6, rewrite, segment, tcp, udp,
+    HashSeed, IpProto, Mac, ah, arp, build, checksum, coalesce, esp, ether, icmpv4, icmpv6, igmp, ipv4,
+    ipv4_check, ipv6, ipv6_check, ipv6_ext, mld, nd, parse, parse_ipv4, parse_ipv6, rewrite, segment, tcp,
+    udp,
 };
 
 /// xorshift64*: enough for test input, and the same everywhere.
@@ -263,6 +264,7 @@ fn every_upper_parser(octets: &[u8]) {
     if let Ok(view) = esp::Packet::new_checked(octets) {
         let _ = esp::Repr::parse(&view);
     }
+    let _ = (igmp::parse_query(octets, 1), igmp::reported_group(octets), mld::parse_query(octets, a, b, 1));
     let _ = esp::read_trailer(octets);
     if let Ok(view) = ah::Packet::new_checked(octets) {
         let _ = (ah::Repr::parse(&view), view.icv(), view.payload());
