@@ -64,13 +64,15 @@ fn cutting(pool: &Pool, ledger: &Ledger) -> f64 {
         whole.set_gso(Gso::Tcp4, SIZE as u16);
         whole.hdr_mut().cursor = 0;
         let start = Instant::now();
-        let state = cut::cut(whole, cut::TURN, pool, ledger, &mut |m| out.push(m).expect("room"));
+        let state = cut::cut(whole, cut::LIMIT, pool, ledger, &mut |m| out.push(m).expect("room"));
         let took = start.elapsed().as_nanos();
         assert_eq!((state, out.len()), (Cut::Done, SEGMENTS));
         ledger.end_all(&mut out, Why::Sink);
         took
     });
-    wholes.into_iter().for_each(|m| ledger.end(m, Why::Sink));
+    for m in wholes {
+        ledger.end(m, Why::Sink);
+    }
     nanos
 }
 
@@ -116,7 +118,9 @@ fn gathering(pool: &Pool, ledger: &Ledger, verified: bool) -> f64 {
         assert_eq!(sink.units, 1);
         took
     });
-    batches.iter_mut().for_each(|batch| ledger.end_all(batch, Why::Sink));
+    for batch in &mut batches {
+        ledger.end_all(batch, Why::Sink);
+    }
     nanos
 }
 

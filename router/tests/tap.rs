@@ -96,22 +96,21 @@ fn cut_and_write(from: &mut Batch, to: &Tap, side: &Fixture, crossed: &mut Cross
             out.push(m).expect("room");
         } else {
             loop {
-                let state = cut::cut(&mut m, cut::TURN, &side.pool, &side.ledger, &mut |mut segment| {
+                let state = cut::cut(&mut m, cut::LIMIT, &side.pool, &side.ledger, &mut |mut segment| {
                     // As after ESP: nobody has verified it.
                     segment.hdr_mut().flags.clear(PktFlags::CSUM_OK);
                     out.push(segment).expect("room");
                 });
-                if out.room() < cut::TURN || state != Cut::More {
+                if out.room() < cut::LIMIT || state != Cut::More {
                     crossed.add(to.write(0, &mut out, &cx));
                 }
                 match state {
                     Cut::More => {}
                     Cut::Done => break side.ledger.merge(m),
-                    Cut::Failed(why) => break side.ledger.end(m, why),
                 }
             }
         }
-        if out.room() < cut::TURN {
+        if out.room() < cut::LIMIT {
             crossed.add(to.write(0, &mut out, &cx));
         }
     }

@@ -133,6 +133,13 @@ impl Ledger {
         begin(m);
     }
 
+    /// Pieces of a larger packet could not be made: each begins and ends at once.
+    #[inline]
+    pub fn split_away(&self, pieces: u64, why: Why) {
+        self.split.add(pieces);
+        self.ended.0[why as usize].add(pieces);
+    }
+
     /// The packet ends, for a reason.
     #[inline(always)]
     pub fn end(&self, m: Mbuf, why: Why) {

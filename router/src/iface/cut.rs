@@ -2,7 +2,8 @@
 //!
 //! The arithmetic is `wire::segment`'s; here are the buffers and the books. Each segment begins as *split*; the
 //! super-frame stays with the caller, who ends it as *merged* when [`Cut::Done`] comes back. At most `limit` segments are made
-//! a call and `hdr.cursor` remembers how far it came, so that a stage can stop with its batch full.
+//! a call and `hdr.cursor` remembers how far it came, so that a stage can stop with its batch full. Segments for which there is no
+//! buffer are counted as split and ended: the books stay exact, and TCP will send them again.
 //!
 //! ```text
 //!  link header | IP | TCP | payload 0 | payload 1 | payload 2 |      one super-frame, l3 offset set, checksum partial
@@ -21,7 +22,7 @@ use wire::{
 };
 
 /// Segments that a stage makes in one turn.
-pub const TURN: usize = 64;
+pub const LIMIT: usize = 64;
 
 /// Octets of data that go into a cluster, with room left behind for a trailer.
 const CLUSTER_ROOM: usize = Class::Cluster.capacity() - HEADROOM - 64;
@@ -29,12 +30,10 @@ const CLUSTER_ROOM: usize = Class::Cluster.capacity() - HEADROOM - 64;
 /// How far cutting came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// All segments are made: the super-frame ends as merged.
+    /// All segments are made, or counted as lost: the super-frame ends as merged.
     Done,
     /// The limit was reached: call again.
     More,
-    /// The rest cannot be made: the super-frame ends for this reason.
-    Failed(Why),
 }
 
 const fn kind(gso: Gso) -> Option<Kind> {
@@ -51,34 +50,30 @@ const fn kind(gso: Gso) -> Option<Kind> {
 #[inline]
 pub fn cut(m: &mut Mbuf, limit: usize, pool: &Pool, ledger: &Ledger, emit: &mut impl FnMut(Mbuf)) -> Cut {
     let (l3, start) = (m.l3(), m.csum_start());
-    let Some(kind) = kind(m.hdr().gso).filter(|_| start >= l3) else {
-        return Cut::Failed(Why::IfOffload);
-    };
     let first = usize::from(m.hdr().cursor);
-    let mut made = first;
-    let outcome = {
-        let (link, packet) = m.data().split_at(l3.min(m.len()));
-        let (headers, payload) = packet.split_at(vnet::header_len(m).saturating_sub(l3).min(packet.len()));
-        let size = usize::from(m.hdr().gso_size);
-        match segment::Cut::new(headers, kind, start - l3, size, payload.len(), false) {
-            Err(_) => Cut::Failed(Why::IfOffload),
-            Ok(plan) => loop {
-                if made == plan.segments() {
-                    break Cut::Done;
-                }
-                if made == first + limit {
-                    break Cut::More;
-                }
-                match make(m, &plan, made, link, payload, pool, ledger) {
-                    Ok(segment) => emit(segment),
-                    Err(why) => break Cut::Failed(why),
-                }
-                made += 1;
-            },
-        }
+    let (link, packet) = m.data().split_at(l3.min(m.len()));
+    let (headers, payload) = packet.split_at(vnet::header_len(m).saturating_sub(l3).min(packet.len()));
+    let size = usize::from(m.hdr().gso_size);
+    let plan = kind(m.hdr().gso).and_then(|kind| {
+        segment::Cut::new(headers, kind, start.checked_sub(l3)?, size, payload.len(), false).ok()
+    });
+    let Some(plan) = plan else {
+        ledger.split_away(1, Why::IfOffload);
+        return Cut::Done;
     };
-    m.hdr_mut().cursor = made as u16;
-    outcome
+    let last = plan.segments().min(first + limit);
+    for index in first..last {
+        match make(m, &plan, index, link, payload, pool, ledger) {
+            Ok(segment) => emit(segment),
+            Err(why) => {
+                ledger.split_away((plan.segments() - index) as u64, why);
+                return Cut::Done;
+            }
+        }
+    }
+    let done = last == plan.segments();
+    m.hdr_mut().cursor = last as u16;
+    if done { Cut::Done } else { Cut::More }
 }
 
 /// Makes segment `index`.
