@@ -104,7 +104,7 @@ pub const fn is_error(kind: u8) -> bool {
 /// What an ICMP error says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
-    /// Destination unreachable with a code of [`unreachable`].
+    /// Destination unreachable with a code of [`mod@unreachable`].
     Unreachable(u8),
     /// Too big and may not be fragmented; the MTU of the next hop (RFC 1191).
     FragmentationNeeded(u16),

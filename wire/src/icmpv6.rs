@@ -128,7 +128,7 @@ pub const fn is_error(kind: u8) -> bool {
 /// What an ICMPv6 error says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
-    /// Destination unreachable with a code of [`unreachable`].
+    /// Destination unreachable with a code of [`mod@unreachable`].
     Unreachable(u8),
     /// Too big for the next link; its MTU.
     PacketTooBig(u32),

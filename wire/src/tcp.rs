@@ -11,7 +11,7 @@
 
 use core::{fmt, ops::BitOr};
 
-use crate::{IpProto, Malformed, checksum, view::put};
+use crate::{Malformed, checksum, view::put};
 
 /// Octets of a header without options.
 pub const HEADER_LEN: usize = 20;
@@ -414,9 +414,6 @@ pub fn clamp_mss(segment: &mut [u8], max: u16, partial: bool) -> bool {
     }
     true
 }
-
-/// The protocol number of this format.
-pub const PROTO: IpProto = IpProto::TCP;
 
 #[cfg(test)]
 mod tests {
