@@ -48,6 +48,12 @@ fn wait(queues: &[&dyn RxQueue], millis: i64) {
     let _ = poll(&mut fds, Some(&timeout));
 }
 
+fn is_ready(queue: &dyn RxQueue) -> bool {
+    let descriptor = queue.descriptor().expect("a TAP queue has one");
+    let mut fds = [PollFd::new(&descriptor, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).expect("poll") > 0
+}
+
 /// What a router's later stages would have set.
 fn describe(batch: &mut Batch) {
     for m in batch.iter_mut() {
@@ -392,13 +398,18 @@ fn a_deleted_device_is_gone_until_it_is_revived_and_then_works_on_the_same_queue
         }
         assert!(!tap.is_up());
         assert_eq!(rx.read(&cx, 64, &mut batch), Read::Gone);
+        assert!(!is_ready(&*rx), "a device that is gone keeps nobody awake");
         let down = side.ledger.why(Why::IfDown);
         assert_eq!(write_one(&tap, 0, &side, &arp_for([10, 77, 0, 1])).refused, 1);
         assert_eq!(side.ledger.why(Why::IfDown), down + 1);
         assert!(tap.revive() && tap.is_up());
         namespace.adopt(tap.device(), &["10.77.0.1/24"]);
     }
+    read_until(&mut *rx, &side, |_| false);
+    assert!(!is_ready(&*rx));
     assert_eq!(write_one(&tap, 0, &side, &arp_for([10, 77, 0, 1])).frames, 1);
+    wait(&[&*rx], 500);
+    assert!(is_ready(&*rx), "what a worker sleeps on is in force again");
     assert!(read_until(&mut *rx, &side, is_arp_reply));
 }
 

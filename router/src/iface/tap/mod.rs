@@ -7,7 +7,8 @@
 //! The kernel end may be moved to another namespace, bridged or given addresses; our descriptors go on working. We do not touch it, but for
 //! the MTU when it is made. When it is deleted, every call says so (`EBADFD`), the device is down until [`Tap::revive`] makes it
 //! anew: the new queues take the places of the old descriptors in one step (`dup3`), so readers and writers notice nothing but
-//! that it works again. A worker that slept on the descriptor must register it again.
+//! that it works again. What a worker sleeps on is an epoll instance of each queue, which outlives the device: silent while it
+//! is gone, and in force again when it is back, whether the worker has noticed or not.
 //!
 //! Not here: addresses, link state of the kernel end, XDP, `IFF_NAPI` (measured: slower).
 
@@ -18,8 +19,10 @@ mod tx;
 pub use device::OpenError;
 
 use super::driver::{Caps, Driver, RxQueue, TxCx, Written, refuse};
-use kern::{Batch, Why};
+use kern::{Batch, Why, lock::Leaf};
+use rustix::event::epoll;
 use std::{
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
@@ -47,18 +50,47 @@ impl TapConfig {
     }
 }
 
+/// One queue.
+struct Queue {
+    /// Of `/dev/net/tun`.
+    fd: OwnedFd,
+    /// An epoll instance that watches `fd` while the device is there.
+    watch: OwnedFd,
+    /// Whether somebody has its reading end.
+    taken: AtomicBool,
+}
+
+impl Queue {
+    fn new(fd: OwnedFd) -> io::Result<Queue> {
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let queue = Queue { fd, watch, taken: AtomicBool::new(false) };
+        queue.listen()?;
+        Ok(queue)
+    }
+
+    fn listen(&self) -> io::Result<()> {
+        Ok(epoll::add(&self.watch, &self.fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?)
+    }
+
+    fn become_file(&self, new: &OwnedFd) -> io::Result<()> {
+        device::replace(self.fd.as_fd(), new)?;
+        self.listen()
+    }
+}
+
 struct Shared {
     config: TapConfig,
-    queues: Vec<OwnedFd>,
-    taken: Vec<AtomicBool>,
+    queues: Vec<Queue>,
     caps: Caps,
     /// Even while the device is there; grows by one when it goes and when it comes back.
     epoch: AtomicU64,
+    /// Going and coming back take turns.
+    passage: Leaf<()>,
 }
 
 impl Shared {
     fn descriptor(&self, queue: usize) -> BorrowedFd<'_> {
-        self.queues[queue].as_fd()
+        self.queues[queue].fd.as_fd()
     }
 
     /// A name for the life the device has now, `None` while it is gone.
@@ -70,7 +102,23 @@ impl Shared {
     /// A call begun in this epoch said that the device is gone. It may have come back since.
     #[cold]
     fn lost(&self, epoch: u64) {
-        let _ = self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Relaxed);
+        self.passage.with(|()| {
+            if self.epoch.compare_exchange(epoch, epoch + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                for queue in &self.queues {
+                    // A descriptor without a device is for ever ready; one that is not watched is what we want.
+                    let _ = epoll::delete(&queue.watch, &queue.fd);
+                }
+            }
+        });
+    }
+
+    /// Puts the queues of a new device in the places of those of the old.
+    fn found(&self, queues: &[OwnedFd]) -> io::Result<()> {
+        self.passage.with(|()| {
+            self.queues.iter().zip(queues).try_for_each(|(old, new)| old.become_file(new))?;
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+            Ok(())
+        })
     }
 }
 
@@ -81,12 +129,13 @@ impl Tap {
     /// Makes the device, or takes over a persistent one.
     pub fn open(config: TapConfig) -> Result<Tap, OpenError> {
         let opened = device::open(&config)?;
-        let taken = opened.queues.iter().map(|_| AtomicBool::new(false)).collect();
+        let queues: io::Result<Vec<Queue>> = opened.queues.into_iter().map(Queue::new).collect();
+        let queues = queues.map_err(|e| OpenError::System(config.device.clone(), "watch a queue", e))?;
         Ok(Tap(Arc::new(Shared {
-            queues: opened.queues,
-            taken,
+            queues,
             caps: opened.caps,
             epoch: AtomicU64::new(0),
+            passage: Leaf::new(()),
             config,
         })))
     }
@@ -102,12 +151,8 @@ impl Tap {
             return Ok(());
         }
         let opened = device::open(&self.0.config)?;
-        for (old, new) in self.0.queues.iter().zip(&opened.queues) {
-            device::replace(old.as_fd(), new)
-                .map_err(|e| OpenError::System(self.device().to_owned(), "put a queue in its place", e))?;
-        }
-        self.0.epoch.fetch_add(1, Ordering::AcqRel);
-        Ok(())
+        let failed = |e| OpenError::System(self.device().to_owned(), "put a queue in its place", e);
+        self.0.found(&opened.queues).map_err(failed)
     }
 }
 
@@ -125,7 +170,7 @@ impl Driver for Tap {
     }
 
     fn rx(&self, queue: usize) -> Option<Box<dyn RxQueue>> {
-        let first = !self.0.taken.get(queue)?.swap(true, Ordering::AcqRel);
+        let first = !self.0.queues.get(queue)?.taken.swap(true, Ordering::AcqRel);
         first.then(|| Box::new(rx::TapRx::new(Arc::clone(&self.0), queue)) as Box<dyn RxQueue>)
     }
 

@@ -14,7 +14,7 @@ use rustix::io::{Errno, readv};
 use std::{
     io::IoSliceMut,
     mem,
-    os::fd::BorrowedFd,
+    os::fd::{AsFd, BorrowedFd},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -100,12 +100,12 @@ impl RxQueue for TapRx {
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.tap.descriptor(self.queue))
+        Some(self.tap.queues[self.queue].watch.as_fd())
     }
 }
 
 impl Drop for TapRx {
     fn drop(&mut self) {
-        self.tap.taken[self.queue].store(false, Ordering::Release);
+        self.tap.queues[self.queue].taken.store(false, Ordering::Release);
     }
 }
