@@ -1,2 +1,5 @@
-//! The softnet binary.
-fn main() {}
+//! The `softnet` program.
+
+fn main() -> std::process::ExitCode {
+    router::cli::main()
+}

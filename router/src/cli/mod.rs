@@ -1,0 +1,214 @@
+//! The command line: the daemon, and the BSD tools' words and flags over the control socket.
+//!
+//! Every command that reports takes `--json`, which prints the report as it came. Exit status: 0 good; 1 the answer is "no";
+//! 2 usage; 3 the system refused. Text is made by small pure functions, one module a tool.
+
+pub mod ask;
+pub mod nc;
+pub mod netstat;
+pub mod pfctl;
+pub mod ping;
+pub mod setkey;
+pub mod table;
+
+use ask::{At, Failure};
+use clap::{Args, Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// A userspace TCP/IP router.
+#[derive(Debug, Parser)]
+#[command(name = "softnet", version, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Print reports as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// The router's control socket
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "router")]
+    control: Option<PathBuf>,
+    /// The router's name, if its control socket is where it is by default
+    #[arg(long, global = true, value_name = "NAME")]
+    router: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate a configuration and all files it names; change nothing
+    Check(File),
+    /// Have the router read its configuration again
+    Reload,
+    /// Have the router drain, audit and exit
+    Stop,
+    /// Say which router answers
+    Status,
+    /// Buffers, interfaces, routes, counters, neighbours
+    Netstat(netstat::Netstat),
+    /// Security associations and policies
+    Setkey(setkey::Setkey),
+    /// The packet filter and its queues
+    Pfctl(pfctl::Pfctl),
+    /// Ping from the router's own stack
+    Ping(ping::PingArgs),
+    /// Open or await a connection from the router's own stack
+    Nc(nc::NcArgs),
+    /// Throughput in one process
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// A configuration file.
+#[derive(Clone, Debug, Args)]
+pub struct File {
+    /// softnet.toml
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Longest prefix match
+    Fib {
+        /// Routes in the table
+        #[arg(long, value_delimiter = ',', default_value = "1000,10000,1000000")]
+        routes: Vec<usize>,
+    },
+}
+
+/// What a command came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Good.
+    Good = 0,
+    /// The answer is no.
+    No = 1,
+    /// The command makes no sense.
+    Usage = 2,
+    /// The system refused.
+    System = 3,
+}
+
+/// The program. Never panics on a closed pipe.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let good = !e.use_stderr();
+            // Nobody is left to tell if this fails.
+            let _ = e.print();
+            return ExitCode::from(if good { Exit::Good } else { Exit::Usage } as u8);
+        }
+    };
+    let exit = run(cli).unwrap_or_else(|failure| {
+        eprintln!("softnet: {failure}");
+        failure.exit()
+    });
+    ExitCode::from(exit as u8)
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let at = At { json: cli.common.json, control: cli.common.control, router: cli.common.router };
+    match cli.command {
+        Command::Check(file) => check(&at, &file),
+        Command::Reload => at.order(&crate::control::proto::Request::Reload),
+        Command::Stop => at.order(&crate::control::proto::Request::Stop),
+        Command::Status => status(&at),
+        Command::Netstat(args) => netstat::run(&at, &args),
+        Command::Setkey(args) => setkey::run(&at, &args),
+        Command::Pfctl(args) => pfctl::run(&at, &args),
+        Command::Ping(args) => ping::run(&at, &args),
+        Command::Nc(args) => nc::run(&at, &args),
+        Command::Bench(Bench::Fib { routes }) => bench_fib(&at, &routes),
+    }
+}
+
+fn check(at: &At, file: &File) -> Result<Exit, Failure> {
+    let checked = crate::commit::Files::load(&file.file);
+    let (warnings, faults) = match &checked {
+        Ok(files) => (files.warnings(), Vec::new()),
+        Err(faults) => (Vec::new(), faults.0.clone()),
+    };
+    let valid = checked.is_ok();
+    let report = serde_json::json!({ "valid": valid, "faults": faults, "warnings": warnings });
+    at.print(&report, || {
+        let name = file.file.display();
+        let mut lines: Vec<String> = faults.iter().chain(&warnings).cloned().collect();
+        lines.push(format!("{name}: {}", if valid { "valid" } else { "not valid" }));
+        lines.join("\n") + "\n"
+    })?;
+    Ok(if valid { Exit::Good } else { Exit::No })
+}
+
+fn status(at: &At) -> Result<Exit, Failure> {
+    let status = ask::answer!(at.ask(&crate::control::proto::Request::Status)?, Status);
+    at.print(&status, || {
+        let s = &status;
+        format!(
+            "{} (softnet {}, pid {}): {} workers, locking {}, up {} s, configured by {}\n",
+            s.name, s.version, s.pid, s.workers, s.locking, s.uptime_s, s.file
+        )
+    })?;
+    Ok(Exit::Good)
+}
+
+fn bench_fib(at: &At, routes: &[usize]) -> Result<Exit, Failure> {
+    let rows = crate::route::bench::run(routes);
+    let report = serde_json::json!({ "bench": "fib", "results": rows });
+    at.print(&report, || rows.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "\n")?;
+    Ok(Exit::Good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_bsd_tools_flags_are_understood() {
+        for line in [
+            "softnet netstat -m",
+            "softnet netstat -rn --json",
+            "softnet netstat -ss -p ip",
+            "softnet --control /tmp/x netstat -i",
+            "softnet netstat -n --control /tmp/x",
+            "softnet setkey -D",
+            "softnet setkey -DP",
+            "softnet pfctl -s rules",
+            "softnet pfctl -sr -v",
+            "softnet pfctl -s queue -vv --router gw-a",
+            "softnet ping -c 3 192.0.2.1",
+            "softnet nc -u 192.0.2.1 7",
+            "softnet nc -l 7",
+            "softnet check -f a.toml",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+        for line in [
+            "softnet",
+            "softnet netstat",
+            "softnet pfctl",
+            "softnet pfctl -s x",
+            "softnet check",
+            "softnet nc",
+            "softnet netstat -m --control a --router b",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}
