@@ -319,3 +319,44 @@ fn in_real_time_a_reader_can_sleep_until_a_frame_is_due() {
     assert_eq!(read(&mut *rx, &far).len(), 1);
     assert!(!is_readable(&*rx, 0), "what was read wakes nobody");
 }
+
+#[test]
+fn many_threads_write_to_one_lane_and_each_keeps_its_order() {
+    const WRITERS: u32 = 3;
+    const EACH: u32 = 20_000;
+    let far = Fixture::new(512);
+    let (a, b) = link(LinkConfig::default(), &Clock::Real);
+    let mut rx = b.rx(0).expect("first taker");
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let a = a.clone();
+            std::thread::spawn(move || {
+                let near = Fixture::new(256);
+                let mut next = 0;
+                while next < EACH {
+                    let mut batch = Batch::new();
+                    let wanted = (EACH - next).min(1 + next % 40);
+                    for n in next..next + wanted {
+                        batch.push(near.packet(&frame(writer << 24 | n, 60))).expect("room");
+                    }
+                    // A full lane refuses what comes last.
+                    let cx = TxCx { pool: &near.pool, ledger: &near.ledger };
+                    next += wanted - a.write(0, &mut batch, &cx).refused as u32;
+                    std::thread::yield_now();
+                }
+            })
+        })
+        .collect();
+    let mut expected = [0; WRITERS as usize];
+    while expected.iter().sum::<u32>() < WRITERS * EACH {
+        assert!(is_readable(&*rx, 900), "a wake-up was lost: {expected:?}");
+        for frame in read(&mut *rx, &far) {
+            let (writer, n) = ((number(&frame) >> 24) as usize, number(&frame) & 0xff_ffff);
+            assert_eq!(n, expected[writer], "of writer {writer}");
+            expected[writer] += 1;
+        }
+    }
+    for writer in writers {
+        writer.join().expect("its books balance");
+    }
+}
