@@ -134,8 +134,10 @@ class SoftnetGateway:
 
     def __init__(self, tunnels, folder):
         self.binary = os.environ.get("SOFTNET_BIN") or str(Path(__file__).resolve().parents[3] / "target/release/softnet")
-        self.conf, self.log = folder / "softnet.toml", folder / "softnet.log"
-        (folder / "ipsec.conf").write_text("\n".join(line for t in tunnels for line in t.setkey_lines()) + "\n")
+        self.folder, self.conf, self.log = folder, folder / "softnet.toml", folder / "softnet.log"
+        keys = folder / "ipsec.conf"
+        keys.touch(mode=0o600)
+        keys.write_text("".join(f"{line}\n" for t in tunnels for line in t.setkey_lines()))
         self.conf.write_text(f"""
 [router]
 name = "interop"
@@ -185,7 +187,7 @@ via = "{OUTER[6][1]}"
 
     def refused(self):
         """Packets that ended for a reason of IPsec's, by reason."""
-        ended = json.loads(sh(self.binary, "netstat", "-s", "--json", "-f", str(self.conf)))["ended"]
+        ended = json.loads(sh(self.binary, "netstat", "-s", "--json", "--control", str(self.folder / "control.sock")))["ended"]
         return {why: stat["value"] for why, stat in ended.items() if why.startswith(("esp.", "spd."))}
 
     def stop(self):
