@@ -89,7 +89,7 @@ impl World<'_> {
         let mut chain = Chain::new();
         for k in 0..3 {
             if let Some(m) = self.pick(i.wrapping_add(k)) {
-                chain.push(m);
+                chain.push(m).expect("three of many");
             }
         }
         let len = chain.len();
@@ -98,7 +98,7 @@ impl World<'_> {
                 assert_eq!(whole.len(), len);
                 self.out.push(whole);
             }
-            Err((chain, _)) => self.out.extend(chain.into_pieces()),
+            Err(_) => self.out.extend(chain.drain()),
         }
     }
 
