@@ -60,7 +60,9 @@ fn main() {
             let mut lanes: Vec<_> = Engine::ALL.iter().map(|&e| Lane::new(suite, e, size)).collect();
             let turns = (400_000 / (size + 200)).max(20);
             for _ in 0..ROUNDS {
-                lanes.iter_mut().for_each(|lane| lane.round(turns));
+                for lane in &mut lanes {
+                    lane.round(turns);
+                }
             }
             for lane in &mut lanes {
                 let (seal, open) = (least_and_median(&mut lane.seal), least_and_median(&mut lane.open));

@@ -7,6 +7,7 @@
 //! | [`esp`] | encapsulation and its removal, in halves `begin` and `finish` (4303) |
 //! | [`seq`], [`replay`] | sequence numbers out and in (4303, 3.3.3 and 3.4.3, Appendix A) |
 //! | [`order`] | several workers on one SA, and what leaves still in order |
+//! | [`conf`], [`dump`] | ipsec.conf and reports in the language of setkey(8) |
 //! | [`transform`] | ciphers, by three engines (4106, 7634) |
 //!
 //! The crate does no I/O and knows no interface, no route and no pf. The router asks [`Spd::lookup_out`] before it
@@ -18,6 +19,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod conf;
+pub mod dump;
 pub mod esp;
 pub mod order;
 pub mod replay;

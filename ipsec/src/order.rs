@@ -160,6 +160,7 @@ impl<T> Turns<T> {
     /// A run is ready to leave. Unless it is parked, `run` then has what the worker may transmit: his own run, and what
     /// was parked behind it as far as it fits.
     #[inline(always)]
+    #[allow(clippy::needless_pass_by_value, reason = "a ticket is used up")]
     pub fn complete(&mut self, ticket: Ticket, worker: Worker, run: &mut impl Queue<T>) -> Leave {
         if ticket.0 == self.head {
             if self.releasing == Some(worker) || self.places.is_empty() {
@@ -482,7 +483,8 @@ mod tests {
 
         #[test]
         fn random_orders_of_four_workers_keep_the_order_and_lose_nothing() {
-            let schedules = if std::env::var_os("SOFTNET_SOAK").is_some_and(|v| v == "1") { 100_000 } else { 2000 };
+            let schedules =
+                if std::env::var_os("SOFTNET_SOAK").is_some_and(|v| v == "1") { 100_000 } else { 2000 };
             let mut seed = 0x2545_f491_4f6c_dd1d_u64;
             println!("seed {seed:#x}");
             for _ in 0..schedules {
@@ -498,7 +500,7 @@ mod tests {
                     seed ^= seed << 17;
                     // A worker runs a few steps on, as on a real core.
                     let w = ready[seed as usize % ready.len()];
-                    for _ in 0..1 + (seed >> 32) % 6 {
+                    for _ in 0..=(seed >> 32) % 6 {
                         if !model.is_done(w) {
                             model.step(w);
                             schedule.push(w);

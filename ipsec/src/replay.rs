@@ -59,7 +59,9 @@ impl Window {
             self.words[(word & mask) as usize] = old[(word & (old.len() as u64 - 1)) as usize];
         }
         // Numbers that the old ring had no bits for count as seen: accepting one twice would be worse.
-        for word in (newest + 1).saturating_sub(self.words.len() as u64)..newest.saturating_sub(old.len() as u64 - 1) {
+        for word in
+            (newest + 1).saturating_sub(self.words.len() as u64)..newest.saturating_sub(old.len() as u64 - 1)
+        {
             self.words[(word & mask) as usize] = u64::MAX;
         }
     }
@@ -284,14 +286,14 @@ mod tests {
             window.mark(top, 64);
             window
         };
-        let window = at(5 << 32 | 1000);
-        assert_eq!(window.extend(1000 - 63, 64), Some(5 << 32 | 937));
-        assert_eq!(window.extend(1001, 64), Some(5 << 32 | 1001));
-        assert_eq!(window.extend(936, 64), Some(6 << 32 | 936));
-        let window = at(5 << 32 | 10);
-        assert_eq!(window.extend(11, 64), Some(5 << 32 | 11));
-        assert_eq!(window.extend(u32::MAX - 20, 64), Some(4 << 32 | u64::from(u32::MAX - 20)));
-        assert_eq!(window.extend(u32::MAX - 60, 64), Some(5 << 32 | u64::from(u32::MAX - 60)));
+        let window = at((5 << 32) + 1000);
+        assert_eq!(window.extend(1000 - 63, 64), Some((5 << 32) + 937));
+        assert_eq!(window.extend(1001, 64), Some((5 << 32) + 1001));
+        assert_eq!(window.extend(936, 64), Some((6 << 32) + 936));
+        let window = at((5 << 32) + 10);
+        assert_eq!(window.extend(11, 64), Some((5 << 32) + 11));
+        assert_eq!(window.extend(u32::MAX - 20, 64), Some((4 << 32) + u64::from(u32::MAX - 20)));
+        assert_eq!(window.extend(u32::MAX - 60, 64), Some((5 << 32) + u64::from(u32::MAX - 60)));
     }
 
     #[test]

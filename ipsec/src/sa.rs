@@ -386,15 +386,31 @@ pub struct Sa {
 
 impl Sa {
     /// A new SA, its key set up and its numbers at the start.
-    pub fn new(index: SaIndex, config: SaConfig, key: Arc<SecretBytes>, setup: &Setup) -> Result<Sa, KeyError> {
+    pub fn new(
+        index: SaIndex,
+        config: SaConfig,
+        key: Arc<SecretBytes>,
+        setup: &Setup,
+    ) -> Result<Sa, KeyError> {
         let moving = Arc::new(Moving::new(&config, setup));
         Sa::with_moving(index, config, key, moving, setup)
     }
 
     /// An SA configured anew that goes on where `previous`, which has the same key, is.
-    pub fn continuing(previous: &Sa, config: SaConfig, setup: &Setup, held: &mut Held<'_, impl Before<SaLevel>>) -> Result<Sa, KeyError> {
+    pub fn continuing(
+        previous: &Sa,
+        config: SaConfig,
+        setup: &Setup,
+        held: &mut Held<'_, impl Before<SaLevel>>,
+    ) -> Result<Sa, KeyError> {
         held.lock(&previous.moving.inbound.0).0.window.grow(config.replay);
-        Sa::with_moving(previous.index, config, Arc::clone(&previous.key), Arc::clone(&previous.moving), setup)
+        Sa::with_moving(
+            previous.index,
+            config,
+            Arc::clone(&previous.key),
+            Arc::clone(&previous.moving),
+            setup,
+        )
     }
 
     fn with_moving(
@@ -564,7 +580,12 @@ impl Sa {
 
     /// Counts refusals; only ever called when there are some.
     #[cold]
-    pub(crate) fn count_refused(&self, whys: impl Iterator<Item = Why>, inbound: bool, held: &mut Held<'_, impl Before<SaLevel>>) {
+    pub(crate) fn count_refused(
+        &self,
+        whys: impl Iterator<Item = Why>,
+        inbound: bool,
+        held: &mut Held<'_, impl Before<SaLevel>>,
+    ) {
         if inbound {
             let mut moving = held.lock(self.inbound()).0;
             whys.for_each(|why| moving.refused.count(why));

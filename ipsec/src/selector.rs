@@ -156,7 +156,9 @@ impl Upper {
             Upper::Any => Match::Yes,
             Upper::Proto { proto, .. } | Upper::Icmp { proto, .. } if proto != shown.proto => Match::No,
             Upper::Ports { .. } if !shown.proto.has_ports() => Match::No,
-            Upper::Proto { src_port, dst_port, .. } | Upper::Ports { src_port, dst_port } => ports(src_port, dst_port),
+            Upper::Proto { src_port, dst_port, .. } | Upper::Ports { src_port, dst_port } => {
+                ports(src_port, dst_port)
+            }
             Upper::Icmp { kind, code, .. } => ports(Some(kind.into()), Some(code.into())),
         }
     }
@@ -165,8 +167,14 @@ impl Upper {
 /// The addresses of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ends {
-    V4 { src: u32, dst: u32 },
-    V6 { src: u128, dst: u128 },
+    V4 {
+        src: u32,
+        dst: u32,
+    },
+    V6 {
+        src: u128,
+        dst: u128,
+    },
     /// Not IP at all: matches no policy.
     None,
 }
@@ -203,9 +211,10 @@ impl<'a> Packet<'a> {
         let Ok(parsed) = parsed else { return nothing };
         let ends = match parsed.proto {
             _ if parsed.is_later_fragment() => None,
-            IpProto::ICMP | IpProto::ICMPV6 => {
-                parsed.l4(self.data).first_chunk::<2>().map(|[kind, code]| (u16::from(*kind), u16::from(*code)))
-            }
+            IpProto::ICMP | IpProto::ICMPV6 => parsed
+                .l4(self.data)
+                .first_chunk::<2>()
+                .map(|[kind, code]| (u16::from(*kind), u16::from(*code))),
             _ => parsed.flags.contains(parse::Flags::PORTS).then_some((parsed.src_port, parsed.dst_port)),
         };
         Shown { proto: parsed.proto, ends }

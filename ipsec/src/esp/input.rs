@@ -8,8 +8,9 @@
 //! the outer packet has been used by then, and the inner one's is not known yet.
 
 use super::{
-    Busy, Declined, Failed, LoopTurn, ecn, low_seq,
-    layout::{ALIGN, Layout, TRAILER},
+    Busy, Declined, Failed, LoopTurn, ecn,
+    layout::{Layout, TRAILER},
+    low_seq,
 };
 use crate::{
     order::{Leave, Ticket, Worker},
@@ -101,9 +102,9 @@ where
 fn look(layout: &Layout, m: &mut Mbuf) -> Result<(), Why> {
     let at = m.l4();
     let packet = m.data().get(at..).ok_or(Why::EspMalformed)?;
-    let least = ESP_IV + ALIGN + layout.icv();
-    // All before the payload is a multiple of 4, and so is the ICV.
-    if packet.len() < least || !(packet.len() - least).is_multiple_of(ALIGN) {
+    // The shortest payload is a trailer with the padding that it needs itself.
+    let least = ESP_IV + layout.align_mask() + 1 + layout.icv();
+    if packet.len() < least || (packet.len() - least) & layout.align_mask() != 0 {
         return Err(Why::EspMalformed);
     }
     let low = low_seq(packet);
@@ -188,7 +189,14 @@ where
 
 /// Puts the packets' numbers into the window; those that are there already have failed.
 #[inline(always)]
-fn mark(sa: &Sa, inbound: &mut Inbound, packets: &mut [Mbuf], from: usize, now: Instant, failed: &mut Failed) {
+fn mark(
+    sa: &Sa,
+    inbound: &mut Inbound,
+    packets: &mut [Mbuf],
+    from: usize,
+    now: Instant,
+    failed: &mut Failed,
+) {
     let (mut count, mut bytes) = (0, 0);
     for (place, m) in packets.iter().enumerate().skip(from) {
         if inbound.window.mark(seq_of(m), sa.config().replay) {

@@ -26,8 +26,8 @@ const ESP_IV: usize = 16;
 const TEMPLATE: usize = ipv6::HEADER_LEN + ESP_IV;
 /// Pad length and next header.
 pub(super) const TRAILER: usize = 2;
-/// What length of payload, padding and trailer are a multiple of.
-pub(super) const ALIGN: usize = 4;
+/// The most padding there is.
+const PADDING: usize = 15;
 
 /// See the head of the file.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct Layout {
     /// Where the ESP header is in the outgoing packet.
     esp: u8,
     icv: u8,
+    /// What payload, padding and trailer together are a multiple of, a power of two, less one.
+    align_mask: u8,
     v6: bool,
     /// The longest packet that the outer length field can say.
     max: usize,
@@ -45,8 +47,8 @@ pub struct Layout {
     sum: u32,
     /// The router's flow hash of the outer packet.
     pub(super) hash: u32,
-    /// The octets before the pad length, 0 to 3 of them.
-    pub(super) padding: [u8; 3],
+    /// The octets before the pad length, as many as are needed.
+    pub(super) padding: [u8; PADDING],
     pub(super) padding_checked: bool,
 }
 
@@ -79,11 +81,15 @@ impl Layout {
             head: (esp + ESP_IV) as u8,
             esp: esp as u8,
             icv: config.suite.icv_len() as u8,
+            align_mask: config.suite.align() as u8 - 1,
             v6,
             max: if v6 { 65_535 + ipv6::HEADER_LEN } else { 65_535 },
             // 0 would mean "not computed".
             hash: outer_hash(config, seed).max(1),
-            padding: if config.padding == Padding::Zero { [0; 3] } else { [1, 2, 3] },
+            padding: match config.padding {
+                Padding::Zero => [0; PADDING],
+                Padding::Lenient | Padding::Seq => std::array::from_fn(|i| i as u8 + 1),
+            },
             padding_checked: config.padding == Padding::Seq,
         }
     }
@@ -106,6 +112,12 @@ impl Layout {
         self.icv as usize
     }
 
+    /// What payload, padding and trailer together are a multiple of, less one.
+    #[inline(always)]
+    pub(super) const fn align_mask(&self) -> usize {
+        self.align_mask as usize
+    }
+
     /// Whether the outer packet is IPv6.
     #[inline(always)]
     pub(super) const fn is_v6(&self) -> bool {
@@ -115,7 +127,7 @@ impl Layout {
     /// Octets of padding behind an inner packet of this length.
     #[inline(always)]
     pub(super) const fn pad(&self, inner: usize) -> usize {
-        (inner + TRAILER).wrapping_neg() % ALIGN
+        (inner + TRAILER).wrapping_neg() & self.align_mask as usize
     }
 
     /// Whether an inner packet of this length makes an outer one that exists.
@@ -125,17 +137,24 @@ impl Layout {
     }
 
     pub(crate) const fn overhead(&self) -> usize {
-        self.head() + ALIGN - 1 + TRAILER + self.icv()
+        self.head() + self.align_mask as usize + TRAILER + self.icv()
     }
 
     pub(crate) const fn inner_mtu(&self, mtu: usize) -> usize {
         let room = mtu.saturating_sub(self.head() + self.icv());
-        (room - room % ALIGN).saturating_sub(TRAILER)
+        (room & !(self.align_mask as usize)).saturating_sub(TRAILER)
     }
 
     /// Writes the outer header, ESP header and the room for the IV into `head`, of a packet of `total` octets.
     #[inline(always)]
-    pub(super) fn write_head(&self, head: &mut [u8], total: usize, class: u8, df: bool, seq: u64) -> Result<(), Why> {
+    pub(super) fn write_head(
+        &self,
+        head: &mut [u8],
+        total: usize,
+        class: u8,
+        df: bool,
+        seq: u64,
+    ) -> Result<(), Why> {
         if self.v6 {
             let head: &mut [u8; TEMPLATE] = head.first_chunk_mut().ok_or(Why::Headroom)?;
             *head = self.template;

@@ -8,8 +8,9 @@
 //! routers do not fragment); flow label 0.
 
 use super::{
-    Busy, Declined, Failed, LoopTurn, low_seq,
+    Busy, Declined, Failed, LoopTurn,
     layout::{Layout, TRAILER},
+    low_seq,
 };
 use crate::{
     order::{Leave, Ticket, Worker},
@@ -184,7 +185,8 @@ where
         sa.count_refused(failed.whys(), false, held);
     }
     let sent = (pending.run.len(), pending.bytes);
-    let leave = held.lock(sa.outbound()).0.complete(pending.ticket, worker, &mut *pending.run, sent, pending.now);
+    let leave =
+        held.lock(sa.outbound()).0.complete(pending.ticket, worker, &mut *pending.run, sent, pending.now);
     (pending.run, leave)
 }
 

@@ -59,7 +59,12 @@ impl Releasing {
 
     /// All packets that `esp_output` let go in this turn have been written. Adds to `out` what was parked meanwhile, to
     /// be sent on as `esp_output`'s own. True if anything is still owed: call again when that is written.
-    pub fn written_output(&mut self, worker: Worker, out: &mut Batch, held: &mut Held<'_, impl Before<SaLevel>>) -> bool {
+    pub fn written_output(
+        &mut self,
+        worker: Worker,
+        out: &mut Batch,
+        held: &mut Held<'_, impl Before<SaLevel>>,
+    ) -> bool {
         self.output.retain(|sa| held.lock(sa.outbound()).0.turns.written(worker, out));
         !self.output.is_empty()
     }

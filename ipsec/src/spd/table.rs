@@ -121,7 +121,9 @@ impl<A: Bits> Table<A> {
         if rules.len() > FEW {
             for octet in 0..256 {
                 begin.push(lists.len() as u32);
-                lists.extend((0u32..).zip(&rules).filter(|(_, r)| r.octets().contains(&octet)).map(|(at, _)| at));
+                lists.extend(
+                    (0u32..).zip(&rules).filter(|(_, r)| r.octets().contains(&octet)).map(|(at, _)| at),
+                );
             }
             begin.push(lists.len() as u32);
         }

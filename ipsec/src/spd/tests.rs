@@ -177,7 +177,8 @@ fn a_later_fragment_counts_as_what_must_be_protected_and_not_as_what_may_be_clea
     let udp_only = |port| Upper::Proto { proto: IpProto::UDP, src_port: None, dst_port: Some(port) };
     let all = "0.0.0.0/0";
     let fragment = |proto| {
-        let header = ipv4::Repr { src: INSIDE.into(), dst: THERE.into(), proto, frag: 100, ..Default::default() };
+        let header =
+            ipv4::Repr { src: INSIDE.into(), dst: THERE.into(), proto, frag: 100, ..Default::default() };
         build::raw4(header, &[0; 64])
     };
     let policies = vec![

@@ -150,7 +150,13 @@ pub(super) trait Aead {
         }
         job.to.copy_from_slice(job.from);
         let mut tag = *tag;
-        self.open(Open { nonce: job.nonce, aad: job.aad, aad_len: job.aad_len, data: job.to, tag: Some(&mut tag) })
+        self.open(Open {
+            nonce: job.nonce,
+            aad: job.aad,
+            aad_len: job.aad_len,
+            data: job.to,
+            tag: Some(&mut tag),
+        })
     }
 
     /// Seals a run.
@@ -215,8 +221,12 @@ impl AeadKey {
         let refused = KeyError::Refused { engine, suite };
         let keyed = match engine {
             Engine::Ring => Keyed::Ring(Secret::new(RingKey::new(suite, key).ok_or(refused)?)?),
-            Engine::RustCrypto => Keyed::RustCrypto(Secret::new(RustCryptoKey::new(suite, key).ok_or(refused)?)?),
-            Engine::AwsLc | Engine::Auto => Keyed::AwsLc(Secret::new(AwsLcKey::new(suite, key).ok_or(refused)?)?),
+            Engine::RustCrypto => {
+                Keyed::RustCrypto(Secret::new(RustCryptoKey::new(suite, key).ok_or(refused)?)?)
+            }
+            Engine::AwsLc | Engine::Auto => {
+                Keyed::AwsLc(Secret::new(AwsLcKey::new(suite, key).ok_or(refused)?)?)
+            }
         };
         Ok(AeadKey(keyed))
     }

@@ -4,9 +4,7 @@ use super::{
     Suite,
     aead::{Aead, Open, Seal},
 };
-use ring::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey,
-};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 
 /// A key of `ring`. "Less safe" is ring's word for leaving the nonces to the caller, which ESP must.
 pub(super) struct RingKey(LessSafeKey);

@@ -187,7 +187,10 @@ fn a_change_of_any_byte_of_a_packet_is_noticed() {
                 assert!(t.open_run(std::iter::once((&mut p[..], 3))).any(), "{suite} byte {at}");
             }
             for len in 0..sealed.len() {
-                assert!(t.open_run(std::iter::once((&mut sealed.clone()[..len], 3))).any(), "{suite} length {len}");
+                assert!(
+                    t.open_run(std::iter::once((&mut sealed.clone()[..len], 3))).any(),
+                    "{suite} length {len}"
+                );
             }
         }
     }

@@ -1,0 +1,75 @@
+//! From a checked configuration to the two databases.
+
+use super::{ValidConf, ValidSa};
+use crate::{
+    sa::{Sa, SaIndex, SaLevel, Setup, Spi},
+    sad::Sad,
+    spd::Spd,
+    transform::KeyError,
+};
+use kern::lock::{Before, Held};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+/// An SA could not be set up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("SA {spi} from {src} to {dst}: {cause}")]
+pub struct BuildError {
+    /// Its SPI.
+    pub spi: Spi,
+    /// Its source.
+    pub src: IpAddr,
+    /// Its destination.
+    pub dst: IpAddr,
+    /// Why.
+    pub cause: KeyError,
+}
+
+/// Builds SAs and policies; changes nothing that workers see before the result is published.
+///
+/// An SA of `previous` with the same ends, SPI and key lives on: the very same if nothing of it changed, else one that
+/// goes on with its sequence numbers, window and counters. So a reload sends no number twice and accepts no packet twice.
+pub fn build(
+    conf: &ValidConf,
+    previous: Option<&Sad>,
+    setup: &Setup,
+    held: &mut Held<'_, impl Before<SaLevel>>,
+) -> Result<(Sad, Spd), BuildError> {
+    let nothing = Sad::default();
+    let previous = previous.unwrap_or(&nothing);
+    let old: HashMap<_, _> =
+        previous.iter().map(|sa| ((sa.config().src, sa.config().dst, sa.config().spi), sa)).collect();
+    let mut free = previous.free_indexes();
+    let mut sas = Vec::with_capacity(conf.sas().len());
+    for valid in conf.sas() {
+        let name = (valid.config.src, valid.config.dst, valid.config.spi);
+        let before =
+            old.get(&name).filter(|sa| sa.has_key(&valid.key) && sa.config().suite == valid.config.suite);
+        let sa = one(valid, before.copied(), &mut free, setup, held);
+        sas.push(sa.map_err(|cause| BuildError { spi: name.2, src: name.0, dst: name.1, cause })?);
+    }
+    let sad = Sad::new(sas);
+    let spd = Spd::new(conf.policies(), &sad);
+    Ok((sad, spd))
+}
+
+fn one(
+    valid: &ValidSa,
+    before: Option<&Arc<Sa>>,
+    free: &mut impl Iterator<Item = SaIndex>,
+    setup: &Setup,
+    held: &mut Held<'_, impl Before<SaLevel>>,
+) -> Result<Arc<Sa>, KeyError> {
+    let config = valid.config.clone();
+    match before {
+        Some(sa) if *sa.config() == config && setup.engine.resolve(config.suite) == sa.engine() => {
+            Ok(Arc::clone(sa))
+        }
+        // Extended numbers are another sequence: nothing to go on with.
+        Some(sa) if sa.config().esn == config.esn => Ok(Arc::new(Sa::continuing(sa, config, setup, held)?)),
+        _ => {
+            // The list of free indexes has no end.
+            let index = free.next().unwrap_or(SaIndex(u32::MAX - 1));
+            Ok(Arc::new(Sa::new(index, config, Arc::clone(&valid.key), setup)?))
+        }
+    }
+}

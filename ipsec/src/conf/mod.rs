@@ -1,0 +1,122 @@
+//! ipsec.conf, in the language of setkey(8).
+//!
+//! ```text
+//! flush [protocol] ;                              spdflush ;
+//! add       [-46n] src dst protocol spi [extensions] algorithm ... ;
+//! get | delete     [-46n] src dst protocol spi ;
+//! deleteall        [-46n] src dst protocol ;
+//! spdadd | spdupdate [-46n] src_range dst_range upperspec -P direction [priority n] treatment ;
+//! spddelete        [-46n] src_range dst_range upperspec -P direction ;
+//! dump [protocol] ; spddump ; exit ;              # comment
+//!
+//! extensions   -m tunnel|any  -u id  -r bytes  -f seq-pad|zero-pad|nocyclic-seq  -esn
+//!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets
+//! algorithm    -E aes-gcm-16 key | -E chacha20-poly1305 key
+//! src_range    address[/prefixlen][\[port\]]
+//! upperspec    any | protocol | icmp type,code | icmp6 type,code
+//! direction    in | out | fwd
+//! treatment    none | discard | ipsec esp/tunnel/src-dst/default|use|require|unique[:id]
+//! key          0x... | "..."                      cipher key, then 4 bytes of salt
+//! ```
+//!
+//! Ours beyond setkey: `-peer-window`, the replay window of the peer in packets (32 unless said otherwise), which bounds
+//! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes. `-esn` is
+//! FreeBSD's. `fwd` is taken as `in`: as in a BSD kernel, what arrives is checked, be it for us or not.
+//! What is read and can not be done (AH, IPComp, transport mode, other ciphers, bundles) is refused and said to be.
+//! Names of hosts are not resolved.
+//!
+//! Text becomes [`Conf`] (syntax, with places), [`Conf::check`] makes it [`ValidConf`] (every statement carried out, what
+//! they mean together checked), and [`build`] makes that SAs and policies. Each step reports all errors, not the first.
+//! Keys go into key memory as they are read and are in no message and no `Debug` output; the text they were read from is
+//! the caller's to wipe.
+
+mod build;
+mod check;
+mod lex;
+mod parse;
+mod permission;
+pub mod statement;
+#[cfg(test)]
+mod tests;
+
+pub use build::{BuildError, build};
+pub use check::{ValidConf, ValidSa};
+pub use lex::Place;
+pub use permission::{Exposed, check_private};
+
+use statement::{At, Command};
+use std::{fmt, sync::Arc};
+
+/// An error in an ipsec.conf: where, what, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfError {
+    /// The file, as the caller named it.
+    pub file: Arc<str>,
+    /// Where in it.
+    pub place: Place,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub help: String,
+}
+
+impl fmt::Display for ConfError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { line, column } = self.place;
+        write!(f, "{}:{line}:{column}: {}", self.file, self.message)?;
+        if self.help.is_empty() { Ok(()) } else { write!(f, " ({})", self.help) }
+    }
+}
+
+/// The statements of a file.
+#[derive(Clone, Debug)]
+pub struct Conf {
+    file: Arc<str>,
+    statements: Vec<At<Command>>,
+}
+
+impl Conf {
+    /// Reads a text. `file` is what errors call it.
+    pub fn parse(file: &str, text: &str) -> Result<Conf, Vec<ConfError>> {
+        let file: Arc<str> = file.into();
+        let statements = parse::parse(&file, text)?;
+        Ok(Conf { file, statements })
+    }
+
+    /// The statements, in order.
+    pub fn statements(&self) -> &[At<Command>] {
+        &self.statements
+    }
+
+    /// The file's name.
+    pub fn file(&self) -> &Arc<str> {
+        &self.file
+    }
+
+    /// Carries the statements out on `base` (what is configured already; nothing for a whole file) and checks what
+    /// comes of it.
+    pub fn check(&self, base: &ValidConf) -> Result<ValidConf, Vec<ConfError>> {
+        check::check(self, base)
+    }
+}
+
+/// Collects errors of one file.
+struct Errors {
+    file: Arc<str>,
+    list: Vec<ConfError>,
+}
+
+impl Errors {
+    fn new(file: &Arc<str>) -> Errors {
+        Errors { file: Arc::clone(file), list: vec![] }
+    }
+
+    fn add(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        self.list.push(ConfError {
+            file: Arc::clone(&self.file),
+            place,
+            message: message.into(),
+            help: help.into(),
+        });
+    }
+}

@@ -1,0 +1,242 @@
+//! What `setkey -D` and `-DP` print, in setkey's layout, and the same as plain values for `--json`.
+//!
+//! Where setkey prints the key, here stands its length. PF_KEY's `pid` and `refcnt` mean nothing here and are 0.
+//! Reports are taken by the control thread; taking one locks each SA twice, for nanoseconds.
+
+use crate::{
+    sa::{Lifetime, SaLevel, Status},
+    sad::Sad,
+    selector::{Prefix, Upper},
+    spd::{Action, Direction, Level, Policy, Spd},
+};
+use kern::{
+    lock::{Before, Held},
+    time::Instant,
+};
+use std::{
+    fmt::{self, Write},
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
+
+/// An SA for a report.
+#[derive(Clone, Debug)]
+pub struct SaReport {
+    /// Source.
+    pub src: IpAddr,
+    /// Destination.
+    pub dst: IpAddr,
+    /// `esp`.
+    pub protocol: &'static str,
+    /// Mode.
+    pub mode: &'static str,
+    /// SPI.
+    pub spi: u32,
+    /// What binds it to policies.
+    pub reqid: u32,
+    /// The algorithm's word in setkey.
+    pub algorithm: &'static str,
+    /// The algorithm with its key length.
+    pub suite: &'static str,
+    /// Bits of the key, salt included.
+    pub key_bits: usize,
+    /// Who does the arithmetic.
+    pub engine: &'static str,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// The replay window in packets.
+    pub replay: u32,
+    /// The peer's replay window in packets.
+    pub peer_window: u32,
+    /// Limits: soft, then hard.
+    pub lifetimes: [Lifetime; 2],
+    /// What moves.
+    pub status: Status,
+}
+
+/// A policy for a report.
+#[derive(Clone, Debug)]
+pub struct PolicyReport {
+    /// The policy.
+    pub policy: Policy,
+    /// SPIs of the SAs it has now.
+    pub spis: Vec<u32>,
+}
+
+/// All SAs, by index.
+pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport> {
+    sad.iter()
+        .map(|sa| {
+            let config = sa.config();
+            SaReport {
+                src: config.src,
+                dst: config.dst,
+                protocol: "esp",
+                mode: config.mode.name(),
+                spi: config.spi.0,
+                reqid: config.reqid,
+                algorithm: config.suite.setkey_name(),
+                suite: config.suite.name(),
+                key_bits: sa.key_bits(),
+                engine: sa.engine().name(),
+                esn: config.esn,
+                replay: config.replay,
+                peer_window: config.peer_window,
+                lifetimes: [config.soft, config.hard],
+                status: sa.status(held),
+            }
+        })
+        .collect()
+}
+
+/// All policies, in order.
+pub fn policies(spd: &Spd) -> Vec<PolicyReport> {
+    spd.with_sas()
+        .map(|(policy, sas)| PolicyReport {
+            policy: *policy,
+            spis: sas.iter().map(|sa| sa.config().spi.0).collect(),
+        })
+        .collect()
+}
+
+/// What `setkey -D` prints.
+pub fn sa_text(reports: &[SaReport], now: Instant) -> String {
+    if reports.is_empty() {
+        return "No SAD entries.\n".to_owned();
+    }
+    let mut text = String::new();
+    for (left, report) in (0..reports.len()).rev().zip(reports) {
+        // Writing to a string does not fail.
+        let _ = write_sa(&mut text, report, left, now);
+    }
+    text
+}
+
+fn write_sa(out: &mut String, r: &SaReport, left: usize, now: Instant) -> fmt::Result {
+    let s = &r.status;
+    let used = if s.sent.packets > 0 { s.sent } else { s.received };
+    let [soft, hard] = r.lifetimes;
+    let wall = |at: Instant| s.made_on + at.since(s.made);
+    let age = now.since(s.made).as_secs();
+    let n = |limit: Option<u64>| limit.unwrap_or(0);
+    writeln!(out, "{} {} ", r.src, r.dst)?;
+    writeln!(
+        out,
+        "\t{} mode={} spi={}({:#010x}) reqid={}({:#010x})",
+        r.protocol, r.mode, r.spi, r.spi, r.reqid, r.reqid
+    )?;
+    writeln!(out, "\tE: {}  ({} bits)", r.algorithm, r.key_bits)?;
+    let (seq, flags) = (s.sequence.max(s.top), if r.esn { "0x00000400" } else { "0x00000000" });
+    writeln!(out, "\tseq={seq:#010x} replay={} flags={flags} state={}", r.replay / 8, s.life.name())?;
+    writeln!(out, "\tcreated: {}\tcurrent: {}", stamp(s.made_on), stamp(wall(now)))?;
+    writeln!(out, "\tdiff: {age}(s)\thard: {}(s)\tsoft: {}(s)", n(hard.seconds), n(soft.seconds))?;
+    let last = if used.packets == 0 { " ".repeat(20) } else { stamp(wall(used.last)) };
+    writeln!(out, "\tlast: {last}\thard: 0(s)\tsoft: 0(s)")?;
+    writeln!(
+        out,
+        "\tcurrent: {}(bytes)\thard: {}(bytes)\tsoft: {}(bytes)",
+        used.bytes,
+        n(hard.bytes),
+        n(soft.bytes)
+    )?;
+    writeln!(out, "\tallocated: {}\thard: {}\tsoft: {}", used.packets, n(hard.packets), n(soft.packets))?;
+    writeln!(out, "\tsadb_seq={left} pid=0 refcnt=0")
+}
+
+/// What `setkey -DP` prints.
+pub fn policy_text(reports: &[PolicyReport]) -> String {
+    if reports.is_empty() {
+        return "No SPD entries.\n".to_owned();
+    }
+    let mut text = String::new();
+    for (left, report) in (0..reports.len()).rev().zip(reports) {
+        let _ = write_policy(&mut text, &report.policy, left);
+    }
+    text
+}
+
+fn write_policy(out: &mut String, policy: &Policy, left: usize) -> fmt::Result {
+    let selector = policy.selector;
+    let (src_port, dst_port) = match selector.upper {
+        Upper::Proto { src_port, dst_port, .. } | Upper::Ports { src_port, dst_port } => (src_port, dst_port),
+        Upper::Any | Upper::Icmp { .. } => (None, None),
+    };
+    let plain = matches!(selector.upper, Upper::Icmp { .. });
+    write_range(out, selector.src, src_port, plain)?;
+    write_range(out, selector.dst, dst_port, plain)?;
+    match selector.upper {
+        Upper::Any | Upper::Ports { .. } => writeln!(out, "any")?,
+        Upper::Proto { proto, .. } => match proto.name() {
+            Some(name) => writeln!(out, "{name}")?,
+            None => writeln!(out, "{}", proto.0)?,
+        },
+        Upper::Icmp { proto, kind, code } => {
+            writeln!(out, "{} {kind},{code}", proto.name().unwrap_or("icmp"))?;
+        }
+    }
+    let direction = match policy.direction {
+        Direction::In => "in",
+        Direction::Out => "out",
+    };
+    writeln!(out, "\t{direction} {}", treatment(&policy.action))?;
+    writeln!(out, "\tspid={} seq={left} pid=0", policy.id)?;
+    writeln!(out, "\trefcnt=1")
+}
+
+fn write_range(out: &mut String, prefix: Prefix, port: Option<u16>, plain: bool) -> fmt::Result {
+    match port {
+        _ if plain => write!(out, "{prefix} "),
+        Some(port) => write!(out, "{prefix}[{port}] "),
+        None => write!(out, "{prefix}[any] "),
+    }
+}
+
+/// A policy's action as a file would say it.
+fn treatment(action: &Action) -> String {
+    match action {
+        Action::Bypass => "none".to_owned(),
+        Action::Discard => "discard".to_owned(),
+        Action::Protect(tunnel) => {
+            let level = match tunnel.level {
+                Level::Default => "default".to_owned(),
+                Level::Use => "use".to_owned(),
+                Level::Require => "require".to_owned(),
+                Level::Unique(id) => format!("unique:{id}"),
+            };
+            format!("ipsec\n\tesp/tunnel/{}-{}/{level}", tunnel.src, tunnel.dst)
+        }
+    }
+}
+
+/// `Jun  4 12:30:01 2010`, in UTC, as wide as ctime(3) makes it.
+fn stamp(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let (days, of_day) = ((seconds / 86_400) as i64, seconds % 86_400);
+    // Days since 1970 to a date, by eras of 400 years that begin in March (Howard Hinnant's algorithm).
+    let z = days + 719_468;
+    let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let shifted = (5 * doy + 2) / 153;
+    let day = doy - (153 * shifted + 2) / 5 + 1;
+    let month = (shifted + 2) % 12;
+    let year = yoe + era * 400 + i64::from(month < 2);
+    let names = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let name = names[month as usize];
+    format!("{name} {day:2} {:02}:{:02}:{:02} {year}", of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_stamp_is_that_of_ctime_in_utc() {
+        let at = |seconds| stamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "Jan  1 00:00:00 1970");
+        assert_eq!(at(951_782_400), "Feb 29 00:00:00 2000");
+        assert_eq!(at(1_363_046_399), "Mar 11 23:59:59 2013");
+        assert_eq!(at(4_102_444_800), "Jan  1 00:00:00 2100");
+        assert_eq!(at(1_735_689_599), "Dec 31 23:59:59 2024");
+    }
+}
