@@ -9,7 +9,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use arrayvec::ArrayVec;
 use kern::{
     Batch, Gso, Mbuf, PktFlags, Why,
     counter::CounterSet,
@@ -80,6 +79,11 @@ impl Pf {
         &self.states
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared_states(&self) -> Arc<States> {
+        Arc::clone(&self.states)
+    }
+
     /// Removes every state that `doomed` names, and says how many these were; for the control thread.
     pub fn kill_states(&self, held: &mut Held<'_, PfRules>, doomed: impl FnMut(&StateInfo) -> bool) -> u32 {
         let removed = self.states.remove_if(held, &mut self.states.cache(), doomed);
@@ -101,7 +105,7 @@ impl Pf {
 
     /// What a worker keeps for itself; `id` is its number, from 0.
     pub fn worker(&self, id: usize) -> Worker {
-        Worker { id, slots: self.states.cache() }
+        Worker { id, slots: self.states.cache(), ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice() }
     }
 }
 
@@ -110,6 +114,8 @@ impl Pf {
 pub struct Worker {
     id: usize,
     slots: SlotCache,
+    /// Packets that have been read ahead of deciding on them; filled in place, again and again.
+    ahead: Box<[Seen]>,
 }
 
 /// Which interface the packets of a batch are at.
@@ -138,10 +144,16 @@ impl Via {
 const AHEAD: usize = 32;
 
 /// A packet that has been read, and what to look for in the state table.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Seen {
     p: Packet,
-    lookup: Option<Lookup>,
+    lookup: Lookup,
+    /// It cannot be right.
+    refused: Option<Why>,
+}
+
+impl Seen {
+    const NOTHING: Seen = Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None };
 }
 
 /// pf for one batch at one instant.
@@ -174,15 +186,9 @@ impl<'a> PfCx<'a> {
         if self.pass_unseen(direction, index, m) {
             return Verdict::pass();
         }
-        self.test_seen(direction, index, m)
-    }
-
-    #[inline]
-    fn test_seen(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) -> Verdict {
-        match self.look(direction, m) {
-            Ok(seen) => self.decide(direction, index, m, &seen),
-            Err(why) => self.block(why),
-        }
+        let mut seen = Seen::NOTHING;
+        self.look(direction, m, &mut seen);
+        self.decide(direction, index, m, &seen)
     }
 
     /// Tests the packets of a batch. Those that pass stay, in order; the others go to `refused`, in order.
@@ -202,17 +208,28 @@ impl<'a> PfCx<'a> {
         let mut any = false;
         let mut at = 0;
         let unseen = !self.rules.looks(direction) && self.pf.states.count() == 0;
+        // Out of the worker for the time being, and back in below: nothing in between returns.
+        let mut ahead = std::mem::take(&mut self.worker.ahead);
         for chunk in batch.as_mut_slice().chunks_mut(AHEAD) {
-            let ahead = if unseen { ArrayVec::new() } else { self.look_ahead(direction, chunk) };
-            let mut ahead = ahead.iter();
-            for m in chunk {
-                let seen = ahead.next();
-                let refusal = self.test_ahead(direction, via.of(m), m, seen);
+            if !unseen {
+                self.look_ahead(direction, chunk, &mut ahead);
+            }
+            for (m, seen) in chunk.iter_mut().zip(&mut ahead) {
+                let index = via.of(m);
+                let refusal = if self.pass_unseen(direction, index, m) {
+                    None
+                } else {
+                    if unseen {
+                        self.look(direction, m, seen);
+                    }
+                    Refused::of(&self.decide(direction, index, m, seen))
+                };
                 any |= refusal.is_some();
                 refusals[at] = refusal;
                 at += 1;
             }
         }
+        self.worker.ahead = ahead;
         if any {
             let mut refusals = refusals.into_iter();
             batch.sift(|m| match refusals.next().flatten() {
@@ -224,26 +241,6 @@ impl<'a> PfCx<'a> {
             });
         }
         Passed::proof()
-    }
-
-    /// Tests one packet of a batch, which has been read unless that was not expected to be needed.
-    #[inline(always)]
-    fn test_ahead(
-        &mut self,
-        direction: Direction,
-        index: IfIndex,
-        m: &mut Mbuf,
-        seen: Option<&Result<Seen, Why>>,
-    ) -> Option<Refused> {
-        if self.pass_unseen(direction, index, m) {
-            return None;
-        }
-        let verdict = match seen {
-            Some(Ok(seen)) => self.decide(direction, index, m, seen),
-            Some(Err(why)) => self.block(*why),
-            None => self.test_seen(direction, index, m),
-        };
-        Refused::of(&verdict)
     }
 
     /// Removes some of the states that have expired. To be called every few milliseconds; `budget` slots are looked at
@@ -258,30 +255,23 @@ impl<'a> PfCx<'a> {
 
     /// Reads a packet, and says what to look for in the state table.
     #[inline(always)]
-    fn look(&self, direction: Direction, m: &Mbuf) -> Result<Seen, Why> {
-        let p = Packet::read(m)?;
-        let lookup = self.pf.states.lookup(direction, &p, m.data())?;
-        Ok(Seen { p, lookup })
+    fn look(&self, direction: Direction, m: &Mbuf, seen: &mut Seen) {
+        let read = seen.p.fill(m);
+        let read = read.and_then(|()| self.pf.states.lookup(direction, &seen.p, m.data(), &mut seen.lookup));
+        seen.refused = read.err();
     }
 
     /// Reads packets and asks for the memory that deciding on them will need: first the rows, then the states.
     #[inline(always)]
-    fn look_ahead(&self, direction: Direction, chunk: &[Mbuf]) -> ArrayVec<Result<Seen, Why>, AHEAD> {
+    fn look_ahead(&self, direction: Direction, chunk: &[Mbuf], ahead: &mut [Seen]) {
         let states = &self.pf.states;
-        let mut ahead = ArrayVec::new();
-        for m in chunk {
-            let seen = self.look(direction, m);
-            if let Ok(Seen { lookup: Some(lookup), .. }) = &seen {
-                states.prefetch_row(lookup);
-            }
-            ahead.push(seen);
+        for (m, seen) in chunk.iter().zip(ahead.iter_mut()) {
+            self.look(direction, m, seen);
+            states.prefetch_row(&seen.lookup);
         }
-        for seen in &ahead {
-            if let Ok(Seen { lookup: Some(lookup), .. }) = seen {
-                states.prefetch_state(lookup);
-            }
+        for (_, seen) in chunk.iter().zip(ahead.iter()) {
+            states.prefetch_state(&seen.lookup);
         }
-        ahead
     }
 
     /// Passes a packet that need not be looked at, and counts it.
@@ -355,8 +345,11 @@ impl<'a> PfCx<'a> {
     /// A state decides, or the rules.
     #[inline(always)]
     fn decide(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, seen: &Seen) -> Verdict {
-        if let Some(lookup) = &seen.lookup
-            && let Some(verdict) = self.by_state(direction, index, m, &seen.p, lookup)
+        if let Some(why) = seen.refused {
+            return self.block(why);
+        }
+        if seen.lookup.is_something()
+            && let Some(verdict) = self.by_state(direction, index, m, seen)
         {
             return verdict;
         }
@@ -369,9 +362,9 @@ impl<'a> PfCx<'a> {
         direction: Direction,
         index: IfIndex,
         m: &mut Mbuf,
-        p: &Packet,
-        lookup: &Lookup,
+        seen: &Seen,
     ) -> Option<Verdict> {
+        let Seen { p, lookup, .. } = seen;
         let states = &self.pf.states;
         if states.count() == 0 {
             return None;
@@ -381,9 +374,10 @@ impl<'a> PfCx<'a> {
         }
         let at = (direction, index);
         let now = self.now.secs() as u32;
-        match states.track(&mut self.held, &mut self.worker.slots, lookup, at, p, m.data(), now) {
+        let mut hit = Hit::NONE;
+        match states.track(&mut self.held, &mut self.worker.slots, lookup, at, p, m.data(), now, &mut hit) {
             Tracked::None => None,
-            Tracked::Hit(hit) => Some(self.pass_by_state(direction, m, p, &hit)),
+            Tracked::Hit | Tracked::Changed => Some(self.pass_by_state(direction, m, p, &hit)),
             Tracked::Ended => {
                 if let Some(counters) = self.counters() {
                     counters.removals.inc();
@@ -431,8 +425,8 @@ impl<'a> PfCx<'a> {
             Action::Pass if p.options && !rule.allow_opts => self.block(Why::PfOptions),
             Action::Pass => {
                 if rule.keep.is_some()
-                    && let Some(lookup) = seen.lookup.as_ref().filter(|l| l.opens_state(p))
-                    && let Err(verdict) = self.keep_state(direction, index, m, p, lookup, rule, outcome.tag)
+                    && seen.lookup.opens_state(p)
+                    && let Err(verdict) = self.keep_state(direction, index, m, seen, rule, outcome.tag)
                 {
                     return verdict;
                 }
@@ -449,14 +443,20 @@ impl<'a> PfCx<'a> {
         direction: Direction,
         index: IfIndex,
         m: &mut Mbuf,
-        p: &Packet,
-        lookup: &Lookup,
+        seen: &Seen,
         rule: &Compiled,
         tag: u16,
     ) -> Result<(), Verdict> {
         let now = self.now.secs() as u32;
         let new = New { at: (direction, index), rule, tag, now };
-        let made = self.pf.states.insert(&mut self.held, &mut self.worker.slots, lookup, p, m.data(), &new);
+        let made = self.pf.states.insert(
+            &mut self.held,
+            &mut self.worker.slots,
+            &seen.lookup,
+            &seen.p,
+            m.data(),
+            &new,
+        );
         match made {
             Ok(Some(hit)) => {
                 remember(m, &hit);
@@ -468,7 +468,7 @@ impl<'a> PfCx<'a> {
                 }
                 Ok(())
             }
-            Ok(None) => match self.by_state(direction, index, m, p, lookup) {
+            Ok(None) => match self.by_state(direction, index, m, seen) {
                 Some(verdict) => Err(verdict),
                 None => Err(self.block(Why::PfStateInsert)),
             },

@@ -117,3 +117,149 @@ fn port_matches(ports: Option<Ports>, port: u16, fragment: bool) -> bool {
         Some(ports) => !fragment && ports.matches(port),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        Environment, Names, Pf, PfConf,
+        addr::{Entry, Family, Prefix, bits},
+        arbitrary,
+        conf::Table,
+        env::{IfAddress, Interface},
+        rule::{Host, Peer, Rule},
+    };
+    use proptest::prelude::*;
+
+    fn env() -> Environment {
+        let interface = |name: &str, index, addr: &str| Interface {
+            name: name.into(),
+            index: IfIndex(index),
+            addresses: vec![
+                IfAddress::new(addr.parse().unwrap(), 30),
+                IfAddress::new("2001:db8::1".parse().unwrap(), 126),
+            ],
+            mtu: 1500,
+            bandwidth: None,
+        };
+        Environment::new(vec![interface("lan0", 1, "192.0.2.1"), interface("wan0", 2, "192.0.2.5")])
+    }
+
+    fn table() -> Table {
+        let entry = |not, text: &str, len| Entry { not, prefix: Prefix::new(text.parse().unwrap(), len) };
+        Table {
+            name: "t".into(),
+            constant: false,
+            persist: false,
+            counters: false,
+            entries: vec![
+                entry(false, "192.0.2.0", 30),
+                entry(true, "192.0.2.2", 32),
+                entry(false, "2001:db8::4", 127),
+            ],
+        }
+    }
+
+    /// The rules as the manual has them: one after the other, field by field, by name.
+    fn linear(
+        rules: &[Rule],
+        names: &mut Names,
+        direction: Direction,
+        index: IfIndex,
+        p: &Packet,
+    ) -> Outcome {
+        let env = env();
+        let mut outcome = Outcome { rule: None, tag: p.tag };
+        for (i, rule) in rules.iter().enumerate() {
+            if !matches(rule, &env, names, direction, index, p, outcome.tag) {
+                continue;
+            }
+            outcome.rule = Some(i);
+            if let Some(tag) = &rule.tag {
+                outcome.tag = names.tag(tag).unwrap();
+            }
+            if rule.quick {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn matches(
+        rule: &Rule,
+        env: &Environment,
+        names: &mut Names,
+        direction: Direction,
+        index: IfIndex,
+        p: &Packet,
+        tag: u16,
+    ) -> bool {
+        let here = |name: &str| env.interface(name).is_some_and(|i| i.index == index);
+        let is_port =
+            |ports: Option<Ports>, port| ports.is_none_or(|ports| !p.fragment && ports.matches(port));
+        rule.on.as_ref().is_none_or(|on| here(&on.name) != on.not)
+            && rule.direction.is_none_or(|d| d == direction)
+            && rule.family.is_none_or(|f| f == p.family)
+            && rule.proto.is_none_or(|n| n == p.proto)
+            && address(&rule.from, env, p.family, p.src)
+            && address(&rule.to, env, p.family, p.dst)
+            && is_port(rule.from.port, p.sport)
+            && is_port(rule.to.port, p.dport)
+            && (!rule.fragment || p.fragment)
+            && rule.tos.is_none_or(|tos| tos == p.tos)
+            && rule.tagged.as_ref().is_none_or(|t| (names.tag(&t.name).unwrap() == tag) != t.not)
+            && (p.proto != 6 || rule.flags.is_none_or(|f| !p.fragment && p.tcp.flags & f.mask == f.set))
+            && (!matches!(p.proto, 1 | 58)
+                || rule
+                    .icmp
+                    .is_none_or(|i| !p.fragment && i.kind == p.icmp && i.code.is_none_or(|c| c == p.code)))
+    }
+
+    fn address(peer: &Peer, env: &Environment, family: Family, addr: u128) -> bool {
+        let within = |prefix: &Prefix| {
+            let (first, last) = prefix.range();
+            prefix.family() == family && (first..=last).contains(&addr)
+        };
+        let is_in = match &peer.host {
+            Host::Any => return true,
+            Host::Prefix(prefix) => within(prefix),
+            Host::Range(a, b) => Family::of(*a) == family && (bits(*a)..=bits(*b)).contains(&addr),
+            Host::Dynamic(d) => env.addresses_of(d, None).iter().any(within),
+            Host::Table(_) => {
+                let entries = table().entries;
+                entries
+                    .iter()
+                    .filter(|e| within(&e.prefix))
+                    .max_by_key(|e| e.prefix.length())
+                    .is_some_and(|e| !e.not)
+            }
+        };
+        is_in != peer.not
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("SOFTNET_SOAK").is_some() { 100_000 } else { 400 }))]
+
+        #[test]
+        fn skip_steps_and_compiled_rules_decide_as_the_plain_rules_do(
+            rules in proptest::collection::vec(arbitrary::rule(), 0..30),
+            packets in proptest::collection::vec((arbitrary::packet(), any::<bool>(), 0_u16..4), 20),
+        ) {
+            let mut names = Names::new();
+            let conf = Arc::new(PfConf { rules, tables: vec![table()], ..PfConf::default() });
+            let ruleset = Pf::new(1, 1).compile(&conf, &env(), &mut names).unwrap();
+            for (p, inward, index) in packets {
+                let direction = if inward { Direction::In } else { Direction::Out };
+                let fast = evaluate(&ruleset.rules, ruleset.evaluations_of(0), direction, IfIndex(index), &p);
+                let plain = linear(&conf.rules, &mut names, direction, IfIndex(index), &p);
+                prop_assert_eq!(fast, plain);
+                // What is known beforehand of an interface must be what each of its packets gets.
+                if let crate::ruleset::Constant::Pass { rule, .. } = ruleset.constant(direction, IfIndex(index)) {
+                    prop_assert_eq!(plain.rule, rule.map(|r| r as usize));
+                }
+            }
+        }
+    }
+}

@@ -19,6 +19,8 @@
 
 pub mod addr;
 pub mod answer;
+#[cfg(test)]
+mod arbitrary;
 pub mod conf;
 pub mod counters;
 pub mod engine;
@@ -30,6 +32,7 @@ pub mod packet;
 pub mod print;
 pub mod rule;
 pub mod ruleset;
+pub mod show;
 pub mod slab;
 pub mod state;
 pub mod timeout;

@@ -64,26 +64,86 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// No packet: to be filled.
+    pub const EMPTY: Packet = Packet {
+        src: 0,
+        dst: 0,
+        sport: 0,
+        dport: 0,
+        family: Family::Inet,
+        proto: 0,
+        tos: 0,
+        icmp: 0,
+        code: 0,
+        fragment: false,
+        options: false,
+        l4: 0,
+        tcp: Tcp { seq: 0, ack: 0, window: 0, flags: 0, header: 0 },
+        payload: 0,
+        bytes: 0,
+        segments: 1,
+        tag: 0,
+    };
+
     /// Reads a packet; the data begin at the IP header.
     #[inline(always)]
     pub fn read(m: &Mbuf) -> Result<Packet, Why> {
+        let mut p = Packet::EMPTY;
+        p.fill(m)?;
+        Ok(p)
+    }
+
+    /// Reads a packet in place: a copy of what has just been written in pieces costs more than the reading.
+    #[inline(always)]
+    pub fn fill(&mut self, m: &Mbuf) -> Result<(), Why> {
         let data = m.data();
-        let mut p = match data.first().map(|v| v >> 4) {
-            Some(4) => inet(data)?,
-            Some(6) => inet6(data)?,
+        match data.first().map(|v| v >> 4) {
+            Some(4) => self.inet(data)?,
+            Some(6) => self.inet6(data)?,
             _ => return Err(Why::PfShort),
-        };
+        }
         let hdr = m.hdr();
-        p.fragment |= hdr.flags.has(PktFlags::FRAG);
-        p.options |= hdr.flags.has(PktFlags::OPTIONS);
-        p.tag = hdr.tag;
-        if !p.fragment {
-            p.transport(data)?;
+        self.fragment |= hdr.flags.has(PktFlags::FRAG);
+        self.options |= hdr.flags.has(PktFlags::OPTIONS);
+        self.tag = hdr.tag;
+        (self.sport, self.dport, self.icmp, self.code, self.segments) = (0, 0, 0, 0, 1);
+        self.tcp = Tcp::default();
+        if !self.fragment {
+            self.transport(data)?;
         }
         if hdr.gso != Gso::None {
-            p.count_segments(u32::from(hdr.gso_size));
+            self.count_segments(u32::from(hdr.gso_size));
         }
-        Ok(p)
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn inet(&mut self, data: &[u8]) -> Result<(), Why> {
+        let h: &[u8; 20] = data.first_chunk().ok_or(Why::PfShort)?;
+        let l4 = u16::from(h[0] & 0x0f) * 4;
+        let bytes = u32::from(be16(h, 2)).min(data.len() as u32);
+        if l4 < 20 || u32::from(l4) > bytes {
+            return Err(Why::PfShort);
+        }
+        self.src = u128::from(be32(h, 12));
+        self.dst = u128::from(be32(h, 16));
+        (self.family, self.proto, self.tos) = (Family::Inet, h[9], h[1]);
+        self.fragment = be16(h, 6) & 0x3fff != 0;
+        (self.options, self.l4) = (l4 > 20, l4);
+        (self.payload, self.bytes) = (bytes - u32::from(l4), bytes);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn inet6(&mut self, data: &[u8]) -> Result<(), Why> {
+        let parsed = parse::parse_ipv6(data).map_err(|_| Why::PfShort)?;
+        let h: &[u8; 40] = data.first_chunk().ok_or(Why::PfShort)?;
+        (self.src, self.dst) = (be128(h, 8), be128(h, 24));
+        (self.family, self.proto, self.tos) = (Family::Inet6, parsed.proto.0, (be16(h, 0) >> 4) as u8);
+        self.fragment = parsed.is_fragment();
+        (self.options, self.l4) = (parsed.flags.contains(parse::Flags::OPTIONS), parsed.l4);
+        (self.payload, self.bytes) = (parsed.l4_len() as u32, parsed.end);
+        Ok(())
     }
 
     #[inline(always)]
@@ -180,63 +240,10 @@ pub fn icmp_error(family: Family, kind: u8) -> bool {
 }
 
 #[inline(always)]
-fn inet(data: &[u8]) -> Result<Packet, Why> {
-    let h: &[u8; 20] = data.first_chunk().ok_or(Why::PfShort)?;
-    let l4 = u16::from(h[0] & 0x0f) * 4;
-    let bytes = u32::from(be16(h, 2)).min(data.len() as u32);
-    if l4 < 20 || u32::from(l4) > bytes {
-        return Err(Why::PfShort);
-    }
-    Ok(Packet {
-        src: u128::from(be32(h, 12)),
-        dst: u128::from(be32(h, 16)),
-        sport: 0,
-        dport: 0,
-        family: Family::Inet,
-        proto: h[9],
-        tos: h[1],
-        icmp: 0,
-        code: 0,
-        fragment: be16(h, 6) & 0x3fff != 0,
-        options: l4 > 20,
-        l4,
-        tcp: Tcp::default(),
-        payload: bytes - u32::from(l4),
-        bytes,
-        segments: 1,
-        tag: 0,
-    })
-}
-
-#[inline(always)]
-fn inet6(data: &[u8]) -> Result<Packet, Why> {
-    let parsed = parse::parse_ipv6(data).map_err(|_| Why::PfShort)?;
-    let h: &[u8; 40] = data.first_chunk().ok_or(Why::PfShort)?;
-    let addr = |at: usize| {
-        u128::from(be32(h, at)) << 96
-            | u128::from(be32(h, at + 4)) << 64
-            | u128::from(be32(h, at + 8)) << 32
-            | u128::from(be32(h, at + 12))
-    };
-    Ok(Packet {
-        src: addr(8),
-        dst: addr(24),
-        sport: 0,
-        dport: 0,
-        family: Family::Inet6,
-        proto: parsed.proto.0,
-        tos: (be16(h, 0) >> 4) as u8,
-        icmp: 0,
-        code: 0,
-        fragment: parsed.is_fragment(),
-        options: parsed.flags.contains(parse::Flags::OPTIONS),
-        l4: parsed.l4,
-        tcp: Tcp::default(),
-        payload: parsed.l4_len() as u32,
-        bytes: parsed.end,
-        segments: 1,
-        tag: 0,
-    })
+fn be128(h: &[u8; 40], at: usize) -> u128 {
+    let high = u64::from(be32(h, at)) << 32 | u64::from(be32(h, at + 4));
+    let low = u64::from(be32(h, at + 8)) << 32 | u64::from(be32(h, at + 12));
+    u128::from(high) << 64 | u128::from(low)
 }
 
 #[inline(always)]

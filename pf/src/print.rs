@@ -352,3 +352,33 @@ fn curve(curve: ServiceCurve) -> String {
         Some((m1, d)) => format!("({} {d} {})", bandwidth(m1), bandwidth(curve.second)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Environment, arbitrary};
+    use proptest::prelude::*;
+
+    const QUEUES: &str =
+        "altq on lan0 priq bandwidth 1Mb queue { a b }\nqueue a priq(default)\nqueue b priority 3\n";
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("SOFTNET_SOAK").is_some() { 1_000_000 } else { 5000 }))]
+
+        #[test]
+        fn what_is_printed_of_a_rule_is_read_as_that_rule(r in arbitrary::rule()) {
+            let env = Environment::default();
+            let text = rule(&r, &env);
+            let again = crate::conf::load_text("printed", &format!("{QUEUES}{text}\n"), &env, &[]);
+            let again = again.map_err(|e| TestCaseError::fail(format!("{text}\n{}", e[0])))?;
+            prop_assert_eq!(&again.rules, &[r], "{}", text);
+        }
+    }
+
+    #[test]
+    fn rates_have_the_largest_unit_and_no_decimals_without_need() {
+        for (bits, text) in [(64, "64b"), (100_000, "100Kb"), (4_500_000, "4.50Mb"), (2_000_000_000, "2Gb")] {
+            assert_eq!(bandwidth(Bandwidth::Bits(bits)), text);
+        }
+    }
+}

@@ -47,7 +47,7 @@ pub(super) fn quoted(direction: Direction, p: &Packet, data: &[u8]) -> Result<Op
 
 /// Whether an error about a packet with this sequence number belongs to a state.
 #[cold]
-pub(super) fn belongs(slot: u32, state: &mut State, direction: Direction, p: &Packet, seq: u32) -> Tracked {
+pub(super) fn belongs(state: &mut State, direction: Direction, p: &Packet, seq: u32) -> Tracked {
     if IpProto(state.wire.proto) == IpProto::TCP {
         // The quoted packet went the other way.
         let (receiver, sender) = state.peers(direction);
@@ -56,5 +56,5 @@ pub(super) fn belongs(slot: u32, state: &mut State, direction: Direction, p: &Pa
         }
     }
     state.count(direction, p.segments, p.bytes);
-    Tracked::Hit(state.hit(slot))
+    Tracked::Hit
 }

@@ -25,10 +25,16 @@ pub(crate) struct Key {
 impl Key {
     pub(crate) const EMPTY: Key = Key { addr: [[0; 16]; 2], port: [0; 2], proto: 0, family: 0 };
 
-    /// The key of a packet.
+    /// Becomes the key of a packet.
     #[inline(always)]
-    pub(crate) fn of(direction: Direction, p: &Packet) -> Key {
-        Key::new(direction, p.family, p.proto, (p.src, p.sport), (p.dst, p.dport))
+    pub(crate) fn fill(&mut self, direction: Direction, p: &Packet) {
+        let first = usize::from(direction == Direction::Out);
+        self.addr[first] = p.src.to_ne_bytes();
+        self.addr[first ^ 1] = p.dst.to_ne_bytes();
+        self.port[first] = p.sport;
+        self.port[first ^ 1] = p.dport;
+        self.proto = p.proto;
+        self.family = p.family as u8;
     }
 
     /// The key of a packet from `src` to `dst`.

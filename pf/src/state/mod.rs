@@ -89,11 +89,25 @@ impl Drop for SlotCache {
 pub(crate) struct Lookup {
     key: Key,
     hash: Hash,
-    /// It is the packet that an ICMP error quotes, not the packet itself: its TCP sequence number.
-    quoted: Option<u32>,
+    kind: LookFor,
+    /// TCP sequence number of a quoted packet.
+    seq: u32,
+}
+
+/// Whose state is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LookFor {
+    /// The packet is of a kind that has none.
+    Nothing,
+    /// The packet's own.
+    Packet,
+    /// That of the packet which an ICMP error quotes.
+    Quoted,
 }
 
 /// What a state says of its packet.
+///
+/// Filled in place, as [`Lookup`] and [`Packet`] are: a copy of what has just been written in pieces stalls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hit {
     pub(crate) slot: u32,
@@ -105,18 +119,33 @@ pub(crate) struct Hit {
     pub(crate) allow_opts: bool,
 }
 
+impl Hit {
+    pub(crate) const NONE: Hit = Hit {
+        slot: 0,
+        generation: 0,
+        rule: RuleSlot::NONE,
+        tag: 0,
+        queue: 0,
+        low_delay_queue: 0,
+        allow_opts: false,
+    };
+}
+
 /// What the table says of a packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tracked {
     /// No state: the rules decide.
     None,
-    /// It belongs to a state.
-    Hit(Hit),
+    /// It belongs to a state, and the hit is filled in.
+    Hit,
     /// It belongs to a state and does not fit it.
     Mismatch,
     /// The same, and it answers a SYN: its sender is to be told.
     Reset,
-    /// It belonged to a state that both ends had closed, and opens a new one: the rules decide.
+    /// The same, and the state's class has changed: the purge may have to look earlier.
+    Changed,
+    /// It belonged to a state that both ends had closed, and opens a new one: the rules decide. The hit says which slot
+    /// is to be freed.
     Ended,
 }
 
@@ -130,29 +159,21 @@ pub(crate) struct New<'a> {
 }
 
 impl Lookup {
+    pub(crate) const NOTHING: Lookup =
+        Lookup { key: Key::EMPTY, hash: Hash { row: 0, tag: 0 }, kind: LookFor::Nothing, seq: 0 };
+
+    /// Whether there can be a state at all.
+    #[inline(always)]
+    pub(crate) fn is_something(&self) -> bool {
+        self.kind != LookFor::Nothing
+    }
+
     /// Whether this packet may be the first of a state: no ICMP error, and no answer to a question not seen.
     pub(crate) fn opens_state(&self, p: &Packet) -> bool {
-        self.quoted.is_none()
+        self.kind == LookFor::Packet
             && (!matches!(IpProto(p.proto), IpProto::ICMP | IpProto::ICMPV6)
                 || icmp_query(p.family, p.icmp) == Some(true))
     }
-}
-
-/// What tracking found under the state's lock.
-enum Step {
-    Done(Tracked),
-    /// The class became shorter-lived: the purge has to look earlier.
-    Sooner(Hit, u32),
-    /// The state was taken out of use; it is to be removed, and the packet begins anew.
-    Removed(Removal),
-}
-
-/// A state that is dead and still in the table.
-struct Removal {
-    slot: u32,
-    wire: Key,
-    stack: Option<Key>,
-    rule: RuleSlot,
 }
 
 impl States {
@@ -201,29 +222,30 @@ impl States {
         SlotCache { states: Arc::clone(self), slots: ArrayVec::new() }
     }
 
-    /// What to look for, if packets of this kind have states; `data` begin at the IP header.
+    /// Says in `lookup` what to look for, if packets of this kind have states; `data` begin at the IP header.
     #[inline(always)]
     pub(crate) fn lookup(
         &self,
         direction: Direction,
         p: &Packet,
         data: &[u8],
-    ) -> Result<Option<Lookup>, Why> {
+        lookup: &mut Lookup,
+    ) -> Result<(), Why> {
+        lookup.kind = LookFor::Nothing;
         if p.fragment {
-            return Ok(None);
+            return Ok(());
         }
         if matches!(IpProto(p.proto), IpProto::ICMP | IpProto::ICMPV6)
             && icmp_query(p.family, p.icmp).is_none()
         {
-            let quoted = icmp::quoted(direction, p, data)?;
-            return Ok(quoted.map(|(key, seq)| Lookup {
-                key,
-                hash: self.seed.hash(&key),
-                quoted: Some(seq),
-            }));
+            let Some((key, seq)) = icmp::quoted(direction, p, data)? else { return Ok(()) };
+            (lookup.key, lookup.seq, lookup.kind) = (key, seq, LookFor::Quoted);
+        } else {
+            lookup.key.fill(direction, p);
+            lookup.kind = LookFor::Packet;
         }
-        let key = Key::of(direction, p);
-        Ok(Some(Lookup { key, hash: self.seed.hash(&key), quoted: None }))
+        lookup.hash = self.seed.hash(&lookup.key);
+        Ok(())
     }
 
     /// First of two passes ahead of [`Self::track`]: the row.
@@ -272,30 +294,38 @@ impl States {
         p: &Packet,
         data: &[u8],
         now: u32,
+        hit: &mut Hit,
     ) -> Tracked {
         let (direction, index) = at;
-        let step = self.find(held, lookup, direction, index, |slot, state| match lookup.quoted {
-            None => state.step(slot, direction, p, data, now),
-            Some(seq) => Step::Done(icmp::belongs(slot, state, direction, p, seq)),
-        });
-        match step {
-            None => Tracked::None,
-            Some(Step::Done(tracked)) => tracked,
-            Some(Step::Sooner(hit, class)) => {
-                self.look_sooner(hit.slot, hit.rule, class, now);
-                Tracked::Hit(hit)
+        let tracked = self.find(held, lookup, direction, index, |slot, state| {
+            state.fill(slot, hit);
+            match lookup.kind {
+                LookFor::Quoted => icmp::belongs(state, direction, p, lookup.seq),
+                _ => state.step(direction, p, data, now),
             }
-            Some(Step::Removed(removal)) => {
-                self.unlink(held, cache, &removal);
+        });
+        match tracked {
+            None => Tracked::None,
+            Some(Tracked::Changed) => {
+                self.look_sooner(held, hit, now);
+                Tracked::Hit
+            }
+            Some(Tracked::Ended) => {
+                self.unlink(held, cache, hit.slot);
                 Tracked::Ended
             }
+            Some(tracked) => tracked,
         }
     }
 
+    /// The class of a state has changed.
     #[cold]
-    fn look_sooner(&self, slot: u32, rule: RuleSlot, class: u32, now: u32) {
-        if let Some(due) = self.table.due(slot) {
-            due.fetch_min(now.saturating_add(self.seconds(rule, class as u8)), Relaxed);
+    fn look_sooner(&self, held: &mut Held<'_, PfRules>, hit: &Hit, now: u32) {
+        let (Some(place), Some(due)) = (self.table.slot(hit.slot), self.table.due(hit.slot)) else { return };
+        let (state, _held) = held.lock(&place.state);
+        // Another worker may have ended it meanwhile, and a slot that is not in use must stay `NEVER`.
+        if state.phase == Phase::Live && state.generation == hit.generation {
+            due.fetch_min(now.saturating_add(self.seconds(hit.rule, state.class)), Relaxed);
         }
     }
 
@@ -427,7 +457,9 @@ impl States {
         if let Some(time) = self.table.due(slot) {
             time.store(due, Relaxed);
         }
-        Some(own.hit(slot))
+        let mut hit = Hit::NONE;
+        own.fill(slot, &mut hit);
+        Some(hit)
     }
 
     /// Puts one key into its row, unless a state that is not dead has it.
@@ -452,20 +484,26 @@ impl States {
         self.table.remove(row, &mut overflow, hash.tag, node);
     }
 
-    /// Takes a dead state out of the table and frees its slot.
-    fn unlink(&self, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, removal: &Removal) {
-        self.take_out(held, self.seed.hash(&removal.wire), Node::new(removal.slot, 0));
-        if let Some(stack) = &removal.stack {
-            self.take_out(held, self.seed.hash(stack), Node::new(removal.slot, 1));
+    /// Takes a dead state out of the table and frees its slot. Only who has ended it calls this.
+    #[cold]
+    fn unlink(&self, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, slot: u32) {
+        let Some(place) = self.table.slot(slot) else { return };
+        let (wire, stack, rule) = {
+            let (state, _held) = held.lock(&place.state);
+            (state.wire, state.has(flag::TWO_KEYS).then_some(state.stack), RuleSlot(state.rule))
+        };
+        self.take_out(held, self.seed.hash(&wire), Node::new(slot, 0));
+        if let Some(stack) = &stack {
+            self.take_out(held, self.seed.hash(stack), Node::new(slot, 1));
         }
-        if let Some(due) = self.table.due(removal.slot) {
+        if let Some(due) = self.table.due(slot) {
             due.store(table::NEVER, Relaxed);
         }
-        if let Some(slot) = self.table.slot(removal.slot) {
-            let (mut state, _held) = held.lock(&slot.state);
+        {
+            let (mut state, _held) = held.lock(&place.state);
             state.phase = Phase::Free;
         }
-        self.give_back(cache, removal.slot, removal.rule);
+        self.give_back(cache, slot, rule);
     }
 }
 
@@ -483,40 +521,40 @@ impl State {
         self.phase == Phase::Live && its == key && side && (!self.has(flag::BOUND) || self.ifindex == index.0)
     }
 
+    /// Says what its packets are to get.
     #[inline(always)]
-    fn hit(&self, slot: u32) -> Hit {
-        Hit {
-            slot,
-            generation: self.generation,
-            rule: RuleSlot(self.rule),
-            tag: self.tag,
-            queue: self.queue,
-            low_delay_queue: self.low_delay_queue,
-            allow_opts: self.has(flag::ALLOW_OPTS),
-        }
+    fn fill(&self, slot: u32, hit: &mut Hit) {
+        hit.slot = slot;
+        hit.generation = self.generation;
+        hit.rule = RuleSlot(self.rule);
+        hit.tag = self.tag;
+        hit.queue = self.queue;
+        hit.low_delay_queue = self.low_delay_queue;
+        hit.allow_opts = self.has(flag::ALLOW_OPTS);
     }
 
     /// Tracks a packet of this state.
     #[inline(always)]
-    fn step(&mut self, slot: u32, direction: Direction, p: &Packet, data: &[u8], now: u32) -> Step {
+    fn step(&mut self, direction: Direction, p: &Packet, data: &[u8], now: u32) -> Tracked {
         let class = self.class;
         match IpProto(p.proto) {
             IpProto::TCP => {
                 if tcp::reopens(self, p) {
-                    return Step::Removed(self.end(slot));
+                    self.phase = Phase::Dead;
+                    return Tracked::Ended;
                 }
                 let l4 = data.get(usize::from(p.l4)..).unwrap_or(&[]);
                 match tcp::track(self, direction, p, l4) {
                     Fit::Window => self.last = now,
                     Fit::Loose => {}
-                    Fit::Mismatch => return Step::Done(Tracked::Mismatch),
-                    Fit::Reset => return Step::Done(Tracked::Reset),
+                    Fit::Mismatch => return Tracked::Mismatch,
+                    Fit::Reset => return Tracked::Reset,
                 }
             }
             IpProto::ICMP | IpProto::ICMPV6
                 if icmp_query(p.family, p.icmp) != Some(direction == self.direction) =>
             {
-                return Step::Done(Tracked::None);
+                return Tracked::None;
             }
             _ => {
                 other::track(self, direction, p);
@@ -524,23 +562,7 @@ impl State {
             }
         }
         self.count(direction, p.segments, p.bytes);
-        let hit = self.hit(slot);
-        if self.class == class {
-            Step::Done(Tracked::Hit(hit))
-        } else {
-            Step::Sooner(hit, u32::from(self.class))
-        }
-    }
-
-    /// Ends this state; nobody finds it any more.
-    fn end(&mut self, slot: u32) -> Removal {
-        self.phase = Phase::Dead;
-        Removal {
-            slot,
-            wire: self.wire,
-            stack: self.has(flag::TWO_KEYS).then_some(self.stack),
-            rule: RuleSlot(self.rule),
-        }
+        if self.class == class { Tracked::Hit } else { Tracked::Changed }
     }
 }
 

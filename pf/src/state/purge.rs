@@ -12,7 +12,7 @@ use kern::{
 };
 
 use super::{
-    Removal, SlotCache, States,
+    SlotCache, States,
     entry::{Phase, flag},
     table::NEVER,
 };
@@ -129,13 +129,17 @@ impl States {
         ends: impl FnOnce(&super::State) -> bool,
     ) -> bool {
         let Some(place) = self.table.slot(slot) else { return false };
-        let removal: Option<Removal> = {
+        let ended = {
             let (mut state, _held) = held.lock(&place.state);
-            if state.phase == Phase::Live && ends(&state) { Some(state.end(slot)) } else { None }
+            let ended = state.phase == Phase::Live && ends(&state);
+            if ended {
+                state.phase = Phase::Dead;
+            }
+            ended
         };
-        if let Some(removal) = &removal {
-            self.unlink(held, cache, removal);
+        if ended {
+            self.unlink(held, cache, slot);
         }
-        removal.is_some()
+        ended
     }
 }

@@ -1,1 +1,142 @@
+//! Insertion, from several threads and with two keys. What packets do to states is in `tests/states.rs`.
 
+use std::{
+    sync::{Arc, Barrier},
+    thread,
+};
+
+use kern::lock::Root;
+
+use super::*;
+use crate::{Environment, Names, Pf, Ruleset, addr::Family, conf};
+
+fn ruleset(pf: &Pf) -> Ruleset {
+    let conf = conf::load_text("test", "pass proto udp keep state\n", &Environment::default(), &[]).unwrap();
+    pf.compile(&Arc::new(conf), &Environment::default(), &mut Names::new()).unwrap()
+}
+
+fn udp(n: u32) -> Packet {
+    Packet {
+        src: u128::from(n),
+        dst: 7,
+        sport: 1000,
+        dport: 53,
+        family: Family::Inet,
+        proto: 17,
+        bytes: 28,
+        ..Packet::EMPTY
+    }
+}
+
+fn lookup(states: &States, direction: Direction, p: &Packet) -> Lookup {
+    let mut lookup = Lookup::NOTHING;
+    states.lookup(direction, p, &[], &mut lookup).unwrap();
+    lookup
+}
+
+const AT: (Direction, IfIndex) = (Direction::In, IfIndex(1));
+
+fn track(states: &States, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, p: &Packet) -> Tracked {
+    let lookup = lookup(states, AT.0, p);
+    let mut hit = Hit::NONE;
+    states.track(held, cache, &lookup, AT, p, &[], 1, &mut hit)
+}
+
+fn insert(
+    states: &States,
+    held: &mut Held<'_, PfRules>,
+    cache: &mut SlotCache,
+    rules: &Ruleset,
+    p: &Packet,
+) -> Result<Option<Hit>, Why> {
+    let new = New { at: AT, rule: &rules.rules[0], tag: 0, now: 1 };
+    states.insert(held, cache, &lookup(states, AT.0, p), p, &[], &new)
+}
+
+/// Threads make and end the states of the same flows; whatever they do, a flow has one state or none.
+#[test]
+fn racing_workers_make_one_state_a_flow_and_lose_no_slot() {
+    const THREADS: u32 = 4;
+    const FLOWS: u32 = 3000;
+    let pf = Arc::new(Pf::new(THREADS as usize, FLOWS + THREADS));
+    let rules = ruleset(&pf);
+    let states = pf.shared_states();
+    let barrier = Barrier::new(THREADS as usize);
+    let made: u32 = thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS)
+            .map(|t| {
+                let (states, rules, barrier) = (&states, &rules, &barrier);
+                scope.spawn(move || {
+                    let mut root = Root::claim();
+                    let mut top = root.top();
+                    let mut held = top.at::<PfRules>();
+                    let mut cache = states.cache();
+                    let mut made = 0;
+                    barrier.wait();
+                    for n in 0..FLOWS {
+                        // Each goes through them in another order, so that they meet everywhere.
+                        let p = udp((n.wrapping_mul(2 * t + 1) + t * 17) % FLOWS);
+                        match insert(states, &mut held, &mut cache, rules, &p) {
+                            Ok(Some(_)) => made += 1,
+                            Ok(None) => {}
+                            Err(why) => panic!("{why:?}"),
+                        }
+                        assert_eq!(track(states, &mut held, &mut cache, &p), Tracked::Hit);
+                    }
+                    made
+                })
+            })
+            .collect();
+        workers.into_iter().map(|w| w.join().unwrap()).sum()
+    });
+    let mut root = Root::claim();
+    let mut top = root.top();
+    let mut held = top.at::<PfRules>();
+    let all = states.dump(&mut held, 1);
+    let flows: std::collections::HashSet<_> = all.iter().map(|s| s.wire).collect();
+    assert_eq!((made as usize, states.count() as usize), (all.len(), all.len()));
+    assert_eq!(flows.len(), all.len(), "one a flow");
+    let mut cache = states.cache();
+    assert_eq!(states.remove_if(&mut held, &mut cache, |_| true) as usize, all.len());
+    drop(cache);
+    let mut free = Vec::new();
+    states.table.take_free(usize::MAX, &mut free);
+    free.sort_unstable();
+    free.dedup();
+    assert_eq!(free.len(), states.table.capacity() as usize, "every slot is free, once");
+    drop(rules);
+    assert_eq!(pf.slab().in_use(), 0);
+}
+
+/// Two keys, as translation will make them: what was put in is undone if the second is taken.
+#[test]
+fn a_collision_of_the_second_key_takes_the_first_out_again() {
+    let pf = Arc::new(Pf::new(1, 100));
+    let rules = ruleset(&pf);
+    let states = pf.shared_states();
+    let mut root = Root::claim();
+    let mut top = root.top();
+    let mut held = top.at::<PfRules>();
+    let mut cache = states.cache();
+    let new = New { at: AT, rule: &rules.rules[0], tag: 0, now: 1 };
+    let key = |n| lookup(&states, AT.0, &udp(n)).key;
+    let mut make = |held: &mut Held<'_, PfRules>, wire: u32, stack: u32| {
+        let slot = states.reserve(&mut cache, rules.rules[0].slot).unwrap();
+        let mut state = states.first(key(wire), &udp(wire), &[], &new);
+        state.stack = key(stack);
+        state.flags |= flag::TWO_KEYS;
+        states.go_live(held, slot, state, states.seed.hash(&key(wire))).is_some()
+    };
+    assert!(make(&mut held, 1, 2));
+    assert!(!make(&mut held, 3, 2), "the stack key is taken");
+    assert!(!make(&mut held, 1, 4), "the wire key is taken");
+    assert!(make(&mut held, 3, 5), "and nothing of either is left");
+    let found = |held: &mut Held<'_, PfRules>, n: u32, direction| {
+        let lookup =
+            Lookup { key: key(n), hash: states.seed.hash(&key(n)), ..lookup(&states, AT.0, &udp(n)) };
+        states.find(held, &lookup, direction, IfIndex(1), |_, s| s.id).is_some()
+    };
+    assert!(found(&mut held, 1, Direction::In) && !found(&mut held, 1, Direction::Out));
+    assert!(found(&mut held, 2, Direction::Out) && !found(&mut held, 2, Direction::In));
+    assert!(!found(&mut held, 4, Direction::Out));
+}

@@ -1,0 +1,185 @@
+//! What `pfctl -s` shows: as text in pfctl's own layout, and as plain values for JSON.
+
+use std::fmt::Write;
+
+use kern::counter::{Counter, CounterSet};
+
+use crate::{conf::PfConf, counters::PfCounters, engine::Pf, env::Environment, print, ruleset::Ruleset};
+
+/// A rule and its counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// Its number.
+    pub number: usize,
+    /// As pfctl prints it.
+    pub text: String,
+    /// Its labels.
+    pub labels: Vec<String>,
+    /// How often it was evaluated.
+    pub evaluations: u64,
+    /// Packets it decided, in and out, states included.
+    pub packets: [u64; 2],
+    /// Their IP octets.
+    pub bytes: [u64; 2],
+    /// States of it there are.
+    pub states: u32,
+    /// States it has made.
+    pub states_made: u64,
+}
+
+/// All rules with their counters.
+pub fn rules(ruleset: &Ruleset, env: &Environment) -> Vec<RuleInfo> {
+    let each = |(number, rule): (usize, &crate::rule::Rule)| {
+        let totals = ruleset.slot(number).map(|slot| ruleset.slab().totals(slot)).unwrap_or_default();
+        RuleInfo {
+            number,
+            text: print::rule(rule, env),
+            labels: rule.labels.clone(),
+            evaluations: ruleset.evaluations(number),
+            packets: totals.packets,
+            bytes: totals.bytes,
+            states: totals.states,
+            states_made: totals.states_made,
+        }
+    };
+    ruleset.conf().rules.iter().enumerate().map(each).collect()
+}
+
+impl RuleInfo {
+    /// The line of `pfctl -s rules`; with `verbose` 1 the counters below it, with 2 its number before it.
+    pub fn line(&self, verbose: u8) -> String {
+        let mut out = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write(&mut out, verbose);
+        out
+    }
+
+    fn write(&self, out: &mut String, verbose: u8) -> std::fmt::Result {
+        if verbose > 1 {
+            write!(out, "@{} ", self.number)?;
+        }
+        out.write_str(&self.text)?;
+        if verbose > 0 {
+            write!(
+                out,
+                "\n  [ Evaluations: {:<8}  Packets: {:<8}  Bytes: {:<10}  States: {:<6}]",
+                self.evaluations,
+                self.packets.iter().sum::<u64>(),
+                self.bytes.iter().sum::<u64>(),
+                self.states
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The lines of `pfctl -s labels`: label, evaluations, packets, bytes, packets and bytes in, packets and bytes out,
+    /// states made.
+    pub fn label_lines(&self) -> Vec<String> {
+        let [packets_in, packets_out] = self.packets;
+        let [bytes_in, bytes_out] = self.bytes;
+        let numbers = format!(
+            "{} {} {} {packets_in} {bytes_in} {packets_out} {bytes_out} {}",
+            self.evaluations,
+            packets_in + packets_out,
+            bytes_in + bytes_out,
+            self.states_made
+        );
+        self.labels.iter().map(|label| format!("{label} {numbers}")).collect()
+    }
+}
+
+/// `pfctl -s info`.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// Whether pf decides anything.
+    pub enabled: bool,
+    /// Seconds since it was enabled.
+    pub since: u64,
+    /// States there are.
+    pub states: u32,
+    /// States there may be.
+    pub limit: u32,
+    /// All counters.
+    pub counters: PfCounters,
+}
+
+/// The present figures of a pf that was enabled `since` seconds ago, if it is.
+pub fn info(pf: &Pf, since: Option<u64>) -> Info {
+    Info {
+        enabled: since.is_some(),
+        since: since.unwrap_or(0),
+        states: pf.states().count(),
+        limit: pf.states().limit(),
+        counters: pf.counters(),
+    }
+}
+
+impl Info {
+    /// The block that pfctl prints.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let _ = self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let status = if self.enabled {
+            let (days, rest) = (self.since / 86_400, self.since % 86_400);
+            let clock = format!("{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60);
+            format!("Status: Enabled for {days} days {clock}")
+        } else {
+            "Status: Disabled".to_owned()
+        };
+        writeln!(out, "{status:<44}{:>15}\n", "Debug: None")?;
+        writeln!(out, "{:<27} {:>14} {:>16}", "State Table", "Total", "Rate")?;
+        writeln!(out, "  {:<25} {:>14} {:>14}", "current entries", self.states, "")?;
+        let c = &self.counters;
+        for (name, counter) in [("searches", &c.searches), ("inserts", &c.inserts), ("removals", &c.removals)]
+        {
+            self.counter(out, name, counter)?;
+        }
+        writeln!(out, "Counters")?;
+        let reasons = [
+            ("match", &c.matched),
+            ("fragment", &c.fragment),
+            ("short", &c.short),
+            ("ip-option", &c.ip_option),
+            ("state-mismatch", &c.state_mismatch),
+            ("state-insert", &c.state_insert),
+            ("state-limit", &c.state_limit),
+        ];
+        reasons.into_iter().try_for_each(|(name, counter)| self.counter(out, name, counter))
+    }
+
+    fn counter(&self, out: &mut String, name: &str, counter: &Counter) -> std::fmt::Result {
+        let total = counter.get();
+        write!(out, "  {name:<25} {total:>14} ")?;
+        if self.since > 0 {
+            writeln!(out, "{:>14.1}/s", total as f64 / self.since as f64)
+        } else {
+            writeln!(out, "{:>14}", "")
+        }
+    }
+
+    /// Every counter by its name, for JSON.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.counters.iter().map(|(description, value)| (description.name, value))
+    }
+}
+
+/// `pfctl -s queue`: the altq and queue lines.
+pub fn queues(conf: &PfConf) -> Vec<String> {
+    conf.altqs.iter().map(print::altq).chain(conf.queues.iter().map(print::queue)).collect()
+}
+
+/// `pfctl -s timeouts`: one a line, as pfctl aligns them.
+pub fn timeouts(conf: &PfConf) -> Vec<String> {
+    let line = |&t: &crate::timeout::Timeout| {
+        let unit = if t.keyword().starts_with("adaptive") { "states" } else { "s" };
+        match unit {
+            "s" => format!("{:<20} {:>10}s", t.keyword(), conf.options.timeouts.get(t)),
+            _ => format!("{:<20} {:>10} states", t.keyword(), conf.options.timeouts.get(t)),
+        }
+    };
+    crate::timeout::Timeout::ALL.iter().map(line).collect()
+}
