@@ -360,3 +360,20 @@ fn many_threads_write_to_one_lane_and_each_keeps_its_order() {
         writer.join().expect("its books balance");
     }
 }
+
+#[test]
+fn an_end_can_be_served_by_somebody_without_packets() {
+    let near = Fixture::new(64);
+    let config = LinkConfig { capacity: 4, ..LinkConfig::default() };
+    let (a, b) = link(config, &Clock::virtual_at_one_second());
+    assert_eq!(b.room(0), 4);
+    write(&a, &near, 0, &[frame(0, 60), frame(1, 61)]);
+    assert_eq!(b.room(0), 2);
+    let mut octets = Vec::new();
+    assert!(a.other().take(0, &mut octets));
+    assert_eq!(octets, frame(0, 60));
+    assert!(b.take(0, &mut octets));
+    assert_eq!(octets, frame(1, 61));
+    assert!(!b.take(0, &mut octets));
+    assert_eq!((b.room(0), a.stats().read), (4, 2));
+}

@@ -16,27 +16,32 @@
 //! Not MP-safe on request ([`LinkConfig::unsafe_for_mp`]): then it watches whether two threads are ever inside at once and
 //! whether the Kernel lock is held by who comes in. Not here: collisions, and any notion of a shared medium.
 
+mod lane;
+mod rx;
+mod turnstile;
+
+pub use turnstile::{Entries, Probe};
+
 use super::{
-    driver::{Caps, Driver, Read, RxCx, RxQueue, TxCx, Written, refuse},
-    lane::{Arrival, Lane, Slot},
+    driver::{Caps, Driver, RxQueue, TxCx, Written, refuse},
     vnet::{self, VnetHdr},
 };
 use arrayvec::ArrayVec;
 use kern::{
-    Batch, Class, Gso, Mbuf, Owner, PktFlags, Why,
+    Batch, Gso, Mbuf, Why,
     lock::Leaf,
     time::{Clock, Duration, Instant},
 };
-use std::{
-    os::fd::BorrowedFd,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use lane::{Lane, Slot};
+use rx::LinkRx;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
+use turnstile::{Inside, Turnstile};
 
 /// Frames copied for one turn of a lane's lock.
-pub(super) const TURN: usize = 64;
+const TURN: usize = 64;
 
 /// Longest frame that is put into a cluster.
 pub(super) const CLUSTER_FRAME: usize = 1700;
@@ -105,53 +110,6 @@ pub struct LinkStats {
     pub refused: u64,
     /// Frames on the wire.
     pub in_flight: u64,
-}
-
-/// What an MP-unsafe link saw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Entries {
-    /// Calls.
-    pub entered: u64,
-    /// Calls while another was inside.
-    pub concurrent: u64,
-    /// Calls for which the probe said that the Kernel lock was not held.
-    pub unlocked: u64,
-}
-
-/// Says whether the calling thread holds Kernel.
-pub type Probe = Arc<dyn Fn() -> bool + Send + Sync>;
-
-#[derive(Default)]
-struct Turnstile {
-    inside: AtomicBool,
-    entered: AtomicU64,
-    concurrent: AtomicU64,
-    unlocked: AtomicU64,
-    probe: OnceLock<Probe>,
-}
-
-struct Inside<'a>(Option<&'a Turnstile>);
-
-impl Turnstile {
-    fn enter(&self) -> Inside<'_> {
-        self.entered.fetch_add(1, Ordering::Relaxed);
-        if self.probe.get().is_some_and(|held| !held()) {
-            self.unlocked.fetch_add(1, Ordering::Relaxed);
-        }
-        if self.inside.swap(true, Ordering::Acquire) {
-            self.concurrent.fetch_add(1, Ordering::Relaxed);
-            return Inside(None);
-        }
-        Inside(Some(self))
-    }
-}
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        if let Some(turnstile) = self.0 {
-            turnstile.inside.store(false, Ordering::Release);
-        }
-    }
 }
 
 struct Direction {
@@ -253,6 +211,35 @@ impl LinkEnd {
         true
     }
 
+    /// Takes the octets of the next frame that has arrived at this end; says whether there was one. For who has no packets
+    /// of ours; such an end has no offloads.
+    pub fn take(&self, queue: usize, frame: &mut Vec<u8>) -> bool {
+        let lanes = &self.inward().lanes;
+        let lane = &lanes[queue % lanes.len()];
+        let now = self.link.clock.now();
+        let Some(slot) = lane.with(|lane| lane.arrive(now)) else { return false };
+        frame.clear();
+        frame.extend_from_slice(slot.octets());
+        lane.with(|lane| {
+            lane.note_read(1, 0);
+            lane.recycle(slot);
+            lane.set_alarm();
+        });
+        true
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn other(&self) -> LinkEnd {
+        LinkEnd { link: Arc::clone(&self.link), end: 1 - self.end }
+    }
+
+    /// Frames toward this end for which there is room.
+    pub fn room(&self, queue: usize) -> usize {
+        let lanes = &self.inward().lanes;
+        lanes[queue % lanes.len()].with(|lane| lane.room())
+    }
+
     /// Starts or ends keeping a copy of every frame that this end writes, also of those that the wire loses.
     pub fn capture(&self, on: bool) {
         self.outward().capturing.store(on, Ordering::Relaxed);
@@ -279,17 +266,12 @@ impl LinkEnd {
 
     /// Who came in, on an MP-unsafe link.
     pub fn entries(&self) -> Entries {
-        let turnstile = &self.link.turnstiles[self.end];
-        Entries {
-            entered: turnstile.entered.load(Ordering::Relaxed),
-            concurrent: turnstile.concurrent.load(Ordering::Relaxed),
-            unlocked: turnstile.unlocked.load(Ordering::Relaxed),
-        }
+        self.link.turnstiles[self.end].entries()
     }
 
     /// Sets what says whether the Kernel lock is held, for an MP-unsafe link; says whether it was the first.
     pub fn set_probe(&self, probe: Probe) -> bool {
-        self.link.turnstiles[self.end].probe.set(probe).is_ok()
+        self.link.turnstiles[self.end].set_probe(probe)
     }
 
     /// Why the wire does not take this frame, if it does not.
@@ -370,9 +352,8 @@ impl Driver for LinkEnd {
 
     fn rx(&self, queue: usize) -> Option<Box<dyn RxQueue>> {
         let taken = self.inward().taken.get(queue)?;
-        (!taken.swap(true, Ordering::AcqRel)).then(|| {
-            Box::new(LinkRx { end: self.clone(), queue, alarm: self.alarm(queue) }) as Box<dyn RxQueue>
-        })
+        (!taken.swap(true, Ordering::AcqRel))
+            .then(|| Box::new(LinkRx::new(self.clone(), queue)) as Box<dyn RxQueue>)
     }
 
     fn write(&self, queue: usize, batch: &mut Batch, cx: &TxCx<'_>) -> Written {
@@ -389,98 +370,5 @@ impl Driver for LinkEnd {
 
     fn is_up(&self) -> bool {
         self.link.up.load(Ordering::Acquire)
-    }
-}
-
-impl LinkEnd {
-    fn alarm(&self, queue: usize) -> Option<Arc<super::lane::Alarm>> {
-        self.inward().lanes[queue].with(|lane| lane.alarm())
-    }
-}
-
-/// The reading end of a lane.
-struct LinkRx {
-    end: LinkEnd,
-    queue: usize,
-    alarm: Option<Arc<super::lane::Alarm>>,
-}
-
-impl Drop for LinkRx {
-    fn drop(&mut self) {
-        self.end.inward().taken[self.queue].store(false, Ordering::Release);
-    }
-}
-
-impl RxQueue for LinkRx {
-    fn read(&mut self, cx: &RxCx<'_>, burst: usize, out: &mut Batch) -> Read {
-        let _inside = self.end.enter();
-        if !self.end.is_up() {
-            return Read::Gone;
-        }
-        let lane = &self.end.inward().lanes[self.queue];
-        let now = self.end.link.clock.now();
-        let mut left = burst.min(out.room());
-        while left > 0 {
-            let wanted = left.min(TURN);
-            let mut arrived: ArrayVec<Slot, TURN> = ArrayVec::new();
-            lane.with(|lane| arrived.extend(std::iter::from_fn(|| lane.arrive(now)).take(wanted)));
-            let found = arrived.len();
-            let mut refused = 0;
-            for slot in &arrived {
-                match take_in(slot, cx) {
-                    Ok(m) => out.push(m).unwrap_or_else(|m| cx.ledger.end(m, Why::NoBuffer)),
-                    Err(()) => refused += 1,
-                }
-            }
-            lane.with(|lane| {
-                lane.note_read(found as u64, refused);
-                arrived.drain(..).for_each(|slot| lane.recycle(slot));
-                lane.set_alarm();
-            });
-            if found < wanted {
-                return Read::Empty;
-            }
-            left -= found;
-        }
-        Read::More
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.alarm.as_ref().map(|alarm| alarm.descriptor())
-    }
-}
-
-/// Makes a packet of what arrived.
-fn take_in(slot: &Slot, cx: &RxCx<'_>) -> Arrival {
-    let octets = slot.octets();
-    let class = if octets.len() <= CLUSTER_FRAME { Class::Cluster } else { Class::Jumbo };
-    let Some(mut m) = cx.pool.alloc(class, Owner::Worker) else {
-        cx.ledger.turn_away(Why::NoBuffer);
-        return Err(());
-    };
-    cx.ledger.receive(&mut m);
-    let Ok(room) = m.append(octets.len()) else {
-        cx.ledger.end(m, Why::NoBuffer);
-        return Err(());
-    };
-    room.copy_from_slice(octets);
-    match slot.vnet().apply(&mut m) {
-        Ok(()) => Ok(m),
-        Err(why) => {
-            cx.ledger.end(m, why);
-            Err(())
-        }
-    }
-}
-
-impl Slot {
-    /// Copies a packet, finishing its checksum unless the other end takes it partial.
-    fn load(&mut self, m: &Mbuf, partial: bool) {
-        let unfinished = m.hdr().flags.has(PktFlags::PARTIAL);
-        let vnet = if unfinished && !partial { VnetHdr::PLAIN } else { VnetHdr::of(m) };
-        self.fill(m.data(), vnet);
-        if unfinished && !partial {
-            self.finish_checksum(m.csum_start(), m.hdr().csum_offset);
-        }
     }
 }

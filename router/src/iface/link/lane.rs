@@ -1,13 +1,8 @@
 //! One lane of the in-memory link: the frames on their way to one queue, in the order in which they arrive.
 
-use super::{
-    link::{LinkConfig, LinkStats},
-    vnet::VnetHdr,
-};
-use kern::{
-    Mbuf,
-    time::{Clock, Duration, Instant, nanos_of},
-};
+use super::{LinkConfig, LinkStats};
+use crate::iface::vnet::VnetHdr;
+use kern::time::{Clock, Duration, Instant, nanos_of};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use std::{
     collections::VecDeque,
@@ -15,9 +10,6 @@ use std::{
     sync::Arc,
 };
 use wire::checksum;
-
-/// A frame that became a packet, or was counted.
-pub(super) type Arrival = Result<Mbuf, ()>;
 
 /// A place for a frame on the wire; its memory is used again and again.
 #[derive(Default)]
@@ -132,6 +124,11 @@ impl Lane {
     /// An empty slot, if the lane is not full.
     pub(super) fn blank(&mut self) -> Option<Slot> {
         self.free.pop()
+    }
+
+    /// Frames for which there is room.
+    pub(super) fn room(&self) -> usize {
+        self.free.len()
     }
 
     /// Takes a slot back.
