@@ -225,10 +225,10 @@ class Lab:
 
     def set_up_host(self):
         wire, host = NAMES + "wire", NAMES + "host"
-        sh("ip", "netns", "exec", wire, "sysctl", "-qw", "net.ipv6.conf.wan.disable_ipv6=1")
         sh("ip", "-n", wire, "link", "set", "wan", "up")
         sh("ip", "-n", wire, "link", "set", "lan", "netns", host)
-        sh("ip", "netns", "exec", host, "sysctl", "-qw", "net.ipv6.conf.lan.accept_dad=0", "net.ipv6.conf.lan.disable_ipv6=0")
+        sh("ip", "netns", "exec", host, "sysctl", "-qw", "net.ipv6.conf.lan.accept_dad=0", "net.ipv6.conf.lan.accept_ra=0",
+           "net.ipv6.conf.lan.disable_ipv6=0")
         sh("ip", "-n", host, "link", "set", "lan", "up")
         for t in self.tunnels:
             sh("ip", "-n", host, "addr", "add", f"{t.host}/{LENGTH[t.inner][1]}", "dev", "lan", *(["nodad"] if t.inner == 6 else []))
@@ -396,6 +396,8 @@ def main():
             sh("ip", "netns", "add", NAMES + netns)
             stack.callback(sh, "ip", "netns", "del", NAMES + netns, check=False)
             sh("ip", "-n", NAMES + netns, "link", "set", "lo", "up")
+        # Nothing of this kernel's own on the wire.
+        sh("ip", "netns", "exec", NAMES + "wire", "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
         guest = set_up_guest(folder)
         stack.callback(guest.stop)
         for suite in SUITES:

@@ -72,7 +72,6 @@ class Guest:
                    f"loader={loader}", "quiet", "con=null", "con0=null,fd:1", "ssl=null", f"umid=softnet-{name}-{os.getpid()}"]
         for i, card in enumerate(cards):
             sh("ip", "-n", netns, "tuntap", "add", "dev", card, "mode", "tap")
-            sh("ip", "netns", "exec", netns, "sysctl", "-qw", f"net.ipv6.conf.{card}.disable_ipv6=1")
             # The guest's driver drops super-frames.
             sh("ip", "netns", "exec", netns, "ethtool", "-K", card, "tso", "off", "gso", "off", check=False)
             sh("ip", "-n", netns, "link", "set", card, "up")
