@@ -384,6 +384,6 @@ pub(super) unsafe fn identity(raw: NonNull<PktHdr>) -> (u16, Class) {
 /// `raw` points at a buffer of a live pool.
 pub(super) unsafe fn owner_of(raw: NonNull<PktHdr>) -> Owner {
     // SAFETY: only the atomic field is referenced, never the header as a whole.
-    let byte = unsafe { (*(&raw const (*raw.as_ptr()).owner)).load(Ordering::Relaxed) };
+    let byte = unsafe { (*raw.as_ptr()).owner.load(Ordering::Relaxed) };
     Owner::ALL[byte as usize]
 }

@@ -4,6 +4,7 @@
 //! 2 usage; 3 the system refused. Text is made by small pure functions, one module a tool.
 
 pub mod ask;
+pub mod bench;
 pub mod nc;
 pub mod netstat;
 pub mod pfctl;
@@ -61,7 +62,7 @@ enum Command {
     Nc(nc::NcArgs),
     /// Throughput in one process
     #[command(subcommand)]
-    Bench(Bench),
+    Bench(bench::Bench),
 }
 
 /// A configuration file.
@@ -70,16 +71,6 @@ pub struct File {
     /// softnet.toml
     #[arg(short, long, value_name = "FILE")]
     pub file: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
-enum Bench {
-    /// Longest prefix match
-    Fib {
-        /// Routes in the table
-        #[arg(long, value_delimiter = ',', default_value = "1000,10000,1000000")]
-        routes: Vec<usize>,
-    },
 }
 
 /// What a command came to.
@@ -125,7 +116,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Pfctl(args) => pfctl::run(&at, &args),
         Command::Ping(args) => ping::run(&at, &args),
         Command::Nc(args) => nc::run(&at, &args),
-        Command::Bench(Bench::Fib { routes }) => bench_fib(&at, &routes),
+        Command::Bench(bench) => bench::run(&at, bench),
     }
 }
 
@@ -158,20 +149,13 @@ fn status(at: &At) -> Result<Exit, Failure> {
     Ok(Exit::Good)
 }
 
-fn bench_fib(at: &At, routes: &[usize]) -> Result<Exit, Failure> {
-    let rows = crate::route::bench::run(routes);
-    let report = serde_json::json!({ "bench": "fib", "results": rows });
-    at.print(&report, || rows.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "\n")?;
-    Ok(Exit::Good)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split(' '))
+        Cli::try_parse_from(line.split_ascii_whitespace())
     }
 
     #[test]
@@ -196,6 +180,11 @@ mod tests {
             "softnet nc -u 192.0.2.1 7",
             "softnet nc -l 7",
             "softnet check -f a.toml",
+            "softnet bench esp --direction both --workers 1,2 --sizes 64,570,1400 \
+             --suite aes-128-gcm,aes-256-gcm,chacha20-poly1305 --engine auto --sas 1,16 --flows 64 --routes 1000 \
+             --seconds 2 --locking fine,giant --json",
+            "softnet bench forward --sizes 64 --seconds 0.5",
+            "softnet bench fib --routes 1000",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -207,6 +196,8 @@ mod tests {
             "softnet check",
             "softnet nc",
             "softnet netstat -m --control a --router b",
+            "softnet bench forward --sizes 20000",
+            "softnet bench esp --engine abacus",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

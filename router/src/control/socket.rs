@@ -51,6 +51,11 @@ pub trait Handler {
 
     /// A client with an open stream is gone.
     fn closed(&mut self, session: Session);
+
+    /// Whether a client with an open stream may say more now; until then it is not read.
+    fn has_room(&self, _session: Session) -> bool {
+        true
+    }
 }
 
 /// Where a stream's answers go.
@@ -146,7 +151,7 @@ impl Server {
         Ok(others)
     }
 
-    fn wait(&self, wait: Duration, also: &[BorrowedFd<'_>]) -> io::Result<(bool, bool)> {
+    fn wait(&mut self, wait: Duration, also: &[BorrowedFd<'_>]) -> io::Result<(bool, bool)> {
         let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
         fds.extend(also.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         fds.extend(self.clients.iter().map(|client| PollFd::new(&client.stream, client.interest())));
@@ -157,7 +162,14 @@ impl Server {
             Err(e) => return Err(e.into()),
         }
         let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        Ok((ready(&fds[0]), fds[1..=also.len()].iter().any(ready)))
+        let (incoming, others) = (ready(&fds[0]), fds[1..=also.len()].iter().any(ready));
+        let gone = |fd: &PollFd<'_>| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        let gone: Vec<bool> = fds[1 + also.len()..].iter().map(gone).collect();
+        for (client, gone) in self.clients.iter_mut().zip(gone) {
+            // Any other client's end is found by reading.
+            client.lost |= gone && client.held;
+        }
+        Ok((incoming, others))
     }
 
     fn accept(&mut self) {
@@ -210,6 +222,8 @@ struct Client {
     output: Vec<u8>,
     written: usize,
     streaming: bool,
+    /// The handler has no room for what it says.
+    held: bool,
     /// No more will be read.
     ended: bool,
     /// Nothing can be written.
@@ -226,6 +240,7 @@ impl Client {
             output: Vec::new(),
             written: 0,
             streaming: false,
+            held: false,
             ended: false,
             lost: false,
             moved_at: Instant::now(),
@@ -239,7 +254,7 @@ impl Client {
 
     fn interest(&self) -> PollFlags {
         let mut flags = PollFlags::empty();
-        if !self.ended && self.pending() < HIGH_WATER {
+        if !self.ended && !self.held && self.pending() < HIGH_WATER {
             flags |= PollFlags::IN;
         }
         if self.pending() > 0 {
@@ -249,8 +264,10 @@ impl Client {
     }
 
     fn serve(&mut self, handler: &mut impl Handler) {
+        self.held = self.is_held(handler);
         self.read();
         self.answer(handler);
+        self.held = self.is_held(handler);
         if self.streaming && !self.ended && self.pending() < HIGH_WATER {
             let session = self.session;
             handler.poll(session, &mut Outbox { client: self });
@@ -258,9 +275,13 @@ impl Client {
         self.flush();
     }
 
+    fn is_held(&self, handler: &impl Handler) -> bool {
+        self.streaming && !handler.has_room(self.session)
+    }
+
     fn read(&mut self) {
         let mut chunk = [0; 16 * 1024];
-        while !self.ended && self.pending() < HIGH_WATER && self.input.len() <= LINE {
+        while !self.ended && !self.held && self.pending() < HIGH_WATER && self.input.len() <= LINE {
             match self.stream.read(&mut chunk) {
                 Ok(0) => self.ended = true,
                 Ok(n) => self.input.extend_from_slice(&chunk[..n]),
@@ -272,7 +293,7 @@ impl Client {
     }
 
     fn answer(&mut self, handler: &mut impl Handler) {
-        while self.pending() < HIGH_WATER {
+        while self.pending() < HIGH_WATER && !self.is_held(handler) {
             let Some(end) = self.input.iter().position(|&b| b == b'\n') else { break };
             let line: Vec<u8> = self.input.drain(..=end).collect();
             match parse(&line) {

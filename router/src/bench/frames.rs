@@ -1,0 +1,141 @@
+//! The bench's frames: templates by flow, and what must be true of them at the sink.
+
+use super::source::Generator;
+use ipsec::transform::Transform;
+use kern::Mbuf;
+use std::{net::Ipv4Addr, sync::Arc};
+use wire::{EtherType, IpProto, Mac, build, ether, ipv4, udp};
+
+/// The host whose frames the source makes.
+pub(super) const HOST: Mac = Mac([2, 0, 0, 0, 0, 0x10]);
+/// The next hop behind the sink.
+pub(super) const NEXT: Mac = Mac([2, 0, 0, 0, 0, 0x20]);
+/// TTL as sent.
+pub(super) const TTL: u8 = 64;
+
+/// Bytes of the Ethernet header.
+pub(super) const ETHER: usize = ether::HEADER_LEN;
+
+/// Writes one frame of this IP size: Ethernet, IPv4, UDP.
+pub(super) fn plain(to: Mac, src: Ipv4Addr, dst: Ipv4Addr, port: u16, size: usize) -> Vec<u8> {
+    let mut frame = vec![0; ETHER + size];
+    let (header, packet) = frame.split_at_mut(ETHER);
+    if let Some(header) = header.first_chunk_mut() {
+        ether::write_header(header, to, HOST, EtherType::IPV4);
+    }
+    let ip = ipv4::Repr {
+        src,
+        dst,
+        proto: IpProto::UDP,
+        ttl: TTL,
+        payload_len: (size - ipv4::HEADER_LEN) as u16,
+        ..ipv4::Repr::default()
+    };
+    let udp = udp::Repr { src_port: port, dst_port: 9 };
+    build::ipv4_packet(packet, &ip, |area, pseudo| udp.emit(area, pseudo)).expect("the sizes fit");
+    frame
+}
+
+/// Plain frames: 64 bytes of a template (or all of it, if it is short) over whatever is in the buffer.
+///
+/// The headers are fresh and the payload is stale, as it would be behind a device that writes by DMA.
+pub(super) struct Plain {
+    templates: Vec<Vec<u8>>,
+    next: usize,
+    timed: bool,
+}
+
+impl Plain {
+    pub(super) fn new(templates: Vec<Vec<u8>>, timed: bool) -> Plain {
+        Plain { templates, next: 0, timed }
+    }
+}
+
+impl Generator for Plain {
+    #[inline]
+    fn next(&mut self, m: &mut Mbuf) {
+        const HEADERS: usize = 64;
+        let template = &self.templates[self.next];
+        self.next = if self.next + 1 == self.templates.len() { 0 } else { self.next + 1 };
+        if let Ok(room) = m.append(template.len()) {
+            let n = HEADERS.min(template.len());
+            room[..n].copy_from_slice(&template[..n]);
+        }
+    }
+
+    fn is_timed(&self) -> bool {
+        self.timed
+    }
+}
+
+/// ESP frames, sealed one by one for the tunnels they belong to, each with the next sequence number.
+pub(super) struct Sealed {
+    flows: Vec<Inner>,
+    tunnels: Vec<Tunnel>,
+    next: usize,
+}
+
+/// A flow's inner packet and its tunnel.
+pub(super) struct Inner {
+    pub(super) packet: Vec<u8>,
+    pub(super) tunnel: usize,
+}
+
+/// The sending end of a tunnel.
+pub(super) struct Tunnel {
+    pub(super) outer: Vec<u8>,
+    pub(super) spi: u32,
+    pub(super) seq: u32,
+    pub(super) step: u32,
+    pub(super) transform: Arc<Transform>,
+}
+
+impl Sealed {
+    pub(super) fn new(flows: Vec<Inner>, tunnels: Vec<Tunnel>) -> Sealed {
+        Sealed { flows, tunnels, next: 0 }
+    }
+}
+
+/// ESP trailer and ICV behind an inner packet of this size: padding to four, pad length, next header, tag.
+pub(super) fn esp_tail(inner: usize) -> (usize, usize) {
+    const TAG: usize = 16;
+    let pad = (4 - (inner + 2) % 4) % 4;
+    (pad, pad + 2 + TAG)
+}
+
+impl Generator for Sealed {
+    fn next(&mut self, m: &mut Mbuf) {
+        let flow = &self.flows[self.next];
+        self.next = (self.next + 1) % self.flows.len();
+        let tunnel = &mut self.tunnels[flow.tunnel];
+        let (pad, tail) = esp_tail(flow.packet.len());
+        let head = tunnel.outer.len();
+        let Ok(room) = m.append(head + 16 + flow.packet.len() + tail) else { return };
+        let seq = tunnel.seq;
+        tunnel.seq = tunnel.seq.wrapping_add(tunnel.step);
+        room[..head].copy_from_slice(&tunnel.outer);
+        let esp = &mut room[head..];
+        esp[..4].copy_from_slice(&tunnel.spi.to_be_bytes());
+        esp[4..8].copy_from_slice(&seq.to_be_bytes());
+        esp[8..16].copy_from_slice(&u64::from(seq).to_be_bytes());
+        esp[16..16 + flow.packet.len()].copy_from_slice(&flow.packet);
+        let trailer = &mut esp[16 + flow.packet.len()..];
+        for (i, byte) in trailer[..pad].iter_mut().enumerate() {
+            *byte = i as u8 + 1;
+        }
+        trailer[pad] = pad as u8;
+        trailer[pad + 1] = 4;
+        let _ = tunnel.transform.seal_run(std::iter::once((esp, u64::from(seq), u64::from(seq))));
+    }
+
+    fn is_timed(&self) -> bool {
+        false
+    }
+}
+
+/// Whether a forwarded frame is right: addressed to the next hop, one hop less, header checksum good.
+pub(super) fn is_forwarded(frame: &[u8]) -> bool {
+    frame.get(..6) == Some(&NEXT.0)
+        && frame.get(ETHER + 8) == Some(&(TTL - 1))
+        && frame.get(ETHER..).is_some_and(|ip| wire::ipv4_check(ip).is_ok())
+}

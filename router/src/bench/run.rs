@@ -1,0 +1,442 @@
+//! Building one row's router, driving it, and working out the row.
+
+use super::{
+    Plan, Report, Row, What,
+    aead::Bare,
+    frames::{self, Inner, NEXT, Plain, Sealed, Tunnel},
+    source::{Check, Generator, Lane, Sink, Source, Timed},
+};
+use crate::{
+    commit::{Commit, Faults, Files},
+    conf::{self, Host, InterfaceConf},
+    iface::driver::Driver,
+    report::Books,
+    router::{Router, Setup},
+    worker::Worker,
+};
+use ipsec::transform::{Engine, Suite, Transform};
+use kern::{
+    Pool,
+    lock::{Locking, Root},
+    mbuf::PoolConfig,
+    time::{Clock, Duration},
+};
+use std::{
+    fmt::Write,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    sync::{Arc, Barrier},
+};
+use wire::Mac;
+
+/// What is told of progress: rows done, rows in all, the row at hand.
+pub type Progress<'a> = dyn FnMut(usize, usize, &str) + 'a;
+
+/// Slices of path and of bare AEAD that alternate in one row.
+const SLICES: usize = 10;
+
+/// One row's parameters.
+#[derive(Clone, Copy)]
+struct Spec {
+    what: What,
+    workers: usize,
+    size: usize,
+    suite: Suite,
+    engine: Engine,
+    sas: usize,
+    flows: usize,
+    routes: usize,
+    locking: Locking,
+    pf: bool,
+    slice: Duration,
+}
+
+/// Measures every combination.
+pub fn bench(plan: &Plan, root: &mut Root, progress: &mut Progress<'_>) -> Result<Report, Faults> {
+    let specs = specs(plan);
+    let mut results = Vec::new();
+    for (done, spec) in specs.iter().enumerate() {
+        progress(done, specs.len(), &spec.name());
+        results.push(row(spec, root)?);
+    }
+    progress(specs.len(), specs.len(), "");
+    let forward = plan.what.contains(&What::Forward);
+    Ok(Report { bench: if forward { "forward" } else { "esp" }, results })
+}
+
+fn specs(plan: &Plan) -> Vec<Spec> {
+    let slice = Duration::from_secs_f64(plan.seconds / SLICES as f64);
+    let mut specs = Vec::new();
+    for &what in &plan.what {
+        let (suites, sas) =
+            if what == What::Forward { (&plan.suites[..1], &[1][..]) } else { (&plan.suites[..], &plan.sas[..]) };
+        for &size in &plan.sizes {
+            for &suite in suites {
+                for &sas in sas {
+                    for &workers in &plan.workers {
+                        for &locking in &plan.locking {
+                            specs.push(Spec {
+                                what,
+                                workers,
+                                size,
+                                suite,
+                                engine: plan.engine,
+                                sas,
+                                flows: plan.flows,
+                                routes: plan.routes,
+                                locking,
+                                pf: plan.pf,
+                                slice,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    specs
+}
+
+impl Spec {
+    fn name(&self) -> String {
+        let way = match self.what {
+            What::Forward => "forward",
+            What::EspOut => "esp out",
+            What::EspIn => "esp in",
+        };
+        format!("{way} {} bytes, {} workers, {}", self.size, self.workers, self.locking)
+    }
+
+    fn key(&self, sa: usize) -> Vec<u8> {
+        (0..self.suite.material_len()).map(|i| (i * 7 + sa * 13) as u8).collect()
+    }
+
+    fn tunnel_of(&self, flow: usize) -> usize {
+        flow % self.sas
+    }
+
+    /// Flows of one tunnel are spread over the workers, as a device's hash spreads them; inbound, a tunnel is one
+    /// flow to the device and arrives at one worker.
+    fn worker_of(&self, flow: usize) -> usize {
+        match self.what {
+            What::Forward => flow % self.workers,
+            What::EspOut => flow / self.sas % self.workers,
+            What::EspIn => self.tunnel_of(flow) % self.workers,
+        }
+    }
+
+    fn dst(&self, flow: usize) -> Ipv4Addr {
+        if self.what == What::Forward {
+            let route = (flow * 7919) % self.routes.max(1);
+            Ipv4Addr::new(20, (route >> 8) as u8, route as u8, 9)
+        } else {
+            Ipv4Addr::new(20, self.tunnel_of(flow) as u8, 0, (flow / self.sas + 1) as u8)
+        }
+    }
+}
+
+const US: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+const PEER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
+
+fn conf_text(spec: &Spec) -> String {
+    let cpus: Vec<_> = (0..spec.workers).map(|c| c.to_string()).collect();
+    let mut text = format!(
+        "[router]\nname = \"bench\"\nworkers = {}\nlocking = \"{}\"\nclusters = 16384\njumbos = 64\n\
+         [ipsec]\nenc0 = true\n\
+         [[interface]]\nname = \"src\"\ndriver = \"link\"\ndevice = \"src\"\naddress = [\"10.0.0.1/24\"]\nmtu = 9000\n\
+         [[interface]]\nname = \"dst\"\ndriver = \"link\"\ndevice = \"dst\"\naddress = [\"10.1.0.1/24\"]\nmtu = 9000\n",
+        cpus.len(),
+        spec.locking,
+    );
+    for route in 0..spec.routes.max(256) {
+        let _ = write!(
+            text,
+            "[[route]]\nto = \"20.{}.{}.0/24\"\nvia = \"10.1.0.2\"\n",
+            route >> 8,
+            route & 255
+        );
+    }
+    if spec.what != What::Forward {
+        for sa in 1..spec.sas {
+            let _ = write!(text, "[[route]]\nto = \"20.{sa}.0.0/16\"\nvia = \"10.1.0.2\"\n");
+        }
+    }
+    text
+}
+
+fn ipsec_text(spec: &Spec) -> Option<String> {
+    if spec.what == What::Forward {
+        return None;
+    }
+    let (src, dst, way) = if spec.what == What::EspOut { (US, PEER, "out") } else { (PEER, US, "in") };
+    let mut text = String::new();
+    for sa in 0..spec.sas {
+        let key = spec.key(sa).iter().fold(String::new(), |mut hex, b| {
+            let _ = write!(hex, "{b:02x}");
+            hex
+        });
+        let (id, spi) = (sa + 1, 0x1000 + sa);
+        let _ = writeln!(text, "add {src} {dst} esp {spi:#x} -m tunnel -u {id} -r 1024 -E {} 0x{key};", spec.suite);
+        let _ = writeln!(
+            text,
+            "spdadd 10.0.0.0/8 20.{sa}.0.0/16 any -P {way} ipsec esp/tunnel/{src}-{dst}/unique:{id};"
+        );
+    }
+    Some(text)
+}
+
+/// A router between a source and a sink.
+struct Bed {
+    router: Router,
+    commit: Commit,
+    lanes: Vec<Arc<Lane>>,
+}
+
+fn build(spec: &Spec, root: &mut Root) -> Result<Bed, Faults> {
+    let conf = conf::from_text(Path::new("bench"), &conf_text(spec), &Host::this())?;
+    let pf = spec.pf.then_some("pass no state\n");
+    let files = Files::from_texts(conf, pf, ipsec_text(spec).as_deref())?;
+    let setup = Setup { pool: PoolConfig { clusters: 16384, jumbos: 64 }, ..Setup::of(&files.conf) };
+    let mut router = Router::new(setup).map_err(|e| Faults(vec![e.to_string()]))?;
+    let mut commit = Commit::new();
+    let lanes: Vec<Arc<Lane>> = (0..spec.workers).map(|_| Arc::default()).collect();
+    let mut open = |i: &InterfaceConf| -> Result<Arc<dyn Driver>, String> {
+        Ok(if i.name == "src" {
+            Arc::new(Source::new(generators(spec, i.mac)?, &lanes))
+        } else {
+            Arc::new(Sink::new(lanes.clone(), check(spec)?))
+        })
+    };
+    let prepared = commit.prepare(&router, root, &files, &mut open)?;
+    commit.publish(&mut router, root, prepared).map_err(|e| Faults(vec![e.to_string()]))?;
+    if let Some(dst) = router.net().named("dst") {
+        let (index, neighbours) = (dst.index, &router.shared().neighbours);
+        let ledger = &router.own_stats().ledger;
+        neighbours.insert_permanent(&mut root.top(), index.0, IpAddr::V4(PEER), NEXT, ledger);
+    }
+    Ok(Bed { router, commit, lanes })
+}
+
+fn generators(spec: &Spec, to: Mac) -> Result<Vec<Box<dyn Generator>>, String> {
+    (0..spec.workers).map(|worker| generator(spec, to, worker)).collect()
+}
+
+fn generator(spec: &Spec, to: Mac, worker: usize) -> Result<Box<dyn Generator>, String> {
+    let flows = (0..spec.flows).filter(|&f| spec.worker_of(f) == worker);
+    let src = |flow: usize| Ipv4Addr::new(10, 0, 0, 2 + (flow % 250) as u8);
+    let frame = |flow: usize| frames::plain(to, src(flow), spec.dst(flow), 1000 + flow as u16, spec.size);
+    if spec.what != What::EspIn {
+        let mut templates: Vec<_> = flows.map(frame).collect();
+        if templates.is_empty() {
+            templates.push(frame(0));
+        }
+        return Ok(Box::new(Plain::new(templates, spec.what == What::Forward)));
+    }
+    let mut tunnels = Vec::new();
+    for sa in 0..spec.sas {
+        let transform = Transform::new(spec.suite, Engine::Auto, &spec.key(sa), false).map_err(|e| e.to_string())?;
+        let (_, tail) = frames::esp_tail(spec.size);
+        let mut outer = frames::plain(to, PEER, US, 0, 20 + 8);
+        outer.truncate(frames::ETHER + 20);
+        set_outer(&mut outer[frames::ETHER..], 20 + 16 + spec.size + tail);
+        tunnels.push(Tunnel { outer, spi: 0x1000 + sa as u32, seq: 1, step: 1, transform: Arc::new(transform) });
+    }
+    let inner = |flow: usize| Inner { packet: frame(flow)[frames::ETHER..].to_vec(), tunnel: spec.tunnel_of(flow) };
+    let mut flows: Vec<_> = flows.map(inner).collect();
+    if flows.is_empty() {
+        // More workers than tunnels: this one gets none, and its source must not reuse another's numbers.
+        return Ok(Box::new(Plain::new(vec![vec![0; frames::ETHER]], false)));
+    }
+    flows.shrink_to_fit();
+    Ok(Box::new(Sealed::new(flows, tunnels)))
+}
+
+/// Makes an IPv4 header one of ESP of this length.
+fn set_outer(header: &mut [u8], len: usize) {
+    header[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    header[9] = 50;
+    header[10..12].fill(0);
+    let sum = !wire::checksum::fold(wire::checksum::sum(header));
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// What a frame at the sink must be.
+fn check(spec: &Spec) -> Result<Check, String> {
+    let size = spec.size;
+    if spec.what != What::EspOut {
+        return Ok(Box::new(move |m| frames::is_forwarded(m.data()) && m.len() == frames::ETHER + size));
+    }
+    let keys: Result<Vec<_>, _> =
+        (0..spec.sas).map(|sa| Transform::new(spec.suite, Engine::Auto, &spec.key(sa), false)).collect();
+    let keys = keys.map_err(|e| e.to_string())?;
+    Ok(Box::new(move |m| opens(m.data(), &keys, size)))
+}
+
+/// Whether a frame holds an ESP packet that opens to an inner packet with one hop less and a good header.
+fn opens(frame: &[u8], keys: &[Transform], size: usize) -> bool {
+    let at = frames::ETHER + 20;
+    let Some(esp) = frame.get(at..) else { return false };
+    let Some(&[s0, s1, s2, s3, q0, q1, q2, q3]) = esp.first_chunk() else { return false };
+    let spi = u32::from_be_bytes([s0, s1, s2, s3]) as usize;
+    let seq = u32::from_be_bytes([q0, q1, q2, q3]);
+    let Some(key) = spi.checked_sub(0x1000).and_then(|i| keys.get(i)) else { return false };
+    let mut copy = esp.to_vec();
+    let opened = key.open_run(std::iter::once((&mut copy[..], u64::from(seq))));
+    let inner = &copy[16..];
+    frame.get(..6) == Some(&NEXT.0)
+        && wire::ipv4_check(&frame[frames::ETHER..]).is_ok()
+        && !opened.any()
+        && wire::ipv4_check(inner).is_ok_and(|c| usize::from(c.total_len) == size)
+        && inner[8] == frames::TTL - 1
+}
+
+/// What one worker measured in one slice.
+#[derive(Clone, Copy, Default)]
+struct Slice {
+    ns: u64,
+    packets: u64,
+    own_ns: f64,
+    best_ns: f64,
+}
+
+fn row(spec: &Spec, root: &mut Root) -> Result<Row, Faults> {
+    let Bed { mut router, commit, lanes } = build(spec, root)?;
+    let best = if spec.what == What::Forward { None } else { Some(fastest(spec, &router.shared().pool)?) };
+    let barrier = Barrier::new(spec.workers);
+    let pool = router.shared().pool.clone();
+    let mut slices: Vec<Vec<Slice>> = Vec::new();
+    let mut seats = Vec::new();
+    for me in 0..spec.workers {
+        seats.extend(router.take_worker(me));
+    }
+    let workers: Vec<Worker> = std::thread::scope(|scope| {
+        let threads: Vec<_> = seats
+            .into_iter()
+            .zip(&lanes)
+            .enumerate()
+            .map(|(me, (seat, lane))| {
+                let (barrier, pool) = (&barrier, &pool);
+                scope.spawn(move || {
+                    core_affinity::set_for_current(core_affinity::CoreId { id: me });
+                    let mut root = Root::claim();
+                    let mut worker = seat.unpark(&mut root);
+                    let slices = drive(spec, best, &mut worker, &mut root, lane, barrier, pool);
+                    (worker, slices)
+                })
+            })
+            .collect();
+        let mut back = Vec::new();
+        for thread in threads {
+            match thread.join() {
+                Ok((worker, mine)) => {
+                    slices.push(mine);
+                    back.push(worker);
+                }
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        back
+    });
+    for (me, worker) in workers.into_iter().enumerate() {
+        router.put_worker(me, worker);
+    }
+    drop(commit);
+    let books = router.stop(root).map_err(|e| Faults(vec![e.to_string()]))?;
+    Ok(summarize(spec, best, &slices, &lanes, &books))
+}
+
+/// Alternates path and bare AEAD on one worker's thread.
+fn drive(
+    spec: &Spec,
+    best: Option<Engine>,
+    worker: &mut Worker,
+    root: &mut Root,
+    lane: &Lane,
+    barrier: &Barrier,
+    pool: &Pool,
+) -> Vec<Slice> {
+    let opens = spec.what == What::EspIn;
+    let bare = |engine| Bare::new(pool, spec.suite, engine, spec.size, opens).ok();
+    let mut own = best.and_then(|_| bare(spec.engine));
+    let mut ceiling = best.and_then(bare);
+    let mut slices = Vec::new();
+    for round in 0..=SLICES {
+        barrier.wait();
+        let timed = Timed::start(lane);
+        let end = Clock::Real.now() + spec.slice;
+        while Clock::Real.now() < end {
+            for _ in 0..16 {
+                worker.turn(root);
+            }
+        }
+        let (ns, packets) = timed.stop();
+        barrier.wait();
+        let part = spec.slice / 4;
+        let own_ns = own.as_mut().map_or(0.0, |b| b.measure(part));
+        let best_ns = ceiling.as_mut().map_or(0.0, |b| b.measure(part));
+        // The first round warms caches and page tables.
+        if round > 0 {
+            slices.push(Slice { ns, packets, own_ns, best_ns });
+        }
+    }
+    slices
+}
+
+/// The fastest engine for this suite and size, on this machine, now.
+fn fastest(spec: &Spec, pool: &Pool) -> Result<Engine, Faults> {
+    let mut best = (f64::INFINITY, spec.engine.resolve(spec.suite));
+    for engine in Engine::ALL {
+        let Ok(mut bare) = Bare::new(pool, spec.suite, engine, spec.size, spec.what == What::EspIn) else { continue };
+        let mut times: Vec<f64> = (0..5).map(|_| bare.measure(Duration::from_millis(10))).collect();
+        let ns = median(&mut times);
+        if ns < best.0 {
+            best = (ns, engine);
+        }
+    }
+    Ok(best.1)
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn summarize(spec: &Spec, best: Option<Engine>, all: &[Vec<Slice>], lanes: &[Arc<Lane>], books: &Books) -> Row {
+    let over = |f: &dyn Fn(&Slice) -> f64| -> Vec<f64> {
+        (0..SLICES).map(|i| all.iter().filter_map(|w| w.get(i)).map(f).sum()).collect()
+    };
+    let rate = |s: &Slice| if s.ns == 0 { 0.0 } else { s.packets as f64 / s.ns as f64 * 1e3 };
+    let mpps = median(&mut over(&rate));
+    let bits = (spec.size * 8) as f64;
+    let busy = all.iter().filter(|w| w.iter().any(|s| s.packets > 0)).count().max(1) as f64;
+    let gbps = mpps * bits / 1e3;
+    let ns = if mpps > 0.0 { busy * 1e3 / mpps } else { 0.0 };
+    let own_ns = median(&mut over(&|s| s.own_ns)) / all.len() as f64;
+    let ceiling = |s: &Slice| if s.best_ns > 0.0 { bits / s.best_ns } else { 0.0 };
+    let ceiling_gbps = median(&mut over(&ceiling));
+    let is_esp = spec.what != What::Forward;
+    let right = lanes.iter().all(|l| l.wrong() == 0) && lanes.iter().any(|l| l.packets() > 0);
+    Row {
+        direction: match spec.what {
+            What::Forward => None,
+            What::EspOut => Some("out"),
+            What::EspIn => Some("in"),
+        },
+        suite: is_esp.then(|| spec.suite.to_string()),
+        engine: is_esp.then(|| spec.engine.resolve(spec.suite).to_string()),
+        size: spec.size,
+        workers: spec.workers,
+        sas: is_esp.then_some(spec.sas),
+        flows: spec.flows,
+        locking: spec.locking.to_string(),
+        mpps,
+        gbps,
+        ns_per_packet: ns,
+        added_ns: is_esp.then_some(ns - own_ns),
+        ceiling_engine: best.map(|e| e.to_string()),
+        ceiling_gbps: is_esp.then_some(ceiling_gbps),
+        ratio: (is_esp && ceiling_gbps > 0.0).then(|| gbps / ceiling_gbps),
+        balanced: books.balanced() && books.audit.held() == 0 && right,
+    }
+}
+

@@ -1,0 +1,217 @@
+//! The bench's devices: a source that makes packets of templates, and a sink that looks at what arrives.
+//!
+//! Whatever is not the router's path is *untimed*: the source seals inbound ESP packets, and the sink verifies what it
+//! gets, between two looks at the clock whose difference is taken off the worker's time.
+
+use crate::iface::driver::{Caps, Driver, Read, RxCx, RxQueue, TxCx, Written};
+use kern::{
+    Batch, Class, Mbuf, Owner,
+    lock::Leaf,
+    time::{Clock, Instant},
+};
+use std::{
+    os::fd::BorrowedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// What one worker's source and sink count. Written by that worker only.
+#[derive(Default)]
+#[repr(align(64))]
+pub(super) struct Lane {
+    untimed_ns: AtomicU64,
+    packets: AtomicU64,
+    wrong: AtomicU64,
+}
+
+impl Lane {
+    fn add(counter: &AtomicU64, n: u64) {
+        counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+
+    /// Runs what is not the path, off the clock.
+    fn untimed<R>(&self, work: impl FnOnce() -> R) -> R {
+        let before = Clock::Real.now();
+        let result = work();
+        Self::add(&self.untimed_ns, Clock::Real.now().nanos_since(before));
+        result
+    }
+
+    pub(super) fn untimed_ns(&self) -> u64 {
+        self.untimed_ns.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn wrong(&self) -> u64 {
+        self.wrong.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes a batch of packets out of blank buffers' worth of templates.
+pub(super) trait Generator: Send {
+    /// Fills one blank buffer with the next frame.
+    fn next(&mut self, m: &mut Mbuf);
+
+    /// Whether making a frame is part of what is measured.
+    fn is_timed(&self) -> bool;
+}
+
+/// The source: one queue a worker.
+pub(super) struct Source {
+    queues: Vec<Leaf<Option<Box<dyn RxQueue>>>>,
+}
+
+struct SourceQueue {
+    generator: Box<dyn Generator>,
+    lane: Arc<Lane>,
+}
+
+impl Source {
+    pub(super) fn new(generators: Vec<Box<dyn Generator>>, lanes: &[Arc<Lane>]) -> Source {
+        let queue = |(generator, lane): (Box<dyn Generator>, &Arc<Lane>)| {
+            let queue: Box<dyn RxQueue> = Box::new(SourceQueue { generator, lane: lane.clone() });
+            Leaf::new(Some(queue))
+        };
+        Source { queues: generators.into_iter().zip(lanes).map(queue).collect() }
+    }
+}
+
+impl Driver for Source {
+    fn mp_safe(&self) -> bool {
+        true
+    }
+
+    fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    fn caps(&self) -> Caps {
+        Caps::default()
+    }
+
+    fn rx(&self, queue: usize) -> Option<Box<dyn RxQueue>> {
+        self.queues.get(queue)?.with(Option::take)
+    }
+
+    fn write(&self, _queue: usize, batch: &mut Batch, cx: &TxCx<'_>) -> Written {
+        cx.ledger.sent_all(batch);
+        Written::default()
+    }
+
+    fn is_up(&self) -> bool {
+        true
+    }
+}
+
+impl SourceQueue {
+    fn fill(&mut self, cx: &RxCx<'_>, burst: usize, out: &mut Batch) {
+        for _ in 0..burst.min(out.room()) {
+            let Some(mut m) = cx.pool.alloc(Class::Cluster, Owner::Worker) else { break };
+            self.generator.next(&mut m);
+            cx.ledger.receive(&mut m);
+            if let Err(m) = out.push(m) {
+                cx.ledger.end(m, kern::Why::PendingFull);
+            }
+        }
+    }
+}
+
+impl RxQueue for SourceQueue {
+    fn read(&mut self, cx: &RxCx<'_>, burst: usize, out: &mut Batch) -> Read {
+        if self.generator.is_timed() {
+            self.fill(cx, burst, out);
+        } else {
+            let lane = self.lane.clone();
+            lane.untimed(|| self.fill(cx, burst, out));
+        }
+        Read::More
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// Looks at a frame at the end of its way; says whether it is right.
+pub(super) type Check = Box<dyn Fn(&Mbuf) -> bool + Send + Sync>;
+
+/// The sink: counts frames, and looks at one of each batch.
+pub(super) struct Sink {
+    lanes: Vec<Arc<Lane>>,
+    check: Check,
+}
+
+impl Sink {
+    pub(super) fn new(lanes: Vec<Arc<Lane>>, check: Check) -> Sink {
+        Sink { lanes, check }
+    }
+}
+
+impl Driver for Sink {
+    fn mp_safe(&self) -> bool {
+        true
+    }
+
+    fn queues(&self) -> usize {
+        self.lanes.len()
+    }
+
+    fn caps(&self) -> Caps {
+        Caps::default()
+    }
+
+    fn rx(&self, _queue: usize) -> Option<Box<dyn RxQueue>> {
+        None
+    }
+
+    fn write(&self, queue: usize, batch: &mut Batch, cx: &TxCx<'_>) -> Written {
+        let Some(lane) = self.lanes.get(queue) else { return Written::default() };
+        let frames = batch.len() as u64;
+        let bytes = batch.iter().map(|m| m.len() as u64).sum();
+        Lane::add(&lane.packets, frames);
+        // One frame in some batches: looking is a cache miss or a decryption that the path does not have.
+        if lane.packets() / 64 % 16 == 0
+            && let Some(m) = batch.as_slice().last()
+        {
+            let right = lane.untimed(|| (self.check)(m));
+            Lane::add(&lane.wrong, (!right).into());
+        }
+        cx.ledger.sent_all(batch);
+        Written { frames, bytes, refused: 0 }
+    }
+
+    fn is_up(&self) -> bool {
+        true
+    }
+}
+
+/// A worker's clock: time that passed, without what was untimed.
+pub(super) struct Timed<'a> {
+    lane: &'a Lane,
+    since: Instant,
+    untimed_before: u64,
+    packets_before: u64,
+}
+
+impl<'a> Timed<'a> {
+    pub(super) fn start(lane: &'a Lane) -> Timed<'a> {
+        Timed {
+            lane,
+            since: Clock::Real.now(),
+            untimed_before: lane.untimed_ns(),
+            packets_before: lane.packets(),
+        }
+    }
+
+    /// Timed nanoseconds since the start, and packets that arrived in them.
+    pub(super) fn stop(self) -> (u64, u64) {
+        let all = Clock::Real.now().nanos_since(self.since);
+        let untimed = self.lane.untimed_ns() - self.untimed_before;
+        (all.saturating_sub(untimed), self.lane.packets() - self.packets_before)
+    }
+}

@@ -1,0 +1,219 @@
+//! `softnet bench`: throughput in one process.
+
+use super::{
+    Exit,
+    ask::{At, Failure},
+    table::{self, Align, row},
+};
+use crate::bench::{self, Plan, Report, Row, What};
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use ipsec::transform::{Engine, Suite};
+use kern::lock::{Locking, Root};
+
+/// Which path.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Bench {
+    /// Plain forwarding, from ether_input to ether_output
+    Forward(Path),
+    /// Into an ESP tunnel and out of one
+    Esp {
+        #[command(flatten)]
+        path: Path,
+        #[command(flatten)]
+        esp: Esp,
+    },
+    /// Longest prefix match
+    Fib {
+        /// Routes in the table
+        #[arg(long, value_delimiter = ',', default_value = "1000,10000,1000000")]
+        routes: Vec<usize>,
+    },
+}
+
+/// What every path takes. Lists make a row of every combination.
+#[derive(Clone, Debug, Args)]
+pub struct Path {
+    /// Workers
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = at_least_one)]
+    workers: Vec<usize>,
+    /// Bytes of the (inner) IP packet
+    #[arg(long, value_delimiter = ',', default_value = "64,570,1400", value_parser = size)]
+    sizes: Vec<usize>,
+    /// Flows
+    #[arg(long, default_value = "64", value_parser = at_least_one)]
+    flows: usize,
+    /// Routes in the table
+    #[arg(long, default_value = "1000")]
+    routes: usize,
+    /// Seconds a row
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    seconds: f64,
+    /// Locking profiles
+    #[arg(long, value_delimiter = ',', default_value = "fine")]
+    locking: Vec<Locking>,
+    /// Without pf, instead of a pass-all ruleset without state
+    #[arg(long)]
+    no_pf: bool,
+}
+
+/// What a tunnel takes.
+#[derive(Clone, Debug, Args)]
+pub struct Esp {
+    /// Which way
+    #[arg(long, default_value = "both")]
+    direction: Direction,
+    /// Algorithms
+    #[arg(long, value_delimiter = ',', default_value = "aes-128-gcm")]
+    suite: Vec<Suite>,
+    /// Who does the arithmetic: auto, ring, aws-lc or rustcrypto
+    #[arg(long, default_value = "auto")]
+    engine: Engine,
+    /// Security associations
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = at_least_one)]
+    sas: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Direction {
+    Out,
+    In,
+    Both,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "1 or more".to_owned())
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (64..=1446).contains(n)).ok_or_else(|| "64 to 1446".to_owned())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|s| (0.05..=3600.0).contains(s)).ok_or_else(|| "0.05 to 3600".to_owned())
+}
+
+/// Runs the command.
+pub fn run(at: &At, bench: Bench) -> Result<Exit, Failure> {
+    match bench {
+        Bench::Forward(path) => measure(at, path.plan(vec![What::Forward])),
+        Bench::Esp { path, esp } => {
+            let what = match esp.direction {
+                Direction::Out => vec![What::EspOut],
+                Direction::In => vec![What::EspIn],
+                Direction::Both => vec![What::EspOut, What::EspIn],
+            };
+            let Esp { suite: suites, engine, sas, .. } = esp;
+            measure(at, Plan { suites, engine, sas, ..path.plan(what) })
+        }
+        Bench::Fib { routes } => fib(at, &routes),
+    }
+}
+
+impl Path {
+    fn plan(self, what: Vec<What>) -> Plan {
+        Plan {
+            what,
+            workers: self.workers,
+            sizes: self.sizes,
+            suites: vec![Suite::Aes128Gcm16],
+            engine: Engine::Auto,
+            sas: vec![1],
+            flows: self.flows,
+            routes: self.routes,
+            seconds: self.seconds,
+            locking: self.locking,
+            pf: !self.no_pf,
+        }
+    }
+}
+
+fn measure(at: &At, plan: Plan) -> Result<Exit, Failure> {
+    // Draws on a terminal only, and on standard error.
+    let bar = ProgressBar::new(1).with_style(
+        ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let mut progress = |done: usize, all: usize, name: &str| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        bar.set_message(name.to_owned());
+    };
+    let report = bench::bench(&plan, &mut Root::claim(), &mut progress);
+    bar.finish_and_clear();
+    let report = report.map_err(|faults| Failure::Which(faults.to_string()))?;
+    at.print(&report, || text(&report))?;
+    Ok(if report.results.iter().all(|row| row.balanced) { Exit::Good } else { Exit::No })
+}
+
+/// The report as a table: every figure beside its ceiling.
+pub fn text(report: &Report) -> String {
+    let mut rows = vec![row([
+        report.bench, "suite", "engine", "bytes", "workers", "SAs", "locking", "Mpps", "Gb/s", "ns", "added", "ceiling",
+        "ratio", "books",
+    ])];
+    rows.extend(report.results.iter().map(cells));
+    let columns: Vec<Align> =
+        (0..14).map(|n| if [0, 1, 2, 6, 13].contains(&n) { Align::Left } else { Align::Right }).collect();
+    table::set(&columns, &rows)
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let number = |n: Option<f64>, digits: usize| or_dash(n.map(|n| format!("{n:.digits$}")));
+    vec![
+        or_dash(row.direction.map(str::to_owned)),
+        or_dash(row.suite.clone()),
+        or_dash(row.engine.clone()),
+        row.size.to_string(),
+        row.workers.to_string(),
+        or_dash(row.sas.map(|n| n.to_string())),
+        row.locking.clone(),
+        format!("{:.2}", row.mpps),
+        format!("{:.2}", row.gbps),
+        format!("{:.1}", row.ns_per_packet),
+        number(row.added_ns, 1),
+        number(row.ceiling_gbps, 2),
+        number(row.ratio, 2),
+        if row.balanced { "balance" } else { "DO NOT" }.to_owned(),
+    ]
+}
+
+fn fib(at: &At, routes: &[usize]) -> Result<Exit, Failure> {
+    let rows = crate::route::bench::run(routes);
+    let report = serde_json::json!({ "bench": "fib", "results": rows });
+    at.print(&report, || rows.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "\n")?;
+    Ok(Exit::Good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_every_figure_beside_its_ceiling() {
+        let forward = Row {
+            direction: None,
+            suite: None,
+            engine: None,
+            size: 64,
+            workers: 1,
+            sas: None,
+            flows: 64,
+            locking: "fine".into(),
+            mpps: 31.25,
+            gbps: 16.0,
+            ns_per_packet: 32.0,
+            added_ns: None,
+            ceiling_engine: None,
+            ceiling_gbps: None,
+            ratio: None,
+            balanced: true,
+        };
+        let text = text(&Report { bench: "forward", results: vec![forward] });
+        assert_eq!(
+            text,
+            "forward  suite  engine  bytes  workers  SAs  locking   Mpps   Gb/s    ns  added  ceiling  ratio  books\n\
+             -        -      -          64        1    -  fine     31.25  16.00  32.0      -        -      -  balance\n"
+        );
+    }
+}

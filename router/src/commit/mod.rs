@@ -1,0 +1,321 @@
+//! From checked files to the snapshot: text → `Conf` → `ValidConf` → [`Files`] → [`NetConfig`] → publish.
+//!
+//! Everything that can fail, fails before anything changes: [`Files::load`] reads and checks all three languages,
+//! [`Commit::prepare`] builds rulesets, trees, SAs and opens devices. What then goes to [`Router::apply`] only has to be published.
+
+mod queues;
+
+use crate::{
+    conf::{self, DriverConf, Invalid, ValidConf, derive},
+    hooks::ENC0,
+    iface::{IfAddr, Interface, Kind, driver::{Caps, Driver}},
+    netconfig::NetConfig,
+    route::{IfIndex, Rib},
+    router::Router,
+};
+use altq::{IfQueue, Tree};
+use kern::lock::Root;
+use pf::{PfConf, conf::ConfError};
+use std::{collections::HashMap, path::Path, sync::Arc};
+use zeroize::Zeroizing;
+
+/// All that a configuration says, checked, nothing built yet.
+#[derive(Debug)]
+pub struct Files {
+    /// softnet.toml.
+    pub conf: ValidConf,
+    /// pf.conf, if there is one.
+    pub pf: Option<Arc<PfConf>>,
+    /// ipsec.conf, if there is one.
+    pub ipsec: Option<ipsec::conf::ValidConf>,
+}
+
+/// Everything that is wrong with a configuration, in all its files.
+#[derive(Debug, Default, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Faults(pub Vec<String>);
+
+impl From<Invalid> for Faults {
+    fn from(invalid: Invalid) -> Faults {
+        Faults(vec![invalid.to_string()])
+    }
+}
+
+impl Files {
+    /// Reads and checks all files of a configuration; finds all faults, not only the first.
+    pub fn load(path: &Path) -> Result<Files, Faults> {
+        Files::with(conf::load(path)?)
+    }
+
+    /// Reads and checks the files that a checked softnet.toml names.
+    pub fn with(conf: ValidConf) -> Result<Files, Faults> {
+        let mut faults = Faults::default();
+        let (pf, ipsec) = (conf.pf.clone(), conf.ipsec.clone());
+        let checked = pf.as_deref().map(|path| pf::conf::load_file(path, &environment(&conf), &[]));
+        let pf = accept_pf(checked, pf.as_deref().unwrap_or(Path::new("")), &conf, &mut faults);
+        let ipsec = accept_ipsec(ipsec.as_deref().map(read_ipsec), &mut faults);
+        if faults.0.is_empty() { Ok(Files { conf, pf, ipsec }) } else { Err(faults) }
+    }
+
+    /// Checks texts that belong to a checked softnet.toml, for tests and demonstrations.
+    pub fn from_texts(conf: ValidConf, pf: Option<&str>, ipsec: Option<&str>) -> Result<Files, Faults> {
+        let mut faults = Faults::default();
+        let checked = pf.map(|text| pf::conf::load_text("pf.conf", text, &environment(&conf), &[]));
+        let pf = accept_pf(checked, Path::new("pf.conf"), &conf, &mut faults);
+        let ipsec = accept_ipsec(ipsec.map(|text| check_ipsec("ipsec.conf", text)), &mut faults);
+        if faults.0.is_empty() { Ok(Files { conf, pf, ipsec }) } else { Err(faults) }
+    }
+
+    /// What is strange and yet no fault.
+    pub fn warnings(&self) -> Vec<String> {
+        let own = self.conf.warnings.iter().map(ToString::to_string);
+        let pf = self.pf.iter().flat_map(|pf| pf.warnings.iter().map(ConfError::with_caret));
+        own.chain(pf).collect()
+    }
+}
+
+fn accept_pf(
+    checked: Option<Result<PfConf, Vec<ConfError>>>,
+    path: &Path,
+    conf: &ValidConf,
+    faults: &mut Faults,
+) -> Option<Arc<PfConf>> {
+    match checked? {
+        Ok(pf) => {
+            faults.0.extend(queues::check(conf, &pf, path));
+            Some(Arc::new(pf))
+        }
+        Err(errors) => {
+            faults.0.extend(errors.iter().map(ConfError::with_caret));
+            None
+        }
+    }
+}
+
+fn accept_ipsec(
+    checked: Option<Result<ipsec::conf::ValidConf, Faults>>,
+    faults: &mut Faults,
+) -> Option<ipsec::conf::ValidConf> {
+    match checked? {
+        Ok(ipsec) => Some(ipsec),
+        Err(errors) => {
+            faults.0.extend(errors.0);
+            None
+        }
+    }
+}
+
+/// Reads an ipsec.conf that nobody else may read; the text with its keys is wiped afterwards.
+fn read_ipsec(path: &Path) -> Result<ipsec::conf::ValidConf, Faults> {
+    ipsec::conf::check_private(path).map_err(|e| Faults(vec![e.to_string()]))?;
+    let text = std::fs::read_to_string(path);
+    let text = Zeroizing::new(text.map_err(|e| Faults(vec![format!("{}: {e}", path.display())]))?);
+    check_ipsec(&path.display().to_string(), &text)
+}
+
+fn check_ipsec(name: &str, text: &str) -> Result<ipsec::conf::ValidConf, Faults> {
+    let checked = ipsec::conf::Conf::parse(name, text).and_then(|c| c.check(&ipsec::conf::ValidConf::default()));
+    checked.map_err(|errors| Faults(errors.iter().map(ToString::to_string).collect()))
+}
+
+/// The world as pf.conf sees it: the interfaces, and `enc0` if packets inside tunnels are shown there.
+pub fn environment(conf: &ValidConf) -> pf::Environment {
+    let one = |i: &conf::InterfaceConf| pf::env::Interface {
+        name: i.name.clone(),
+        index: pf::IfIndex(i.index.0),
+        addresses: i.addrs.iter().map(|n| pf::env::IfAddress::new(n.addr(), n.prefix_len())).collect(),
+        mtu: i.mtu,
+        bandwidth: None,
+    };
+    let mut interfaces: Vec<_> = conf.interfaces.iter().map(one).collect();
+    if conf.enc0 {
+        interfaces.push(pf::env::Interface {
+            name: "enc0".into(),
+            index: ENC0,
+            addresses: Vec::new(),
+            mtu: 1500,
+            bandwidth: None,
+        });
+    }
+    pf::Environment::new(interfaces)
+}
+
+/// Opens the device of an interface.
+pub type OpenDriver<'a> = dyn FnMut(&conf::InterfaceConf) -> Result<Arc<dyn Driver>, String> + 'a;
+
+/// What lives between two configurations on the control thread.
+#[derive(Default)]
+pub struct Commit {
+    rib: Rib,
+    names: pf::Names,
+    drivers: HashMap<String, Arc<dyn Driver>>,
+}
+
+/// A configuration with everything built and nothing published.
+pub struct Prepared {
+    /// The snapshot.
+    pub net: NetConfig,
+    trees: Vec<(Arc<IfQueue>, Tree)>,
+    drivers: HashMap<String, Arc<dyn Driver>>,
+}
+
+impl Commit {
+    /// Nothing yet.
+    pub fn new() -> Commit {
+        Commit::default()
+    }
+
+    /// Numbers of tags and queues, for printing.
+    pub fn names(&self) -> &pf::Names {
+        &self.names
+    }
+
+    /// The routes.
+    pub fn rib(&self) -> &Rib {
+        &self.rib
+    }
+
+    /// The device of an interface, by its name.
+    pub fn driver(&self, name: &str) -> Option<&Arc<dyn Driver>> {
+        self.drivers.get(name)
+    }
+
+    /// All devices.
+    pub fn drivers(&self) -> impl Iterator<Item = (&String, &Arc<dyn Driver>)> {
+        self.drivers.iter()
+    }
+
+    /// Builds everything. `open` is called for devices that are not open yet.
+    pub fn prepare(
+        &mut self,
+        router: &Router,
+        root: &mut Root,
+        files: &Files,
+        open: &mut OpenDriver<'_>,
+    ) -> Result<Prepared, Faults> {
+        let mut drivers = HashMap::new();
+        for interface in &files.conf.interfaces {
+            if matches!(interface.driver, DriverConf::Vlan { .. }) {
+                continue;
+            }
+            let driver = match self.drivers.get(&interface.name) {
+                Some(open) => open.clone(),
+                None => open(interface).map_err(|e| Faults(vec![format!("interface {}: {e}", interface.name)]))?,
+            };
+            drivers.insert(interface.name.clone(), driver);
+        }
+        let ruleset = self.ruleset(router, files)?;
+        let (mut trees, mut ifqs) = (Vec::new(), HashMap::new());
+        if let Some(pf) = &files.pf {
+            for (name, tree) in queues::trees(&files.conf, pf, &mut self.names)? {
+                let old = router.net().named(&name).and_then(|i| i.ifq.clone());
+                match old {
+                    Some(ifq) => {
+                        trees.push((ifq.clone(), tree));
+                        ifqs.insert(name, ifq);
+                    }
+                    None => drop(ifqs.insert(name, Arc::new(IfQueue::new(tree)))),
+                }
+            }
+        }
+        let (sad, spd) = build_ipsec(router, root, files)?;
+        self.rib.replace_all(derive::routes(&files.conf));
+        let interfaces = interfaces(&files.conf, &drivers, &ifqs);
+        let many = |i: &Arc<dyn Driver>| i.queues() > 1;
+        let net = NetConfig {
+            hash_flows: drivers.values().any(many) || router.setup().workers > 1 || has_paths(&files.conf),
+            interfaces,
+            fib: self.rib.commit(),
+            pf: ruleset.map(Arc::new),
+            spd: Arc::new(spd),
+            sad: Arc::new(sad),
+            enc0: files.conf.enc0,
+        };
+        Ok(Prepared { net, trees, drivers })
+    }
+
+    fn ruleset(&mut self, router: &Router, files: &Files) -> Result<Option<pf::Ruleset>, Faults> {
+        let Some(pf) = &files.pf else { return Ok(None) };
+        let compiled = router.shared().pf.compile(pf, &environment(&files.conf), &mut self.names);
+        compiled.map(Some).map_err(|e| Faults(vec![e.to_string()]))
+    }
+
+    /// Publishes what was prepared, and replaces the disciplines of queues that stay.
+    pub fn publish(
+        &mut self,
+        router: &mut Router,
+        root: &mut Root,
+        prepared: Prepared,
+    ) -> Result<(), kern::publish::Late> {
+        let gone: Vec<Arc<IfQueue>> = router
+            .net()
+            .all()
+            .filter_map(|i| i.ifq.clone())
+            .filter(|old| !prepared.net.all().filter_map(|i| i.ifq.as_ref()).any(|new| Arc::ptr_eq(new, old)))
+            .collect();
+        let now = router.shared().clock.now();
+        let stats = router.own_stats().clone();
+        router.apply(root, prepared.net)?;
+        self.drivers = prepared.drivers;
+        let mut victims = altq::Victims::new();
+        let mut top = root.top();
+        for (ifq, tree) in prepared.trees {
+            ifq.attach(&mut top, tree, now, &mut victims);
+            victims.drain().for_each(|(m, why)| m.end(why, &stats.ledger));
+        }
+        // Nobody sees these queues any more; what waits in them cannot leave.
+        for ifq in gone {
+            ifq.purge(&mut top, &mut victims);
+            victims.drain().for_each(|(m, why)| m.end(why, &stats.ledger));
+        }
+        Ok(())
+    }
+}
+
+fn has_paths(conf: &ValidConf) -> bool {
+    conf.routes.iter().any(|r| r.paths.len() > 1)
+}
+
+fn build_ipsec(router: &Router, root: &mut Root, files: &Files) -> Result<(ipsec::Sad, ipsec::Spd), Faults> {
+    let net = router.net();
+    let empty = ipsec::conf::ValidConf::default();
+    let conf = files.ipsec.as_ref().unwrap_or(&empty);
+    let setup = ipsec::sa::Setup {
+        workers: router.setup().workers,
+        seed: router.setup().seed,
+        ..ipsec::sa::Setup::new(router.shared().clock.now())
+    };
+    ipsec::conf::build(conf, Some(&net.sad), &setup, &mut root.top()).map_err(|e| Faults(vec![e.to_string()]))
+}
+
+fn interfaces(
+    conf: &ValidConf,
+    drivers: &HashMap<String, Arc<dyn Driver>>,
+    ifqs: &HashMap<String, Arc<IfQueue>>,
+) -> Vec<Option<Arc<Interface>>> {
+    let caps_of = |index: IfIndex| -> Caps {
+        conf.interface(index).and_then(|i| drivers.get(&i.name)).map_or_else(Caps::default, |d| d.caps())
+    };
+    let one = |i: &conf::InterfaceConf| {
+        let kind = match i.driver {
+            DriverConf::Vlan { parent, tag } => Kind::Vlan { parent, tag },
+            DriverConf::Tap { .. } | DriverConf::Link { .. } => Kind::Device(drivers.get(&i.name)?.clone()),
+        };
+        let caps = match i.driver {
+            DriverConf::Vlan { parent, .. } => caps_of(parent),
+            DriverConf::Tap { .. } | DriverConf::Link { .. } => caps_of(i.index),
+        };
+        Some(Arc::new(Interface {
+            index: i.index,
+            name: i.name.as_str().into(),
+            kind,
+            mac: i.mac,
+            mtu: i.mtu,
+            addrs: i.addrs.iter().map(|n| IfAddr { addr: n.addr(), len: n.prefix_len() }).collect(),
+            ifq: ifqs.get(&i.name).cloned(),
+            caps,
+            advertises: i.advertise,
+        }))
+    };
+    std::iter::once(None).chain(conf.interfaces.iter().map(one)).collect()
+}

@@ -1,0 +1,105 @@
+//! pf.conf's `altq` and `queue` lines to ALTQ's trees: the one place where the words of both crates meet.
+
+use super::Faults;
+use crate::conf::ValidConf;
+use altq::{QueueFlags, SchedulerKind, Tree, TreeSpec};
+use pf::{
+    PfConf,
+    conf::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, Scheduler},
+};
+use std::path::Path;
+
+/// Faults that only ALTQ can find.
+pub(super) fn check(conf: &ValidConf, pf: &PfConf, path: &Path) -> Vec<String> {
+    let mut names = pf::Names::new();
+    let place = |at: &AltqSpec| format!("{}:{}:{}", path.display(), at.at.line, at.at.column);
+    pf.altqs
+        .iter()
+        .filter_map(|altq| match spec(conf, pf, altq, &mut names).and_then(|s| s.check().map_err(|e| e.to_string())) {
+            Ok(_) => None,
+            Err(e) => Some(format!("{}: {e}", place(altq))),
+        })
+        .collect()
+}
+
+/// The trees, by interface.
+pub(super) fn trees(conf: &ValidConf, pf: &PfConf, names: &mut pf::Names) -> Result<Vec<(String, Tree)>, Faults> {
+    let one = |altq: &AltqSpec| {
+        let tree = spec(conf, pf, altq, names).and_then(|s| s.build().map_err(|e| e.to_string()));
+        tree.map(|t| (altq.interface.clone(), t)).map_err(|e| Faults(vec![e]))
+    };
+    pf.altqs.iter().map(one).collect()
+}
+
+fn spec(conf: &ValidConf, pf: &PfConf, altq: &AltqSpec, names: &mut pf::Names) -> Result<TreeSpec, String> {
+    if conf.named(&altq.interface).is_none() {
+        return Err(format!("altq on {}: no such interface", altq.interface));
+    }
+    let mut tree = TreeSpec {
+        interface: altq.interface.clone(),
+        mtu: altq.mtu.into(),
+        scheduler: scheduler(altq.scheduler),
+        bandwidth: altq.rate(),
+        qlimit: altq.qlimit,
+        tbrsize: altq.tbrsize,
+        queues: Vec::new(),
+    };
+    for name in &altq.queues {
+        add(pf, altq, name, None, names, &mut tree)?;
+    }
+    Ok(tree)
+}
+
+/// Adds a queue and those below it, parents first.
+fn add(
+    pf: &PfConf,
+    altq: &AltqSpec,
+    name: &str,
+    parent: Option<&str>,
+    names: &mut pf::Names,
+    tree: &mut TreeSpec,
+) -> Result<(), String> {
+    let here = |q: &&QueueSpec| q.name == name && q.interface.as_ref().is_none_or(|i| *i == altq.interface);
+    let queue = pf.queues.iter().find(here).ok_or_else(|| format!("queue {name}: not defined"))?;
+    tree.queues.push(altq::QueueSpec {
+        name: name.into(),
+        qid: names.queue(name).map_err(|e| e.to_string())?,
+        parent: parent.map(Into::into),
+        bandwidth: queue.bandwidth.map(|b| match b {
+            Bandwidth::Bits(b) => altq::Bandwidth::Bits(b),
+            Bandwidth::Percent(p) => altq::Bandwidth::Percent(p),
+        }),
+        priority: queue.priority,
+        qlimit: queue.qlimit,
+        flags: flags(&queue.options),
+    });
+    for child in &queue.children {
+        add(pf, altq, child, Some(name), names, tree)?;
+    }
+    Ok(())
+}
+
+fn scheduler(scheduler: Scheduler) -> SchedulerKind {
+    match scheduler {
+        Scheduler::Priq => SchedulerKind::Priq,
+        Scheduler::Cbq => SchedulerKind::Cbq,
+        Scheduler::Hfsc => SchedulerKind::Hfsc,
+        Scheduler::Fairq => SchedulerKind::Fairq,
+        Scheduler::Codel => SchedulerKind::Codel,
+    }
+}
+
+fn flags(options: &QueueOptions) -> QueueFlags {
+    let words = [
+        (options.default, QueueFlags::DEFAULT),
+        (options.borrow, QueueFlags::BORROW),
+        (options.red, QueueFlags::RED),
+        (options.ecn, QueueFlags::ECN),
+        (options.rio, QueueFlags::RIO),
+        (options.codel, QueueFlags::CODEL),
+        (options.cleardscp, QueueFlags::CLEARDSCP),
+        (options.flowvalve, QueueFlags::FLOWVALVE),
+        (options.efficient, QueueFlags::EFFICIENT),
+    ];
+    words.into_iter().filter(|w| w.0).fold(QueueFlags::default(), |all, w| all.with(w.1))
+}

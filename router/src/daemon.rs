@@ -1,0 +1,312 @@
+//! The daemon: the process around one router, and its control thread.
+//!
+//! `softnet run` reads and checks everything, opens devices, starts workers, and then does on the main thread what is
+//! the control thread's turn: requests from the socket, signals (SIGHUP reloads, SIGTERM and SIGINT stop), the host stack,
+//! and devices that went away. A configuration that does not hold together changes nothing.
+
+mod reports;
+
+use crate::{
+    commit::{Commit, Faults, Files},
+    conf::{self, DriverConf, InterfaceConf, restart_needed, sentence},
+    control::{
+        proto::{MbufReport, RefusalKind, Request, Response},
+        socket::{BindError, Handler, Outbox, Reply, Server, Session},
+    },
+    host,
+    iface::{
+        driver::Driver,
+        tap::{OpenError, Tap, TapConfig},
+    },
+    report::Books,
+    router::{Router, RouterError, Setup},
+};
+use kern::lock::{Locking, Root};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::{
+    io,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// How often devices that are gone are looked for.
+const REVIVE_EVERY: Duration = Duration::from_millis(500);
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration does not hold together.
+    #[error(transparent)]
+    Conf(#[from] Faults),
+    /// A device could not be opened.
+    #[error("interface {interface}: {source}")]
+    Device {
+        /// The interface.
+        interface: String,
+        /// What the system said.
+        source: OpenError,
+    },
+    /// The control socket.
+    #[error("{0}")]
+    Control(#[from] BindError),
+    /// Buffers, descriptors or threads.
+    #[error(transparent)]
+    Router(#[from] RouterError),
+    /// The system.
+    #[error("the system refused: {0}")]
+    System(#[from] io::Error),
+    /// A worker does not come to the top of its loop.
+    #[error(transparent)]
+    Late(#[from] kern::publish::Late),
+}
+
+impl DaemonError {
+    /// Exit status: 1 for a bad configuration, 3 for a system that refuses.
+    pub fn status(&self) -> u8 {
+        match self {
+            DaemonError::Conf(_) => 1,
+            _ => 3,
+        }
+    }
+}
+
+/// Signals, as flags and as a descriptor to wake up on.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+    wake: UnixStream,
+}
+
+impl Signals {
+    fn install() -> io::Result<Signals> {
+        let (wake, write) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, stop.clone())?;
+            signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+        }
+        signal_hook::flag::register(SIGHUP, reload.clone())?;
+        signal_hook::low_level::pipe::register(SIGHUP, write)?;
+        Ok(Signals { stop, reload, wake })
+    }
+
+    fn clear(&mut self) {
+        use io::Read;
+        let mut some = [0; 64];
+        while self.wake.read(&mut some).is_ok_and(|n| n > 0) {}
+    }
+}
+
+/// The control thread's own things.
+struct Daemon {
+    path: PathBuf,
+    files: Files,
+    router: Router,
+    commit: Commit,
+    root: Root,
+    sessions: host::Sessions,
+    loaded_at: Instant,
+    stop: bool,
+}
+
+/// Runs a router until it is told to stop; says how its books stood at the end.
+pub fn run(path: &Path, locking: Option<Locking>) -> Result<Books, DaemonError> {
+    let mut files = Files::load(path)?;
+    if let Some(locking) = locking {
+        files.conf.locking = locking;
+    }
+    for warning in files.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let mut signals = Signals::install()?;
+    let mut server = Server::bind(&files.conf.control)?;
+    let router = Router::new(Setup::of(&files.conf))?;
+    let mut daemon = Daemon {
+        path: path.to_owned(),
+        sessions: host::Sessions::new(&router),
+        router,
+        commit: Commit::new(),
+        root: Root::claim(),
+        files,
+        loaded_at: Instant::now(),
+        stop: false,
+    };
+    daemon.begin()?;
+    tracing::info!(
+        router = daemon.files.conf.name,
+        workers = daemon.files.conf.workers,
+        locking = %daemon.files.conf.locking,
+        control = %server.path().display(),
+        "running"
+    );
+    daemon.serve(&mut server, &mut signals)?;
+    drop(server);
+    daemon.end()
+}
+
+/// Opens the device of an interface.
+fn open(interface: &InterfaceConf) -> Result<Arc<dyn Driver>, OpenError> {
+    let device = match &interface.driver {
+        DriverConf::Tap { device } | DriverConf::Link { device } => device,
+        DriverConf::Vlan { .. } => return Err(OpenError::Name(interface.name.clone())),
+    };
+    let config = TapConfig {
+        queues: interface.queues,
+        offload: interface.offload,
+        mtu: Some(interface.mtu),
+        ..TapConfig::new(device)
+    };
+    Ok(Arc::new(Tap::open(config)?))
+}
+
+impl Daemon {
+    fn begin(&mut self) -> Result<(), DaemonError> {
+        let mut refused = None;
+        let mut opener = |i: &InterfaceConf| {
+            open(i).map_err(|source| {
+                let text = source.to_string();
+                refused = Some(DaemonError::Device { interface: i.name.clone(), source });
+                text
+            })
+        };
+        let prepared = self.commit.prepare(&self.router, &mut self.root, &self.files, &mut opener);
+        let prepared = match (prepared, refused) {
+            (Ok(prepared), _) => prepared,
+            (Err(_), Some(refused)) => return Err(refused),
+            (Err(faults), None) => return Err(faults.into()),
+        };
+        self.commit.publish(&mut self.router, &mut self.root, prepared)?;
+        self.router.start()?;
+        Ok(())
+    }
+
+    fn serve(&mut self, server: &mut Server, signals: &mut Signals) -> Result<(), DaemonError> {
+        let mut revive_at = Instant::now() + REVIVE_EVERY;
+        while !self.stop {
+            let wait = self.sessions.next_wait().min(revive_at.saturating_duration_since(Instant::now()));
+            let shared = self.router.shared().clone();
+            let also = [shared.host.descriptor(), signals.wake.as_fd()];
+            server.turn(wait, &also, self)?;
+            signals.clear();
+            self.sessions.turn(&self.router, &mut self.root);
+            if signals.reload.swap(false, Ordering::AcqRel) {
+                match self.reload() {
+                    Ok(done) => tracing::info!("{done}"),
+                    Err(faults) => tracing::error!("not reloaded:\n{faults}"),
+                }
+            }
+            if signals.stop.load(Ordering::Acquire) {
+                self.stop = true;
+            }
+            if Instant::now() >= revive_at {
+                revive_at = Instant::now() + REVIVE_EVERY;
+                self.revive();
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings devices back that went away.
+    fn revive(&self) {
+        for (name, driver) in self.commit.drivers() {
+            if !driver.is_up() && driver.revive() {
+                tracing::info!(interface = name, "device is back");
+                self.router.wake_all();
+            }
+        }
+    }
+
+    /// Reads the configuration again; either all of it takes effect or nothing.
+    fn reload(&mut self) -> Result<String, Faults> {
+        let mut files = Files::load(&self.path)?;
+        // What the command line said stays.
+        files.conf.locking = self.files.conf.locking;
+        let keys = restart_needed(&self.files.conf, &files.conf);
+        if !keys.is_empty() {
+            return Err(Faults(vec![sentence(&keys)]));
+        }
+        let mut opener = |i: &InterfaceConf| open(i).map_err(|e| e.to_string());
+        let prepared = self.commit.prepare(&self.router, &mut self.root, &files, &mut opener)?;
+        let late = |e: kern::publish::Late| Faults(vec![e.to_string()]);
+        self.commit.publish(&mut self.router, &mut self.root, prepared).map_err(late)?;
+        self.files = files;
+        self.loaded_at = Instant::now();
+        Ok(format!("{}: reloaded", self.path.display()))
+    }
+
+    /// Drains, stops, and reads the books for the last time.
+    fn end(self) -> Result<Books, DaemonError> {
+        let Daemon { router, commit, mut root, sessions, .. } = self;
+        sessions.end(&router, &mut root);
+        drop(commit);
+        Ok(router.stop(&mut root)?)
+    }
+
+    /// The books, exact if every worker could be stopped for a moment.
+    fn mbuf(&mut self) -> Response {
+        match self.router.audit(&mut self.root) {
+            Ok(books) => Response::Mbuf(MbufReport::new(&books.audit, &books.balance, true)),
+            Err(late) => Response::refused(RefusalKind::System, late.to_string()),
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Response {
+        match request {
+            Request::Status => Response::Status(self.status()),
+            Request::Reload => match self.reload() {
+                Ok(done) => Response::Done(done),
+                Err(faults) => Response::refused(RefusalKind::No, faults.to_string()),
+            },
+            Request::Stop => {
+                self.stop = true;
+                Response::Done("stopping".into())
+            }
+            Request::Mbuf => self.mbuf(),
+            Request::Interfaces => Response::Interfaces(self.interfaces()),
+            Request::Routes => Response::Routes(self.routes()),
+            Request::Stats => Response::Stats(self.stats()),
+            Request::Neighbours => Response::Neighbours(self.neighbours()),
+            Request::Sas => Response::Sas(self.sas()),
+            Request::Policies => Response::Policies(self.policies()),
+            Request::PfRules => Response::Rules(self.pf_rules()),
+            Request::PfStates => Response::States(self.pf_states()),
+            Request::PfQueues => Response::Queues(self.pf_queues()),
+            Request::PfInfo => Response::PfInfo(self.pf_info()),
+            Request::Ping(_) | Request::Nc(_) | Request::Data(_) | Request::Shut => {
+                Response::refused(RefusalKind::Usage, "no stream is open")
+            }
+        }
+    }
+}
+
+impl Handler for Daemon {
+    fn handle(&mut self, session: Session, request: Request) -> Reply {
+        match self.sessions.handle(session, request, &self.router) {
+            Ok(reply) => reply,
+            Err(request) => Reply::Now(self.answer(request)),
+        }
+    }
+
+    fn poll(&mut self, session: Session, out: &mut Outbox<'_>) {
+        self.sessions.poll(session, out);
+    }
+
+    fn closed(&mut self, session: Session) {
+        self.sessions.closed(session);
+    }
+
+    fn has_room(&self, session: Session) -> bool {
+        self.sessions.has_room(session)
+    }
+}
+
+/// Where the control socket of a configuration is, without checking anything else of it.
+pub fn control_of(path: &Path) -> Result<PathBuf, Faults> {
+    Ok(conf::load(path)?.control)
+}

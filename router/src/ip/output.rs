@@ -1,0 +1,212 @@
+//! `ip_output`: a packet leaves. A route if it has none yet (what the router itself sends, and outer packets), the SPD
+//! for the former, pf out, and the MTU of the link.
+//!
+//! Larger than the link: refused with the size that fits (DF and IPv6), or fragmented. A super-frame goes out whole
+//! where the device takes it and every segment fits; otherwise it is cut first, and what comes out is looked at again.
+
+use super::fragment::{Fragmented, fragment};
+use crate::{
+    ether, hooks,
+    hooks::Policy,
+    icmp::{self, Error},
+    iface::{Interface, cut, driver::Caps, gso_header_len},
+    route::NextHop,
+    worker::{Cx, Pending, Stage},
+};
+use kern::{
+    Batch, Gso, Mbuf, PktFlags, Why,
+    lock::{Held, levels::Softnet},
+};
+use std::net::IpAddr;
+
+/// Stage: packets on their way out, to `ether_output`.
+pub(crate) fn ip_output(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, out: &mut Pending) {
+    batch.sift(|m| if m.hdr().nexthop == 0 && m.hdr().egress == 0 { route(cx, m, out) } else { Some(m) });
+    hooks::pf_out(cx, held, batch, out);
+    cx.stats.count.ip_output.add(batch.len() as u64);
+    if batch.iter().all(|m| fits(cx, m)) {
+        out.pass(Stage::EtherOutput, batch, &cx.stats.ledger);
+    } else {
+        resize(cx, batch, out);
+    }
+}
+
+/// Finds the route of a packet that the router itself sends, or of an outer packet.
+fn route(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
+    let dst = ether::destination(&m);
+    let (id, hop) = if is_on_link(dst) {
+        // The interface is not known from the address: replies to link-local and group traffic leave where the
+        // packet that caused them came in.
+        (0, NextHop::Connected { iface: crate::route::IfIndex(m.hdr().rcvif) })
+    } else {
+        let id = cx.net.fib.select(cx.net.fib.lookup(dst), m.hdr().hash);
+        (id.0, *cx.net.fib.hop(id))
+    };
+    let egress = match hop {
+        NextHop::Connected { iface } | NextHop::Gateway { iface, .. } | NextHop::Broadcast { iface } => iface.0,
+        NextHop::Local { .. } => {
+            // To ourselves: straight back in.
+            m.hdr_mut().rcvif = m.hdr().rcvif.max(hop.iface().map_or(0, |i| i.0));
+            out.push(Stage::IpInput, m, &cx.stats.ledger);
+            return None;
+        }
+        _ => {
+            cx.end(m, Why::NoRoute);
+            return None;
+        }
+    };
+    let h = m.hdr_mut();
+    h.egress = egress;
+    h.nexthop = id;
+    if h.flags.has(PktFlags::PROTECTED) {
+        return Some(m);
+    }
+    protect(cx, m, out)
+}
+
+fn is_on_link(dst: IpAddr) -> bool {
+    match dst {
+        IpAddr::V4(a) => a.is_multicast() || a.is_broadcast(),
+        IpAddr::V6(a) => a.is_multicast() || a.is_unicast_link_local(),
+    }
+}
+
+/// What the router itself sends meets the SPD like any other packet.
+fn protect(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
+    match hooks::policy_out(cx, &m) {
+        Policy::None => return Some(m),
+        Policy::Protect(sa) => {
+            m.hdr_mut().sa = sa.to_header();
+            out.push(Stage::EspOutput, m, &cx.stats.ledger);
+        }
+        Policy::Refuse(why) => cx.end(m, why),
+        Policy::Discard => cx.end(m, Why::SpDiscard),
+    }
+    None
+}
+
+/// Whether a packet may go to its device as it is.
+#[inline(always)]
+fn fits(cx: &Cx<'_>, m: &Mbuf) -> bool {
+    let Some(interface) = cx.net.interface(m.hdr().egress) else { return true };
+    if m.hdr().gso == Gso::None {
+        return m.len() <= usize::from(interface.mtu)
+            && (!m.hdr().flags.has(PktFlags::PARTIAL) || interface.caps.checksum);
+    }
+    whole(interface, m)
+}
+
+/// Whether a super-frame may go out whole.
+fn whole(interface: &Interface, m: &Mbuf) -> bool {
+    takes(interface.caps, m.hdr().gso)
+        && gso_header_len(m) + usize::from(m.hdr().gso_size) <= usize::from(interface.mtu)
+        && interface.ifq.as_ref().is_none_or(|q| !q.must_cut(m))
+}
+
+fn takes(caps: Caps, gso: Gso) -> bool {
+    match gso {
+        Gso::None => true,
+        Gso::Tcp4 | Gso::Tcp6 => caps.tso,
+        Gso::Udp4 | Gso::Udp6 => caps.uso,
+    }
+}
+
+/// Sends packets on one by one, cutting and fragmenting; stops when there is no room ahead and leaves the rest.
+fn resize(cx: &mut Cx<'_>, batch: &mut Box<Batch>, out: &mut Pending) {
+    let mut stuck = false;
+    batch.sift(|m| {
+        if stuck || out.room(Stage::EtherOutput) == 0 {
+            return Some(m);
+        }
+        let rest = resize_one(cx, m, out);
+        stuck = rest.is_some();
+        rest
+    });
+}
+
+/// Sends one packet on; gives it back if more of it is to come.
+fn resize_one(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
+    if fits(cx, &m) {
+        out.push(Stage::EtherOutput, m, &cx.stats.ledger);
+        return None;
+    }
+    let net = cx.net;
+    let interface = net.interface(m.hdr().egress)?;
+    let mtu = usize::from(interface.mtu);
+    if m.hdr().gso != Gso::None {
+        let segment = gso_header_len(&m) + usize::from(m.hdr().gso_size);
+        if segment > mtu && m.hdr().flags.has(PktFlags::DF) {
+            return too_big(cx, m, interface.mtu, out);
+        }
+        return cut_one(cx, m, segment > mtu, out);
+    }
+    if m.hdr().flags.has(PktFlags::PARTIAL) && !interface.caps.checksum {
+        m = finished(cx, m)?;
+    }
+    if m.len() <= mtu {
+        out.push(Stage::EtherOutput, m, &cx.stats.ledger);
+        return None;
+    }
+    let own = m.hdr().flags.has(PktFlags::ORIGIN);
+    if m.hdr().flags.has(PktFlags::DF) && !(own && m.hdr().family == 6) {
+        return too_big(cx, m, interface.mtu, out);
+    }
+    let m = finished(cx, m)?;
+    fragment_one(cx, m, mtu, out)
+}
+
+/// The packet with its transport checksum whole; a packet whose offload fields lie ends.
+pub(crate) fn finished(cx: &Cx<'_>, mut m: Mbuf) -> Option<Mbuf> {
+    match cut::finish_checksum(&mut m) {
+        Ok(()) => Some(m),
+        Err(why) => {
+            cx.end(m, why);
+            None
+        }
+    }
+}
+
+fn too_big(cx: &mut Cx<'_>, m: Mbuf, mtu: u16, out: &mut Pending) -> Option<Mbuf> {
+    icmp::error(cx, m, Why::TooBig, Error::TooBig { mtu }, out);
+    None
+}
+
+/// Cuts as many segments as fit ahead. Segments that are still too big come back here, to be fragmented.
+fn cut_one(cx: &mut Cx<'_>, mut m: Mbuf, again: bool, out: &mut Pending) -> Option<Mbuf> {
+    let ahead = if again { Stage::IpOutput } else { Stage::EtherOutput };
+    let limit = out.room(ahead).min(cut::LIMIT);
+    let ledger = &cx.stats.ledger;
+    let mut made = 0;
+    let done = cut::cut(&mut m, limit, &cx.shared.pool, ledger, &mut |segment| {
+        made += 1;
+        out.push(ahead, segment, ledger);
+    });
+    cx.stats.count.segments.add(made);
+    finish(cx, m, matches!(done, cut::Cut::Done), true)
+}
+
+fn fragment_one(cx: &mut Cx<'_>, mut m: Mbuf, mtu: usize, out: &mut Pending) -> Option<Mbuf> {
+    let limit = out.room(Stage::EtherOutput).min(cut::LIMIT);
+    let done = fragment(cx, &mut m, mtu, limit, |cx, piece| {
+        cx.stats.count.fragments_made.inc();
+        out.push(Stage::EtherOutput, piece, &cx.stats.ledger);
+    });
+    match done {
+        Fragmented::Failed(why) => {
+            cx.end(m, why);
+            None
+        }
+        Fragmented::Done => finish(cx, m, true, false),
+        Fragmented::More => Some(m),
+    }
+}
+
+fn finish(cx: &Cx<'_>, m: Mbuf, done: bool, was_cut: bool) -> Option<Mbuf> {
+    if !done {
+        return Some(m);
+    }
+    let count = &cx.stats.count;
+    if was_cut { count.cut.inc() } else { count.fragmented.inc() }
+    cx.stats.ledger.merge(m);
+    None
+}
