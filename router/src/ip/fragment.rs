@@ -118,9 +118,9 @@ fn make(cx: &Cx<'_>, m: &Mbuf, plan: &Plan, piece: &Piece) -> Result<Mbuf, Why> 
     octets[headers.len()..].copy_from_slice(&data[piece.start..piece.end]);
     let family = m.hdr().family;
     if family == 4 {
-        write4(octets, piece)
+        write4(octets, piece);
     } else {
-        write6(octets, headers.len(), piece)
+        write6(octets, headers.len(), piece);
     }
     cx.stats.ledger.split(&mut made);
     made.hdr_mut().inherit(m.hdr());

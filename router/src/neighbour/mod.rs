@@ -238,16 +238,17 @@ fn resolve_in_table(
             Some(place) => (place, false),
             None => (add(&shared.neighbours, &mut table, key, Nud::asked(cx.now), &mut evicted), true),
         };
-        match known(&mut table, place, cx.now) {
-            Some(mac) => Answer::Known(mac, shared.neighbours.generation.load(Ordering::Relaxed)),
-            None => {
-                pushed_out = waiting.take().and_then(|m| table.hold(place, m, jumbos(&shared.pool)));
-                Answer::Waits { ask }
-            }
+        if let Some(mac) = known(&mut table, place, cx.now) {
+            Answer::Known(mac, shared.neighbours.generation.load(Ordering::Relaxed))
+        } else {
+            pushed_out = waiting.take().and_then(|m| table.hold(place, m, jumbos(&shared.pool)));
+            Answer::Waits { ask }
         }
     };
     evicted.drain(..).for_each(|m| cx.end(m, Why::NeighbourTable));
-    pushed_out.into_iter().for_each(|m| cx.end(m, Why::NeighbourHeld));
+    if let Some(m) = pushed_out {
+        cx.end(m, Why::NeighbourHeld);
+    }
     match (answer, waiting) {
         (Answer::Known(mac, generation), Some(m)) => {
             let name = Name::new(interface.index.0, to);

@@ -128,15 +128,12 @@ impl Table {
         let list = if asked { ASKED } else { KNOWN };
         let entry =
             Entry { key, nud, live: true, list, prev: NIL, next: NIL, first: NIL, last: NIL, held: 0 };
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.entries[place as usize] = entry;
-                place
-            }
-            None => {
-                self.entries.push(entry);
-                self.entries.len() as u32 - 1
-            }
+        let place = if let Some(place) = self.free.pop() {
+            self.entries[place as usize] = entry;
+            place
+        } else {
+            self.entries.push(entry);
+            self.entries.len() as u32 - 1
         };
         self.index.insert(key, place);
         self.link(place, list);
@@ -313,7 +310,9 @@ mod tests {
         for n in 0..4 {
             let back = table.hold(place, fixture.packet(&[0; 3000]), JUMBOS);
             assert_eq!(back.is_some(), n >= 2, "two jumbos may wait");
-            back.into_iter().for_each(|m| fixture.ledger.end(m, Why::NeighbourHeld));
+            if let Some(m) = back {
+                fixture.ledger.end(m, Why::NeighbourHeld);
+            }
         }
         table.remove(place, &mut victims);
         end(&fixture, &mut victims);

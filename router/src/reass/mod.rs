@@ -60,14 +60,14 @@ impl Reassembly {
             if !held.lock(&self.table).0.drain(&mut victims) {
                 return;
             }
-            end(victims, ledger);
+            end(&mut victims, ledger);
         }
     }
 }
 
-fn end(victims: Victims, ledger: &Ledger) {
+fn end(victims: &mut Victims, ledger: &Ledger) {
     let why = victims.why;
-    victims.packets.into_iter().for_each(|m| m.end(why, ledger));
+    victims.packets.drain(..).for_each(|m| m.end(why, ledger));
 }
 
 /// Stage: fragments to us, to whole datagrams.
@@ -103,11 +103,11 @@ fn input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: Mbuf, out: &mut Pendi
         let (mut table, _held) = held.lock(&cx.shared.reass.table);
         table.insert(m, &piece, cx.now, jumbos, &mut victims)
     };
-    end(victims, &cx.stats.ledger);
+    end(&mut victims, &cx.stats.ledger);
     match outcome {
         Outcome::Waits => {}
         Outcome::Refused(m, why) => cx.end(m, why),
-        Outcome::Whole(chain, complete) => whole(cx, chain, complete, out),
+        Outcome::Whole(complete) => whole(cx, &mut victims.whole, complete, out),
     }
 }
 
@@ -118,7 +118,7 @@ fn atomic(cx: &mut Cx<'_>, m: Mbuf, piece: &Piece, out: &mut Pending) {
 }
 
 /// Joins a datagram whose fragments are all there.
-fn whole(cx: &mut Cx<'_>, mut chain: Chain, complete: Complete, out: &mut Pending) {
+fn whole(cx: &mut Cx<'_>, chain: &mut Chain, complete: Complete, out: &mut Pending) {
     match chain.coalesce(&cx.shared.pool, &cx.stats.ledger) {
         Ok(m) => {
             cx.stats.count.reassembled.inc();

@@ -169,7 +169,7 @@ mod tests {
             dst: Ipv4Addr::new(192, 0, 2, 2),
             proto,
             ident: 7,
-            frag: offset / 8 | if more { ipv4::MF } else { 0 },
+            frag: (offset / 8) | if more { ipv4::MF } else { 0 },
             ..ipv4::Repr::default()
         };
         build::raw4(header, &vec![1; len])

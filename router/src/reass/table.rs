@@ -17,8 +17,11 @@ const WAIT: [u64; 2] = [30_000_000_000, 60_000_000_000];
 
 const NIL: u32 = u32::MAX;
 
-/// Fragments taken out of the table, which end when its lock is released.
+/// Fragments taken out of the table, which go on or end when its lock is released.
 pub(super) struct Victims {
+    /// All fragments of a datagram: payloads only but for the first, which has its headers.
+    pub whole: Chain,
+    /// Those that had to go.
     pub packets: ArrayVec<Mbuf, { Chain::PIECES }>,
     /// Why they had to go: all for the same reason.
     pub why: Why,
@@ -26,7 +29,7 @@ pub(super) struct Victims {
 
 impl Victims {
     pub(super) fn new(why: Why) -> Victims {
-        Victims { packets: ArrayVec::new(), why }
+        Victims { whole: Chain::new(), packets: ArrayVec::new(), why }
     }
 }
 
@@ -74,8 +77,8 @@ struct Share {
 pub(super) enum Outcome {
     /// It waits.
     Waits,
-    /// It was the last one missing: here are all of them, payloads only but for the first, which has its headers.
-    Whole(Chain, Complete),
+    /// It was the last one missing: all of them are in [`Victims::whole`].
+    Whole(Complete),
     /// It is not taken.
     Refused(Mbuf, Why),
 }
@@ -134,7 +137,7 @@ impl Table {
         }
     }
 
-    /// Takes in a fragment. Those that must go for it, or with it, are in `victims`, empty before. Of jumbo buffers no more
+    /// Takes in a fragment. Those that go for it, or with it, are in `victims`, empty before. Of jumbo buffers no more
     /// than `jumbos` wait.
     pub(super) fn insert(
         &mut self,
@@ -196,15 +199,12 @@ impl Table {
             prev: NIL,
             next: NIL,
         };
-        let at = match self.free_datagrams.pop() {
-            Some(at) => {
-                self.datagrams[at as usize] = datagram;
-                at
-            }
-            None => {
-                self.datagrams.push(datagram);
-                self.datagrams.len() as u32 - 1
-            }
+        let at = if let Some(at) = self.free_datagrams.pop() {
+            self.datagrams[at as usize] = datagram;
+            at
+        } else {
+            self.datagrams.push(datagram);
+            self.datagrams.len() as u32 - 1
         };
         self.index.insert(piece.key, at);
         self.sources.entry(piece.key.src).or_default().datagrams += 1;
@@ -219,8 +219,8 @@ impl Table {
             return Err(Why::FragOverlap);
         }
         match self.place(d.first, piece) {
-            Place::Duplicate => return Err(Why::FragDuplicate),
-            Place::Overlap => return Err(Why::FragOverlap),
+            Place::Duplicate => Err(Why::FragDuplicate),
+            Place::Overlap => Err(Why::FragOverlap),
             Place::Behind(_) if d.total.is_some_and(|total| !piece.more || piece.end() > total) => {
                 Err(Why::FragMalformed)
             }
@@ -314,7 +314,6 @@ impl Table {
         }
         let headers = self.nodes.get(d.first as usize).map_or(0, |n| n.headers);
         let complete = Complete { headers, announced_at: d.announced_at, ecn: d.ecn };
-        let mut chain = Chain::new();
         let mut first = true;
         while let Some((mut m, headers)) = self.pop(at) {
             if !std::mem::take(&mut first) {
@@ -322,12 +321,12 @@ impl Table {
                 let _ = m.trim_front(headers.into());
             }
             // `put` keeps a datagram to what a chain holds.
-            if let Err(m) = chain.push(m) {
+            if let Err(m) = victims.whole.push(m) {
                 victims.packets.push(m);
             }
         }
         self.forget(at);
-        Outcome::Whole(chain, complete)
+        Outcome::Whole(complete)
     }
 
     /// Takes the first fragment of a datagram out.

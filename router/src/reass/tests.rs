@@ -77,7 +77,7 @@ impl World {
         let outcome = self.table.insert(m, &piece, now, JUMBOS, &mut victims);
         let (ledger, why) = (&self.fixture.ledger, victims.why);
         self.ended.extend(victims.packets.iter().map(|_| why));
-        end(victims, ledger);
+        end(&mut victims, ledger);
         match outcome {
             Outcome::Waits => None,
             Outcome::Refused(m, why) => {
@@ -85,8 +85,8 @@ impl World {
                 m.end(why, ledger);
                 None
             }
-            Outcome::Whole(mut chain, complete) => {
-                let mut m = chain.coalesce(&self.fixture.pool, ledger).expect("room for the whole");
+            Outcome::Whole(complete) => {
+                let mut m = victims.whole.coalesce(&self.fixture.pool, ledger).expect("room for the whole");
                 m.hdr_mut().family = packet[0] >> 4;
                 let mended =
                     if packet[0] >> 4 == 4 { mend4(&mut m, complete) } else { mend6(&mut m, complete) };
@@ -103,7 +103,7 @@ impl World {
             if !self.table.drain(&mut victims) {
                 break;
             }
-            end(victims, &self.fixture.ledger);
+            end(&mut victims, &self.fixture.ledger);
         }
         assert_eq!(self.table.waiting(), (0, 0));
     }
@@ -192,10 +192,10 @@ fn a_datagram_waits_thirty_seconds_and_an_ipv6_one_sixty() {
     assert_eq!(world.table.expire(NOW.after(29 * second), &mut victims), Err(NOW.after(30 * second)));
     assert_eq!(world.table.expire(NOW.after(30 * second), &mut victims), Ok(false), "no first fragment");
     assert_eq!(world.table.expire(NOW.after(59 * second), &mut victims), Err(NOW.after(60 * second)));
-    end(std::mem::replace(&mut victims, Victims::new(Why::FragTimeout)), &world.fixture.ledger);
+    end(&mut victims, &world.fixture.ledger);
     assert_eq!(world.table.expire(NOW.after(60 * second), &mut victims), Ok(true));
     assert_eq!(world.table.expire(NOW.after(60 * second), &mut victims), Err(Instant::NEVER));
-    end(victims, &world.fixture.ledger);
+    end(&mut victims, &world.fixture.ledger);
 }
 
 #[test]
