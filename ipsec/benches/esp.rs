@@ -1,7 +1,7 @@
 //! What ESP costs beside its cipher: nanoseconds a packet, `esp_output` and `esp_input` on a run, and the cipher alone on
 //! buffers of the same pool, in interleaved rounds.
 //!
-//! `added` is the difference of the least values. Also: what reserving and completing a run costs, and a policy lookup.
+//! Each figure is what a tenth of the runs stay below; `added` is a difference of two. Also: what reserving and completing a run costs, and a policy lookup.
 
 use ipsec::{
     Sad, Spd,
@@ -74,6 +74,7 @@ impl Bench {
             self.ledger.receive(&mut m);
             if let Err(m) = run.push(m) {
                 self.ledger.end(m, Why::Sink);
+                break;
             }
         }
         run
@@ -87,7 +88,9 @@ impl Bench {
         let start = Instant::now();
         let sent = esp_output(sa, run, &mut turn, &mut self.root.top(), |m, why| ledger.end(m, why));
         let middle = Instant::now();
-        run.iter_mut().for_each(|m| m.set_l4(20));
+        for m in run.iter_mut() {
+            m.set_l4(20);
+        }
         let then = Instant::now();
         let received = esp_input(sa, run, &mut turn, &mut self.root.top(), |m, why| ledger.end(m, why));
         let end = Instant::now();
@@ -95,7 +98,7 @@ impl Bench {
         self.owed.written_output(Worker(0), &mut Batch::new(), &mut self.root.top());
         let now = time::Instant::from_secs(2);
         self.owed.written_input(Worker(0), now, &mut Batch::new(), &mut self.root.top(), |m, why| {
-            ledger.end(m, why)
+            ledger.end(m, why);
         });
         ((middle - start).as_secs_f64(), (end - then).as_secs_f64())
     }
@@ -116,8 +119,10 @@ fn raw(transform: &Transform, run: &mut Batch, next: &mut u64) -> (f64, f64) {
     ((middle - start).as_secs_f64(), (end - middle).as_secs_f64())
 }
 
-fn least(samples: &[f64]) -> f64 {
-    samples.iter().copied().fold(f64::INFINITY, f64::min)
+/// What a tenth of the runs stay below: a run that was interrupted says nothing.
+fn quick(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 10]
 }
 
 fn measure(bench: &mut Bench, suite: Suite, size: usize, packets: usize, workers: usize) {
@@ -129,21 +134,15 @@ fn measure(bench: &mut Bench, suite: Suite, size: usize, packets: usize, workers
     let mut laid_out = bench.run(packets, 36 + size + pad + 2 + 16);
     let (mut next, turns) = (1, 400_000 / (size + 200) * 64 / packets);
     let mut samples: [Vec<f64>; 4] = Default::default();
-    for _ in 0..ROUNDS {
-        let mut sums = [0.0; 4];
-        for _ in 0..turns {
-            let (out, inbound) = bench.esp(&sa, &mut run);
-            let (seal, open) = raw(&transform, &mut laid_out, &mut next);
-            assert_eq!(run.len(), packets);
-            for (sum, part) in sums.iter_mut().zip([out, inbound, seal, open]) {
-                *sum += part;
-            }
-        }
-        for (all, sum) in samples.iter_mut().zip(sums) {
-            all.push(sum * 1e9 / (turns * packets) as f64);
+    for _ in 0..ROUNDS * turns {
+        let (out, inbound) = bench.esp(&sa, &mut run);
+        let (seal, open) = raw(&transform, &mut laid_out, &mut next);
+        assert_eq!(run.len(), packets);
+        for (all, part) in samples.iter_mut().zip([out, inbound, seal, open]) {
+            all.push(part * 1e9 / packets as f64);
         }
     }
-    let [out, inbound, seal, open] = samples.each_ref().map(|s| least(s));
+    let [out, inbound, seal, open] = samples.each_mut().map(|s| quick(s));
     println!(
         "{:18} {size:5} run {packets:2} workers {workers}   out {out:6.1} cipher {seal:6.1} added {:5.1}   \
          in {inbound:6.1} cipher {open:6.1} added {:5.1}",
@@ -176,7 +175,15 @@ fn lookup(policies: u32) {
         (0..policies).map(|i| policy(i + 1, Ipv4Addr::from_bits(0x0a00_0000 | i << 16), 16)).collect();
     let spd = Spd::new(list, &sad);
     let packets: Vec<_> = (0..64u8)
-        .map(|i| wire::build::udp4(Ipv4Addr::new(192, 0, 2, i), Ipv4Addr::new(10, i % 4, 0, 1), 1, 2, b""))
+        .map(|i| {
+            wire::build::udp4(
+                Ipv4Addr::new(192, 0, 2, i),
+                Ipv4Addr::new(10, (u32::from(i) * policies / 64) as u8, 0, 1),
+                1,
+                2,
+                b"",
+            )
+        })
         .collect();
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {

@@ -114,8 +114,8 @@ impl Engine {
     #[must_use]
     pub const fn resolve(self, _suite: Suite) -> Engine {
         match self {
-            // AWS-LC wins from 570 bytes up with every suite (1400 bytes: see the table in benches/aead.rs) and loses
-            // a few nanoseconds at most below.
+            // 1400 and 8900 bytes of AES-128-GCM, by benches/aead.rs: AWS-LC 264 and 861 ns on Zen 4, 179 and 483 on
+            // Zen 5; ring 262 and 1004, 239 and 939. Below 600 bytes ring is up to 7 % ahead; ChaCha20 is even.
             Engine::Auto => Engine::AwsLc,
             engine => engine,
         }

@@ -17,131 +17,33 @@
 //!
 //! Not here: transport mode and UDP encapsulation, which are later forms of [`Layout`]; key exchange.
 
+mod config;
+mod moving;
+
+pub use config::{Lifetime, Mode, Padding, SaConfig, SaIndex, Spi};
+pub use moving::{Life, Moving, Refused, Status, Used};
+
+pub(crate) use moving::{Inbound, Outbound};
+
+#[cfg(any(test, feature = "testing"))]
+use crate::seq::Sequence;
 use crate::{
     esp::Layout,
-    order::{Leave, PARKED, Queue, Ticket, Turns, Worker},
-    replay::Window,
-    seq::{Numbers, Sequence},
-    transform::{Engine, KeyError, RUN, Suite, Transform},
+    order::Ticket,
+    seq::Numbers,
+    transform::{Engine, KeyError, RUN, Transform},
 };
 use kern::{
-    Mbuf, Why,
+    Why,
     lock::{Before, Held, SpinMutex, levels},
     secret::SecretBytes,
     time::Instant,
 };
-use std::{
-    fmt,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::SystemTime,
-};
+use moving::{Limit, quarter};
+use std::sync::{Arc, atomic::Ordering};
 
 /// The lock level of an SA's moving part.
 pub type SaLevel = levels::Sa;
-
-/// Security parameters index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Spi(pub u32);
-
-impl fmt::Display for Spi {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
-    }
-}
-
-/// Where an SA stands in the [`Sad`](crate::sad::Sad). Stays the same as long as the SA lives, over reloads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SaIndex(pub u32);
-
-impl SaIndex {
-    /// What a packet header's `sa` field holds: 0 is for none.
-    pub const fn to_header(self) -> u32 {
-        self.0 + 1
-    }
-
-    /// What a packet header's `sa` field means.
-    pub const fn from_header(sa: u32) -> Option<SaIndex> {
-        match sa {
-            0 => None,
-            n => Some(SaIndex(n - 1)),
-        }
-    }
-}
-
-/// What an SA does to the IP header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// As the policy says; manual SAs may leave it open.
-    Any,
-    /// A whole packet goes into another.
-    Tunnel,
-}
-
-impl Mode {
-    /// The word of setkey(8).
-    pub const fn name(self) -> &'static str {
-        match self {
-            Mode::Any => "any",
-            Mode::Tunnel => "tunnel",
-        }
-    }
-}
-
-/// What stands in the padding (setkey `-f`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Padding {
-    /// 1, 2, 3, ... is sent; what is received is not looked at, for BSD kernels send zeros unless told otherwise.
-    #[default]
-    Lenient,
-    /// 1, 2, 3, ... is sent and demanded.
-    Seq,
-    /// Zeros are sent.
-    Zero,
-}
-
-/// Limits of an SA's life; absent means none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Lifetime {
-    /// Bytes of inner packets.
-    pub bytes: Option<u64>,
-    /// Packets.
-    pub packets: Option<u64>,
-    /// Seconds since it was made.
-    pub seconds: Option<u64>,
-}
-
-/// An SA as agreed with the peer, but for its key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SaConfig {
-    /// The tunnel's source: ours if outbound.
-    pub src: IpAddr,
-    /// The tunnel's destination: ours if inbound.
-    pub dst: IpAddr,
-    /// Security parameters index, chosen by the destination.
-    pub spi: Spi,
-    /// Mode.
-    pub mode: Mode,
-    /// Binds it to policies of level `unique`; 0 for none.
-    pub reqid: u32,
-    /// Algorithm.
-    pub suite: Suite,
-    /// Extended (64-bit) sequence numbers.
-    pub esn: bool,
-    /// Packets the replay window spans; 0 means no check.
-    pub replay: u32,
-    /// Packets the peer's replay window spans: we leave order by no more than a quarter of it.
-    pub peer_window: u32,
-    /// Padding.
-    pub padding: Padding,
-    /// When to ask for a successor.
-    pub soft: Lifetime,
-    /// When to stop.
-    pub hard: Lifetime,
-}
 
 /// How an SA is set up, beside what was agreed.
 #[derive(Clone, Copy, Debug)]
@@ -165,177 +67,6 @@ impl Setup {
     }
 }
 
-/// One lifetime in comparable form.
-#[derive(Clone, Copy, Debug)]
-struct Limit {
-    bytes: u64,
-    packets: u64,
-    at: Instant,
-}
-
-impl Limit {
-    fn new(lifetime: Lifetime, made: Instant) -> Limit {
-        let at = |seconds: u64| made.after(seconds.saturating_mul(1_000_000_000));
-        Limit {
-            bytes: lifetime.bytes.unwrap_or(u64::MAX),
-            packets: lifetime.packets.unwrap_or(u64::MAX),
-            at: lifetime.seconds.map_or(Instant::NEVER, at),
-        }
-    }
-
-    #[inline(always)]
-    fn reached(&self, used: &Used, now: Instant) -> bool {
-        used.bytes >= self.bytes || used.packets >= self.packets || now >= self.at
-    }
-}
-
-/// What an SA has carried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes of inner packets.
-    pub bytes: u64,
-    /// When it carried the first; zero if none.
-    pub first: Instant,
-    /// When it carried the last.
-    pub last: Instant,
-}
-
-impl Used {
-    #[inline(always)]
-    fn add(&mut self, packets: usize, bytes: u64, now: Instant) {
-        if packets == 0 {
-            return;
-        }
-        if self.packets == 0 {
-            self.first = now;
-        }
-        self.packets += packets as u64;
-        self.bytes += bytes;
-        self.last = now;
-    }
-}
-
-/// Packets an SA refused, by reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
-    /// Seen before or too old.
-    pub replay: u64,
-    /// ICV wrong.
-    pub auth: u64,
-    /// Used up, in numbers or in life.
-    pub expired: u64,
-    /// All else: length, padding, inner protocol, no room.
-    pub other: u64,
-}
-
-impl Refused {
-    fn count(&mut self, why: Why) {
-        let counter = match why {
-            Why::EspReplay => &mut self.replay,
-            Why::EspAuth => &mut self.auth,
-            Why::EspSequence | Why::EspLifetime => &mut self.expired,
-            _ => &mut self.other,
-        };
-        *counter += 1;
-    }
-}
-
-/// How an SA's life goes (RFC 2367 names).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Life {
-    /// In use.
-    Mature,
-    /// Past its soft lifetime: still in use, a successor is wanted.
-    Dying,
-    /// Past its hard lifetime or out of numbers: no longer used.
-    Dead,
-}
-
-impl Life {
-    /// The word of `setkey -D`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Life::Mature => "mature",
-            Life::Dying => "dying",
-            Life::Dead => "dead",
-        }
-    }
-}
-
-/// The moving part, outbound.
-#[derive(Debug)]
-pub(crate) struct Outbound {
-    pub(crate) turns: Turns<Mbuf>,
-    pub(crate) sequence: Sequence,
-    pub(crate) used: Used,
-    pub(crate) refused: Refused,
-}
-
-/// The moving part, inbound.
-#[derive(Debug)]
-pub(crate) struct Inbound {
-    pub(crate) turns: Turns<Mbuf>,
-    pub(crate) window: Window,
-    pub(crate) used: Used,
-    pub(crate) refused: Refused,
-}
-
-/// Keeps two locks that different workers hold out of each other's cache lines.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Apart<T>(T);
-
-/// The moving part of an SA. It belongs to the key: whatever else of the SA is configured anew, this goes on.
-#[derive(Debug)]
-pub struct Moving {
-    outbound: Apart<SpinMutex<SaLevel, Outbound>>,
-    inbound: Apart<SpinMutex<SaLevel, Inbound>>,
-    iv_base: u64,
-    run_max: usize,
-    life: AtomicU8,
-    made: Instant,
-    made_on: SystemTime,
-}
-
-impl Moving {
-    fn new(config: &SaConfig, setup: &Setup) -> Moving {
-        let outbound = Outbound {
-            turns: Turns::new(quarter(config.peer_window), PARKED, setup.workers),
-            sequence: Sequence::new(config.esn),
-            used: Used::default(),
-            refused: Refused::default(),
-        };
-        let inbound = Inbound {
-            turns: Turns::new(RUN, OPENING, setup.workers),
-            window: Window::new(config.replay),
-            used: Used::default(),
-            refused: Refused::default(),
-        };
-        let made_on = SystemTime::now();
-        let since_1970 = made_on.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Moving {
-            outbound: Apart(SpinMutex::new(outbound)),
-            inbound: Apart(SpinMutex::new(inbound)),
-            iv_base: setup.iv_base.unwrap_or_else(|| kern::time::nanos_of(since_1970)),
-            run_max: quarter(config.peer_window),
-            life: AtomicU8::new(Life::Mature as u8),
-            made: setup.now,
-            made_on,
-        }
-    }
-}
-
-/// The longest run that cannot push a window of this size past the run before it, with room to spare.
-fn quarter(peer_window: u32) -> usize {
-    (peer_window / 4).clamp(1, RUN as u32) as usize
-}
-
-/// Runs of one SA that may be opened at a time.
-const OPENING: usize = 16;
-
 /// No run can begin now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
@@ -345,29 +76,6 @@ pub enum NotNow {
     TooMany,
     /// Never again: the packets end for this reason.
     Over(Why),
-}
-
-/// What a report says about an SA's moving part.
-#[derive(Clone, Copy, Debug)]
-pub struct Status {
-    /// Sealed.
-    pub sent: Used,
-    /// Opened.
-    pub received: Used,
-    /// Refused on the way out.
-    pub sent_refused: Refused,
-    /// Refused on the way in.
-    pub received_refused: Refused,
-    /// The last sequence number sent.
-    pub sequence: u64,
-    /// The highest sequence number received.
-    pub top: u64,
-    /// How its life goes.
-    pub life: Life,
-    /// When it was made.
-    pub made: Instant,
-    /// When it was made, by the wall clock.
-    pub made_on: SystemTime,
 }
 
 /// A security association.
@@ -593,27 +301,5 @@ impl Sa {
             let mut moving = held.lock(self.outbound()).0;
             whys.for_each(|why| moving.refused.count(why));
         }
-    }
-}
-
-impl Outbound {
-    #[inline(always)]
-    pub(crate) fn complete(
-        &mut self,
-        ticket: Ticket,
-        worker: Worker,
-        run: &mut impl Queue<Mbuf>,
-        sent: (usize, u64),
-        now: Instant,
-    ) -> Leave {
-        self.used.add(sent.0, sent.1, now);
-        self.turns.complete(ticket, worker, run)
-    }
-}
-
-impl Inbound {
-    #[inline(always)]
-    pub(crate) fn add_used(&mut self, packets: usize, bytes: u64, now: Instant) {
-        self.used.add(packets, bytes, now);
     }
 }

@@ -1,0 +1,104 @@
+//! An SA as agreed with the peer: what a report shows and a file says.
+
+use crate::transform::Suite;
+use std::{fmt, net::IpAddr};
+
+/// Security parameters index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Spi(pub u32);
+
+impl fmt::Display for Spi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// Where an SA stands in the [`Sad`](crate::sad::Sad). Stays the same as long as the SA lives, over reloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SaIndex(pub u32);
+
+impl SaIndex {
+    /// What a packet header's `sa` field holds: 0 is for none.
+    pub const fn to_header(self) -> u32 {
+        self.0 + 1
+    }
+
+    /// What a packet header's `sa` field means.
+    pub const fn from_header(sa: u32) -> Option<SaIndex> {
+        match sa {
+            0 => None,
+            n => Some(SaIndex(n - 1)),
+        }
+    }
+}
+
+/// What an SA does to the IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// As the policy says; manual SAs may leave it open.
+    Any,
+    /// A whole packet goes into another.
+    Tunnel,
+}
+
+impl Mode {
+    /// The word of setkey(8).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Any => "any",
+            Mode::Tunnel => "tunnel",
+        }
+    }
+}
+
+/// What stands in the padding (setkey `-f`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Padding {
+    /// 1, 2, 3, ... is sent; what is received is not looked at, for BSD kernels send zeros unless told otherwise.
+    #[default]
+    Lenient,
+    /// 1, 2, 3, ... is sent and demanded.
+    Seq,
+    /// Zeros are sent.
+    Zero,
+}
+
+/// Limits of an SA's life; absent means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lifetime {
+    /// Bytes of inner packets.
+    pub bytes: Option<u64>,
+    /// Packets.
+    pub packets: Option<u64>,
+    /// Seconds since it was made.
+    pub seconds: Option<u64>,
+}
+
+/// An SA as agreed with the peer, but for its key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SaConfig {
+    /// The tunnel's source: ours if outbound.
+    pub src: IpAddr,
+    /// The tunnel's destination: ours if inbound.
+    pub dst: IpAddr,
+    /// Security parameters index, chosen by the destination.
+    pub spi: Spi,
+    /// Mode.
+    pub mode: Mode,
+    /// Binds it to policies of level `unique`; 0 for none.
+    pub reqid: u32,
+    /// Algorithm.
+    pub suite: Suite,
+    /// Extended (64-bit) sequence numbers.
+    pub esn: bool,
+    /// Packets the replay window spans; 0 means no check.
+    pub replay: u32,
+    /// Packets the peer's replay window spans: we leave order by no more than a quarter of it.
+    pub peer_window: u32,
+    /// Padding.
+    pub padding: Padding,
+    /// When to ask for a successor.
+    pub soft: Lifetime,
+    /// When to stop.
+    pub hard: Lifetime,
+}

@@ -1,0 +1,227 @@
+//! The moving part of an SA: one lock each way, and a life that both look at.
+
+use super::{Lifetime, SaConfig, SaLevel, Setup};
+use crate::{
+    order::{Leave, PARKED, Queue, Ticket, Turns, Worker},
+    replay::Window,
+    seq::Sequence,
+    transform::RUN,
+};
+use kern::{Mbuf, Why, lock::SpinMutex, time::Instant};
+use std::{sync::atomic::AtomicU8, time::SystemTime};
+
+/// One lifetime in comparable form.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    bytes: u64,
+    packets: u64,
+    at: Instant,
+}
+
+impl Limit {
+    pub(super) fn new(lifetime: Lifetime, made: Instant) -> Limit {
+        let at = |seconds: u64| made.after(seconds.saturating_mul(1_000_000_000));
+        Limit {
+            bytes: lifetime.bytes.unwrap_or(u64::MAX),
+            packets: lifetime.packets.unwrap_or(u64::MAX),
+            at: lifetime.seconds.map_or(Instant::NEVER, at),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn reached(&self, used: &Used, now: Instant) -> bool {
+        used.bytes >= self.bytes || used.packets >= self.packets || now >= self.at
+    }
+}
+
+/// What an SA has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of inner packets.
+    pub bytes: u64,
+    /// When it carried the first; zero if none.
+    pub first: Instant,
+    /// When it carried the last.
+    pub last: Instant,
+}
+
+impl Used {
+    #[inline(always)]
+    fn add(&mut self, packets: usize, bytes: u64, now: Instant) {
+        if packets == 0 {
+            return;
+        }
+        if self.packets == 0 {
+            self.first = now;
+        }
+        self.packets += packets as u64;
+        self.bytes += bytes;
+        self.last = now;
+    }
+}
+
+/// Packets an SA refused, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Seen before or too old.
+    pub replay: u64,
+    /// ICV wrong.
+    pub auth: u64,
+    /// Used up, in numbers or in life.
+    pub expired: u64,
+    /// All else: length, padding, inner protocol, no room.
+    pub other: u64,
+}
+
+impl Refused {
+    pub(super) fn count(&mut self, why: Why) {
+        let counter = match why {
+            Why::EspReplay => &mut self.replay,
+            Why::EspAuth => &mut self.auth,
+            Why::EspSequence | Why::EspLifetime => &mut self.expired,
+            _ => &mut self.other,
+        };
+        *counter += 1;
+    }
+}
+
+/// How an SA's life goes (RFC 2367 names).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Life {
+    /// In use.
+    Mature,
+    /// Past its soft lifetime: still in use, a successor is wanted.
+    Dying,
+    /// Past its hard lifetime or out of numbers: no longer used.
+    Dead,
+}
+
+impl Life {
+    /// The word of `setkey -D`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Life::Mature => "mature",
+            Life::Dying => "dying",
+            Life::Dead => "dead",
+        }
+    }
+}
+
+/// The moving part, outbound.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) turns: Turns<Mbuf>,
+    pub(crate) sequence: Sequence,
+    pub(crate) used: Used,
+    pub(crate) refused: Refused,
+}
+
+/// The moving part, inbound.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) turns: Turns<Mbuf>,
+    pub(crate) window: Window,
+    pub(crate) used: Used,
+    pub(crate) refused: Refused,
+}
+
+/// Keeps two locks that different workers hold out of each other's cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Apart<T>(pub(super) T);
+
+/// The moving part of an SA. It belongs to the key: whatever else of the SA is configured anew, this goes on.
+#[derive(Debug)]
+pub struct Moving {
+    pub(super) outbound: Apart<SpinMutex<SaLevel, Outbound>>,
+    pub(super) inbound: Apart<SpinMutex<SaLevel, Inbound>>,
+    pub(super) iv_base: u64,
+    pub(super) run_max: usize,
+    pub(super) life: AtomicU8,
+    pub(super) made: Instant,
+    pub(super) made_on: SystemTime,
+}
+
+impl Moving {
+    pub(super) fn new(config: &SaConfig, setup: &Setup) -> Moving {
+        let outbound = Outbound {
+            turns: Turns::new(quarter(config.peer_window), PARKED, setup.workers),
+            sequence: Sequence::new(config.esn),
+            used: Used::default(),
+            refused: Refused::default(),
+        };
+        let inbound = Inbound {
+            turns: Turns::new(RUN, OPENING, setup.workers),
+            window: Window::new(config.replay),
+            used: Used::default(),
+            refused: Refused::default(),
+        };
+        let made_on = SystemTime::now();
+        let since_1970 = made_on.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Moving {
+            outbound: Apart(SpinMutex::new(outbound)),
+            inbound: Apart(SpinMutex::new(inbound)),
+            iv_base: setup.iv_base.unwrap_or_else(|| kern::time::nanos_of(since_1970)),
+            run_max: quarter(config.peer_window),
+            life: AtomicU8::new(Life::Mature as u8),
+            made: setup.now,
+            made_on,
+        }
+    }
+}
+
+/// The longest run that cannot push a window of this size past the run before it, with room to spare.
+pub(super) fn quarter(peer_window: u32) -> usize {
+    (peer_window / 4).clamp(1, RUN as u32) as usize
+}
+
+/// Runs of one SA that may be opened at a time.
+const OPENING: usize = 16;
+
+/// What a report says about an SA's moving part.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// Sealed.
+    pub sent: Used,
+    /// Opened.
+    pub received: Used,
+    /// Refused on the way out.
+    pub sent_refused: Refused,
+    /// Refused on the way in.
+    pub received_refused: Refused,
+    /// The last sequence number sent.
+    pub sequence: u64,
+    /// The highest sequence number received.
+    pub top: u64,
+    /// How its life goes.
+    pub life: Life,
+    /// When it was made.
+    pub made: Instant,
+    /// When it was made, by the wall clock.
+    pub made_on: SystemTime,
+}
+
+impl Outbound {
+    #[inline(always)]
+    pub(crate) fn complete(
+        &mut self,
+        ticket: Ticket,
+        worker: Worker,
+        run: &mut impl Queue<Mbuf>,
+        sent: (usize, u64),
+        now: Instant,
+    ) -> Leave {
+        self.used.add(sent.0, sent.1, now);
+        self.turns.complete(ticket, worker, run)
+    }
+}
+
+impl Inbound {
+    #[inline(always)]
+    pub(crate) fn add_used(&mut self, packets: usize, bytes: u64, now: Instant) {
+        self.used.add(packets, bytes, now);
+    }
+}
