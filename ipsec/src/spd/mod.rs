@@ -10,7 +10,7 @@
 //!
 //! Level `use` is setkey's opportunism: an SA if there is one, else clear. It is the one way to say so.
 //!
-//! Lookup: policies are compiled into tables ([`table`]) by family and destination. Not here: caches per flow.
+//! Lookup: policies are compiled into tables, `table.rs`. Not here: caches per flow.
 
 mod table;
 #[cfg(test)]

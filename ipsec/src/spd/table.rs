@@ -1,29 +1,36 @@
-//! Policies compiled for lookup: a table a family, and in it a list of rules for each first octet of the destination.
+//! Policies compiled for lookup.
 //!
-//! Most packets of most routers match no policy, and most lists are empty or of one rule: then a lookup is a load and
-//! two masked compares. What is the same for all packets (masks, whether the upper layer matters, what an unseen port
-//! means) is worked out here. A table of few rules has no lists: going through it is as fast.
+//! A table a family. With few rules it is a list, gone through from the front: the compiler makes two masked compares of
+//! each. With many it is searched by *shape* (tuple space search, as in Open vSwitch): rules whose two prefixes have the
+//! same lengths share a hash table, keyed by both prefixes.
 //!
-//! Policies stay in order within each list, so the first match of the list is the first match of all.
+//! ```text
+//!   shape /24 → /24   { 192.0.2.0 → 198.51.100.0: rules 3, 9    10.1.0.0 → 10.2.0.0: rule 5 }   first rule: 3
+//!   shape  /0 → /16   { 0.0.0.0 → 10.7.0.0: rule 7              ...                         }   first rule: 7
+//! ```
+//!
+//! A packet asks each shape once, however many rules it has, and the match that comes first in the file wins. Shapes stand
+//! in the order of their first rule, so the search ends at a shape whose first rule comes after the match at hand.
+//! Ten thousand policies of a real network have a few shapes; a file with a hundred shapes costs a hundred questions.
 
 use super::{Action, Policy};
 use crate::selector::{Ends, Match, Packet, Shown, Upper, mask4, mask6};
 use std::net::IpAddr;
 
-/// Up to so many rules are gone through without lists.
-const FEW: usize = 4;
+/// Up to so many rules are gone through one by one.
+const FEW: usize = 6;
 
 /// An address as a number.
 trait Bits: Copy + PartialEq + std::ops::BitAnd<Output = Self> {
-    fn first_octet(self) -> usize;
+    fn fold(self) -> u64;
     fn take(addr: IpAddr) -> Option<Self>;
     fn mask(len: u8) -> Self;
 }
 
 impl Bits for u32 {
     #[inline(always)]
-    fn first_octet(self) -> usize {
-        (self >> 24) as usize
+    fn fold(self) -> u64 {
+        self.into()
     }
     fn take(addr: IpAddr) -> Option<u32> {
         match addr {
@@ -38,8 +45,8 @@ impl Bits for u32 {
 
 impl Bits for u128 {
     #[inline(always)]
-    fn first_octet(self) -> usize {
-        (self >> 120) as usize
+    fn fold(self) -> u64 {
+        (self >> 64) as u64 ^ (self as u64).rotate_left(23)
     }
     fn take(addr: IpAddr) -> Option<u128> {
         match addr {
@@ -55,8 +62,8 @@ impl Bits for u128 {
 #[derive(Clone, Copy, Debug)]
 struct Rule<A> {
     src: A,
-    src_mask: A,
     dst: A,
+    src_mask: A,
     dst_mask: A,
     upper: Upper,
     /// Whether ports that can not be seen count as right.
@@ -80,9 +87,13 @@ impl<A: Bits> Rule<A> {
 
     #[inline(always)]
     fn matches(&self, src: A, dst: A, packet: &Packet<'_>, shown: &mut Option<Shown>) -> bool {
-        if dst & self.dst_mask != self.dst || src & self.src_mask != self.src {
-            return false;
-        }
+        dst & self.dst_mask == self.dst
+            && src & self.src_mask == self.src
+            && self.matches_upper(packet, shown)
+    }
+
+    #[inline(always)]
+    fn matches_upper(&self, packet: &Packet<'_>, shown: &mut Option<Shown>) -> bool {
         if self.upper.is_any() {
             return true;
         }
@@ -92,55 +103,145 @@ impl<A: Bits> Rule<A> {
             Match::Unseen => self.unseen,
         }
     }
+}
 
-    /// The first octets that destinations of this rule have.
-    fn octets(&self) -> std::ops::RangeInclusive<usize> {
-        let first = self.dst.first_octet();
-        first..=first + (255 - self.dst_mask.first_octet())
+/// Rules of one shape: those with the same two prefixes lie side by side, in order.
+#[derive(Debug)]
+struct Shape<A> {
+    src_mask: A,
+    dst_mask: A,
+    /// The first policy of the shape.
+    first: u32,
+    /// Where the rules of a pair of prefixes begin in `rules`, plus 1; 0 in an empty place. At most half full.
+    table: Box<[u32]>,
+    rules: Box<[Rule<A>]>,
+}
+
+/// Two multiplications; which prefixes there are is the operator's choice, not a stranger's.
+#[inline(always)]
+fn hash<A: Bits>(src: A, dst: A) -> usize {
+    let mixed =
+        (src.fold().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ dst.fold()).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (mixed >> 32) as usize
+}
+
+impl<A: Bits> Shape<A> {
+    /// Of rules with the same masks, in order.
+    fn new(rules: &[Rule<A>]) -> Option<Shape<A>> {
+        let Rule { src_mask, dst_mask, policy: first, .. } = *rules.first()?;
+        let mut table = vec![0u32; (rules.len() * 2).next_power_of_two()].into_boxed_slice();
+        let mut groups: Vec<Vec<Rule<A>>> = vec![];
+        // First the groups, in a table of groups; then the rules side by side.
+        for rule in rules {
+            let mut at = hash(rule.src, rule.dst) & (table.len() - 1);
+            while table[at] != 0 && !same_ends(&groups[table[at] as usize - 1][0], rule) {
+                at = (at + 1) & (table.len() - 1);
+            }
+            if table[at] == 0 {
+                groups.push(vec![]);
+                table[at] = groups.len() as u32;
+            }
+            groups[table[at] as usize - 1].push(*rule);
+        }
+        let starts: Vec<u32> = groups
+            .iter()
+            .scan(0, |next, group| {
+                let start = *next;
+                *next += group.len() as u32;
+                Some(start)
+            })
+            .collect();
+        for place in table.iter_mut().filter(|place| **place != 0) {
+            *place = starts[*place as usize - 1] + 1;
+        }
+        Some(Shape { src_mask, dst_mask, first, table, rules: groups.concat().into() })
+    }
+
+    #[inline(always)]
+    fn find(&self, src: A, dst: A, packet: &Packet<'_>, shown: &mut Option<Shown>) -> Option<u32> {
+        let (src, dst) = (src & self.src_mask, dst & self.dst_mask);
+        let mask = self.table.len() - 1;
+        let mut at = hash(src, dst);
+        loop {
+            let start = self.table.get(at & mask)?.checked_sub(1)? as usize;
+            let group = self.rules.get(start..)?;
+            if group.first().is_some_and(|r| r.src == src && r.dst == dst) {
+                let mut group = group.iter().take_while(|r| r.src == src && r.dst == dst);
+                return group.find(|r| r.matches_upper(packet, shown)).map(|r| r.policy);
+            }
+            at += 1;
+        }
     }
 }
 
+fn same_ends<A: PartialEq>(a: &Rule<A>, b: &Rule<A>) -> bool {
+    a.src == b.src && a.dst == b.dst
+}
+
+/// The rules of one family.
 #[derive(Debug)]
-struct Table<A> {
-    rules: Box<[Rule<A>]>,
-    /// Where the list of each first octet begins in `lists`; 257 of them, or none with few rules.
-    begin: Box<[u32]>,
-    /// The lists, of places in `rules`.
-    lists: Box<[u32]>,
+enum Table<A> {
+    Few(Box<[Rule<A>]>),
+    Many(Box<[Shape<A>]>),
 }
 
 impl<A> Default for Table<A> {
     fn default() -> Self {
-        Table { rules: Box::default(), begin: Box::default(), lists: Box::default() }
+        Table::Few(Box::default())
     }
 }
 
 impl<A: Bits> Table<A> {
     fn new(rules: Vec<Rule<A>>) -> Table<A> {
-        let (mut begin, mut lists) = (vec![], vec![]);
-        if rules.len() > FEW {
-            for octet in 0..256 {
-                begin.push(lists.len() as u32);
-                lists.extend(
-                    (0u32..).zip(&rules).filter(|(_, r)| r.octets().contains(&octet)).map(|(at, _)| at),
-                );
-            }
-            begin.push(lists.len() as u32);
+        if rules.len() <= FEW {
+            return Table::Few(rules.into());
         }
-        Table { rules: rules.into(), begin: begin.into(), lists: lists.into() }
+        let mut shapes: Vec<Vec<Rule<A>>> = vec![];
+        for rule in rules {
+            let same =
+                |s: &&mut Vec<Rule<A>>| s[0].src_mask == rule.src_mask && s[0].dst_mask == rule.dst_mask;
+            match shapes.iter_mut().find(same) {
+                Some(shape) => shape.push(rule),
+                None => shapes.push(vec![rule]),
+            }
+        }
+        Table::Many(shapes.iter().filter_map(|rules| Shape::new(rules)).collect())
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Table::Few(rules) if rules.is_empty())
     }
 
     #[inline(always)]
     fn first(&self, src: A, dst: A, packet: &Packet<'_>) -> Option<u32> {
         let mut shown = None;
-        if self.begin.is_empty() {
-            return self.rules.iter().find(|r| r.matches(src, dst, packet, &mut shown)).map(|r| r.policy);
+        match self {
+            Table::Few(rules) => {
+                rules.iter().find(|r| r.matches(src, dst, packet, &mut shown)).map(|r| r.policy)
+            }
+            Table::Many(shapes) => search(shapes, src, dst, packet, &mut shown),
         }
-        let octet = dst.first_octet();
-        let list = self.lists.get(*self.begin.get(octet)? as usize..*self.begin.get(octet + 1)? as usize)?;
-        let mut rules = list.iter().filter_map(|at| self.rules.get(*at as usize));
-        rules.find(|r| r.matches(src, dst, packet, &mut shown)).map(|r| r.policy)
     }
+}
+
+#[inline]
+fn search<A: Bits>(
+    shapes: &[Shape<A>],
+    src: A,
+    dst: A,
+    packet: &Packet<'_>,
+    shown: &mut Option<Shown>,
+) -> Option<u32> {
+    let mut best = None;
+    for shape in shapes {
+        if best.is_some_and(|best| best < shape.first) {
+            break;
+        }
+        if let Some(found) = shape.find(src, dst, packet, shown) {
+            best = Some(best.map_or(found, |best: u32| best.min(found)));
+        }
+    }
+    best
 }
 
 /// The policies of one direction.
@@ -162,7 +263,7 @@ impl Tables {
 
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
-        self.v4.rules.is_empty() && self.v6.rules.is_empty()
+        self.v4.is_empty() && self.v6.is_empty()
     }
 
     /// The first policy that matches.

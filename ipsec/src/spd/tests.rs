@@ -263,7 +263,10 @@ fn any_policy() -> impl Strategy<Value = Policy> {
 proptest! {
     #[test]
     fn lookup_finds_what_going_through_all_policies_finds(
-        mut policies in proptest::collection::vec(any_policy(), 0..60),
+        mut policies in prop_oneof![
+            proptest::collection::vec(any_policy(), 0..6),
+            proptest::collection::vec(any_policy(), 0..200),
+        ],
         packets in proptest::collection::vec((0u32..8, 0u32..8, 0u16..3, 0u16..3, any::<bool>()), 1..40),
     ) {
         // A policy's two prefixes are of one family.
@@ -282,4 +285,57 @@ proptest! {
             prop_assert_eq!(found, model(&policies, &packet));
         }
     }
+}
+
+/// Ten thousand policies of a few shapes, and packets all over them.
+#[test]
+fn many_policies_are_looked_up_as_if_gone_through_one_by_one() {
+    let mut seed = 0x1357_9bdf_2468_ace1_u64;
+    println!("seed {seed:#x}");
+    let mut random = move |n: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % n
+    };
+    let lens = [0u8, 8, 16, 24, 32];
+    let policies: Vec<_> = (1..=2000)
+        .map(|id| {
+            let mut prefix = || {
+                let addr = 0x0a00_0000 | random(8) << 16 | random(8) << 8 | random(4);
+                Prefix::new(IpAddr::V4((addr as u32).into()), lens[random(5) as usize]).unwrap()
+            };
+            let (src, dst) = (prefix(), prefix());
+            let upper = match random(3) {
+                0 => Upper::Proto { proto: IpProto::UDP, src_port: None, dst_port: Some(random(4) as u16) },
+                _ => Upper::Any,
+            };
+            // The catch-all comes last, or there would be nothing to find.
+            let wide = src.len() + dst.len() < 24;
+            let upper = if wide {
+                Upper::Ports { src_port: Some(77), dst_port: Some(random(4) as u16) }
+            } else {
+                upper
+            };
+            Policy {
+                id,
+                direction: Direction::Out,
+                selector: Selector { src, dst, upper },
+                action: Action::Discard,
+            }
+        })
+        .collect();
+    let spd = Spd::new(policies.clone(), &Sad::default());
+    let packets = if std::env::var_os("SOFTNET_SOAK").is_some_and(|v| v == "1") { 1_000_000 } else { 5000 };
+    let mut matched = 0;
+    for _ in 0..packets {
+        let mut addr =
+            || Ipv4Addr::from_bits((0x0a00_0000 | random(9) << 16 | random(9) << 8 | random(5)) as u32);
+        let (src, dst) = (addr(), addr());
+        let packet = build::udp4(src, dst, if random(9) == 0 { 77 } else { 1 }, random(5) as u16, b"");
+        let found = spd.out.first(&Packet::of(&packet)).map(|at| policies[at as usize].id);
+        assert_eq!(found, model(&policies, &packet));
+        matched += u32::from(found.is_some());
+    }
+    assert!(matched > packets / 10 && matched < packets, "{matched}");
 }
