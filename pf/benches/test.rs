@@ -6,7 +6,7 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Instant as Clock};
+use std::{fmt::Write, net::Ipv4Addr, sync::Arc, time::Instant as Clock};
 
 use common::{LAN, SERVER, router};
 use kern::{
@@ -29,11 +29,8 @@ struct Case {
 fn main() {
     let mut many = String::from("block all\n");
     for n in 0..1000 {
-        many.push_str(&format!(
-            "pass in on wan{n} proto udp from 10.0.{}.{} to any port {n} no state\n",
-            n / 256,
-            n % 256
-        ));
+        let (high, low) = (n / 256, n % 256);
+        let _ = writeln!(many, "pass in on wan{n} proto udp from 10.0.{high}.{low} to any port {n} no state");
     }
     many.push_str("pass in on lan0 proto tcp no state flags any\n");
     let stateful = "set limit states 1100000\npass in on lan0 proto tcp flags any keep state\n";

@@ -1,122 +1,31 @@
 //! pf at work: a packet, its interface and its direction in, a verdict out.
 //!
-//! [`Pf`] is what lives as long as the process: rule slots, states, counters. A [`Ruleset`] is made from it on the
-//! control thread and published in the router's snapshot. A worker brings both together in a [`PfCx`], for one batch at
-//! one instant, together with the proof that it holds no lock that comes after pf's.
-
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+//! [`Pf`] is what lives as long as the process. A [`Ruleset`] is made from it on the control thread and published in
+//! the router's snapshot. A worker brings both together in a [`PfCx`], for one batch at one instant, together with the
+//! proof that it holds no lock that comes after pf's.
+//!
+//! A batch is decided in passes over a few packets at a time: read them and ask for the rows of the state table, ask for
+//! the states, then decide on each.
 
 use kern::{
     Batch, Gso, Mbuf, PktFlags, Why,
-    counter::CounterSet,
     lock::{Held, levels::PfRules},
     mbuf::BATCH,
     time::Instant,
 };
-use wire::IpProto;
 
 use crate::{
     IfIndex,
-    conf::PfConf,
     counters::PfCounters,
-    env::Environment,
     eval::evaluate,
-    ids::Names,
     packet::Packet,
-    rule::{Action, Direction, Reply},
-    ruleset::{CompileError, Compiled, Constant, Ruleset},
-    slab::{RuleSlab, RuleSlot},
-    state::{Hit, Lookup, New, SlotCache, States, Tracked, info::StateInfo},
-    verdict::{Answer, Passed, Refused, Reset, Verdict},
+    pf::{Pf, Worker},
+    rule::{Action, Direction},
+    ruleset::{Compiled, Constant, Ruleset},
+    slab::RuleSlot,
+    state::{Hit, Lookup, Passing, Tracked},
+    verdict::{Answer, Passed, Refused, Reset, Verdict, refuse},
 };
-
-/// What pf keeps as long as the process runs.
-#[derive(Debug)]
-pub struct Pf {
-    slab: Arc<RuleSlab>,
-    states: Arc<States>,
-    counters: Box<[PfCounters]>,
-    /// States removed by the control thread.
-    killed: AtomicU64,
-}
-
-impl Pf {
-    /// A pf for this many workers, with memory for this many states.
-    pub fn new(workers: usize, limit_states: u32) -> Pf {
-        let slab = Arc::new(RuleSlab::new(workers));
-        let states = Arc::new(States::new(workers, limit_states, Arc::clone(&slab)));
-        let counters = slab.per_worker(PfCounters::new);
-        Pf { slab, states, counters, killed: AtomicU64::new(0) }
-    }
-
-    /// Compiles a checked configuration. To be done again when interfaces or addresses of `env` change.
-    pub fn compile(
-        &self,
-        conf: &Arc<PfConf>,
-        env: &Environment,
-        names: &mut Names,
-    ) -> Result<Ruleset, CompileError> {
-        Ruleset::compile(conf, env, names, &self.slab)
-    }
-
-    /// pf switched off (`pfctl -d`, or no pf.conf): everything passes.
-    pub fn disabled(&self) -> Ruleset {
-        Ruleset::disabled(&self.slab)
-    }
-
-    /// Puts limit and timeouts of a ruleset into effect, for states there are too. To be called when it is published.
-    pub fn enforce(&self, ruleset: &Ruleset) {
-        let options = &ruleset.conf().options;
-        self.states.set_limit(options.limit_states);
-        self.states.set_timeouts(&options.timeouts);
-    }
-
-    /// The state table.
-    pub fn states(&self) -> &States {
-        &self.states
-    }
-
-    #[cfg(test)]
-    pub(crate) fn shared_states(&self) -> Arc<States> {
-        Arc::clone(&self.states)
-    }
-
-    /// Removes every state that `doomed` names, and says how many these were; for the control thread.
-    pub fn kill_states(&self, held: &mut Held<'_, PfRules>, doomed: impl FnMut(&StateInfo) -> bool) -> u32 {
-        let removed = self.states.remove_if(held, &mut self.states.cache(), doomed);
-        self.killed.fetch_add(u64::from(removed), Ordering::Relaxed);
-        removed
-    }
-
-    /// The counters of all workers together.
-    pub fn counters(&self) -> PfCounters {
-        let sum = PfCounters::sum(self.counters.iter());
-        sum.removals.add(self.killed.load(Ordering::Relaxed));
-        sum
-    }
-
-    /// Rule slots and their counters.
-    pub fn slab(&self) -> &RuleSlab {
-        &self.slab
-    }
-
-    /// What a worker keeps for itself; `id` is its number, from 0.
-    pub fn worker(&self, id: usize) -> Worker {
-        Worker { id, slots: self.states.cache(), ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice() }
-    }
-}
-
-/// What one worker keeps for itself.
-#[derive(Debug)]
-pub struct Worker {
-    id: usize,
-    slots: SlotCache,
-    /// Packets that have been read ahead of deciding on them; filled in place, again and again.
-    ahead: Box<[Seen]>,
-}
 
 /// Which interface the packets of a batch are at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,11 +50,11 @@ impl Via {
 }
 
 /// Packets that are read ahead in one go.
-const AHEAD: usize = 32;
+pub(crate) const AHEAD: usize = 32;
 
 /// A packet that has been read, and what to look for in the state table.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+pub(crate) struct Seen {
     p: Packet,
     lookup: Lookup,
     /// It cannot be right.
@@ -153,7 +62,7 @@ struct Seen {
 }
 
 impl Seen {
-    const NOTHING: Seen = Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None };
+    pub(crate) const NOTHING: Seen = Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None };
 }
 
 /// pf for one batch at one instant.
@@ -372,10 +281,9 @@ impl<'a> PfCx<'a> {
         if let Some(counters) = self.counters() {
             counters.searches.inc();
         }
-        let at = (direction, index);
-        let now = self.now.secs() as u32;
+        let passing = Passing { direction, index, p, data: m.data(), now: self.now.secs() as u32 };
         let mut hit = Hit::NONE;
-        match states.track(&mut self.held, &mut self.worker.slots, lookup, at, p, m.data(), now, &mut hit) {
+        match states.track(&mut self.held, &mut self.worker.slots, lookup, &passing, &mut hit) {
             Tracked::None => None,
             Tracked::Hit | Tracked::Changed => Some(self.pass_by_state(direction, m, p, &hit)),
             Tracked::Ended => {
@@ -447,16 +355,10 @@ impl<'a> PfCx<'a> {
         rule: &Compiled,
         tag: u16,
     ) -> Result<(), Verdict> {
-        let now = self.now.secs() as u32;
-        let new = New { at: (direction, index), rule, tag, now };
-        let made = self.pf.states.insert(
-            &mut self.held,
-            &mut self.worker.slots,
-            &seen.lookup,
-            &seen.p,
-            m.data(),
-            &new,
-        );
+        let (p, data, now) = (&seen.p, m.data(), self.now.secs() as u32);
+        let passing = Passing { direction, index, p, data, now };
+        let slots = &mut self.worker.slots;
+        let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, rule, tag);
         match made {
             Ok(Some(hit)) => {
                 remember(m, &hit);
@@ -492,16 +394,6 @@ impl<'a> PfCx<'a> {
             Why::PfStateInsert => counters.state_insert.inc(),
             Why::PfStateLimit => counters.state_limit.inc(),
             _ => {}
-        }
-    }
-}
-
-impl Refused {
-    fn of(verdict: &Verdict) -> Option<Refused> {
-        match *verdict {
-            Verdict::Pass(_) => None,
-            Verdict::Block(why) => Some(Refused { why, answer: None }),
-            Verdict::Return(answer, why) => Some(Refused { why, answer: Some(answer) }),
         }
     }
 }
@@ -542,37 +434,4 @@ fn choose_queue(m: &mut Mbuf, p: &Packet, queue: u16, low_delay_queue: u16) {
         hdr.flags.set(PktFlags::LOW_DELAY);
     }
     hdr.queue = if low_delay { low_delay_queue } else { queue };
-}
-
-/// What a blocking rule says to the sender. Resets are never answered with resets, nor ICMP with ICMP.
-#[cold]
-fn refuse(reply: Reply, p: &Packet) -> Verdict {
-    if p.fragment {
-        return Verdict::Block(Why::PfBlock);
-    }
-    let is_tcp = IpProto(p.proto) == IpProto::TCP;
-    let is_icmp = matches!(IpProto(p.proto), IpProto::ICMP | IpProto::ICMPV6);
-    let answer = match reply {
-        Reply::Return if is_tcp => reset_for(p, 0),
-        Reply::Rst { ttl } if is_tcp => reset_for(p, ttl),
-        Reply::Return if !is_icmp => Some(unreachable(p, 3, 4)),
-        Reply::Icmp { inet, inet6 } if !is_icmp => Some(unreachable(p, inet, inet6)),
-        _ => None,
-    };
-    match answer {
-        Some(answer) => Verdict::Return(answer, Why::PfReturn),
-        None => Verdict::Block(Why::PfBlock),
-    }
-}
-
-fn reset_for(p: &Packet, ttl: u8) -> Option<Answer> {
-    const RST: u8 = 0x04;
-    (p.tcp.flags & RST == 0).then_some(Answer::Reset(Reset { ttl, acknowledge: true }))
-}
-
-fn unreachable(p: &Packet, inet: u8, inet6: u8) -> Answer {
-    match p.family {
-        crate::addr::Family::Inet => Answer::Unreachable { code: inet },
-        crate::addr::Family::Inet6 => Answer::Unreachable6 { code: inet6 },
-    }
 }

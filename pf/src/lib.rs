@@ -10,7 +10,7 @@
 //! - [`conf`] reads the language and refuses by name what has no engine; [`print`] writes it back as pfctl does.
 //! - [`ruleset`] compiles rules to numbers, with skip steps; `eval` finds the rule that decides.
 //! - [`state`] remembers flows; [`slab`] keeps rules' counters as long as a ruleset or a state refers to them.
-//! - [`engine`] brings it together for a worker.
+//! - [`pf`] is what lives as long as the process; [`engine`] brings all together for one batch of a worker.
 //!
 //! pf transmits nothing and ends no packet: it says what is to be done, and the router does it. It does not know ALTQ or
 //! IPsec: a queue is a number in the packet's header.
@@ -29,6 +29,7 @@ mod eval;
 pub mod ids;
 pub mod names;
 pub mod packet;
+pub mod pf;
 pub mod print;
 pub mod rule;
 pub mod ruleset;
@@ -39,9 +40,10 @@ pub mod timeout;
 mod verdict;
 
 pub use conf::PfConf;
-pub use engine::{Pf, PfCx, Via, Worker};
+pub use engine::{PfCx, Via};
 pub use env::Environment;
 pub use ids::Names;
+pub use pf::{Pf, Worker};
 pub use rule::Direction;
 pub use ruleset::Ruleset;
 pub use state::{States, info::StateInfo};

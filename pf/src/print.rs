@@ -60,7 +60,7 @@ impl RulePrinter<'_> {
                 None => write!(out, " proto {proto}")?,
             }
         }
-        self.from_to(out)?;
+        self.peers(out)?;
         self.matchers(out)?;
         self.state(out)?;
         self.rest(out)
@@ -98,7 +98,7 @@ impl RulePrinter<'_> {
         if self.rule.quick { out.write_str(" quick") } else { Ok(()) }
     }
 
-    fn from_to(&self, out: &mut String) -> fmt::Result {
+    fn peers(&self, out: &mut String) -> fmt::Result {
         let (from, to) = (&self.rule.from, &self.rule.to);
         if from == &Peer::default() && to == &Peer::default() {
             return out.write_str(" all");

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use kern::counter::{Counter, CounterSet};
 
-use crate::{conf::PfConf, counters::PfCounters, engine::Pf, env::Environment, print, ruleset::Ruleset};
+use crate::{conf::PfConf, counters::PfCounters, env::Environment, pf::Pf, print, ruleset::Ruleset};
 
 /// A rule and its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -287,7 +287,9 @@ mod tests {
         let slab = RuleSlab::new(1);
         for _ in 0..1000 {
             let slots: Vec<_> = (0..300).map(|n| slab.take(n, None).unwrap()).collect();
-            slots.iter().for_each(|&s| slab.release(s));
+            for slot in slots {
+                slab.release(slot);
+            }
         }
         assert_eq!(slab.free.with(|f| f.chunks), 2);
     }

@@ -1,6 +1,9 @@
 //! What pf says of a packet, and the proof that it was asked.
 
 use kern::Why;
+use wire::IpProto;
+
+use crate::{addr::Family, packet::Packet, rule::Reply};
 
 /// Proof that pf has passed a packet, or every packet of a batch. Only pf makes one; whoever transmits or forwards
 /// demands it.
@@ -69,4 +72,49 @@ pub struct Reset {
     /// Whether it acknowledges what the packet carried: yes for a blocked packet, no for a wrong answer to a SYN, whose
     /// sender believes its own numbers only.
     pub acknowledge: bool,
+}
+
+impl Refused {
+    /// What a verdict refuses, if it does.
+    #[inline(always)]
+    pub(crate) fn of(verdict: &Verdict) -> Option<Refused> {
+        match *verdict {
+            Verdict::Pass(_) => None,
+            Verdict::Block(why) => Some(Refused { why, answer: None }),
+            Verdict::Return(answer, why) => Some(Refused { why, answer: Some(answer) }),
+        }
+    }
+}
+
+/// What a blocking rule says to the sender. Resets are never answered with resets, nor ICMP with ICMP.
+#[cold]
+pub(crate) fn refuse(reply: Reply, p: &Packet) -> Verdict {
+    if p.fragment {
+        return Verdict::Block(Why::PfBlock);
+    }
+    let is_tcp = IpProto(p.proto) == IpProto::TCP;
+    let is_icmp = matches!(IpProto(p.proto), IpProto::ICMP | IpProto::ICMPV6);
+    let answer = match reply {
+        Reply::Return if is_tcp => reset_for(p, 0),
+        Reply::Rst { ttl } if is_tcp => reset_for(p, ttl),
+        Reply::Return if !is_icmp => Some(unreachable(p, 3, 4)),
+        Reply::Icmp { inet, inet6 } if !is_icmp => Some(unreachable(p, inet, inet6)),
+        _ => None,
+    };
+    match answer {
+        Some(answer) => Verdict::Return(answer, Why::PfReturn),
+        None => Verdict::Block(Why::PfBlock),
+    }
+}
+
+fn reset_for(p: &Packet, ttl: u8) -> Option<Answer> {
+    const RST: u8 = 0x04;
+    (p.tcp.flags & RST == 0).then_some(Answer::Reset(Reset { ttl, acknowledge: true }))
+}
+
+fn unreachable(p: &Packet, inet: u8, inet6: u8) -> Answer {
+    match p.family {
+        Family::Inet => Answer::Unreachable { code: inet },
+        Family::Inet6 => Answer::Unreachable6 { code: inet6 },
+    }
 }

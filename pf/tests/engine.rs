@@ -191,7 +191,7 @@ fn a_batch_gets_the_verdicts_of_its_packets() {
     ] {
         let mut w = World::new(rules);
         let packet = |n: u16| {
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 Conversation { client_port: 1000 + n, server_port: 80 }.up("S", 1, 0, 100, 0)
             } else {
                 build::udp4(CLIENT, SERVER, 1000 + n, 53, b"")

@@ -9,8 +9,8 @@ const SUITE: &str = "../../shared/pfctl-suite";
 
 fn inputs(dir: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("a readable folder")
+        .map(|entry| entry.expect("a readable entry").path())
         .filter(|path| path.extension().is_some_and(|e| e == "in"))
         .collect();
     files.sort();

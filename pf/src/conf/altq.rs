@@ -326,7 +326,7 @@ fn read_bandwidth(word: &str) -> Option<Bandwidth> {
         .find_map(|(suffix, factor)| Some((word.strip_suffix(suffix)?, *factor)))?;
     let number: f64 = number.parse().ok()?;
     (number.is_finite() && number >= 0.0 && number * factor < 1e15)
-        .then(|| Bandwidth::Bits((number * factor) as u64))
+        .then_some(Bandwidth::Bits((number * factor) as u64))
 }
 
 fn options(c: &mut Cursor) -> Parsed<QueueOptions> {

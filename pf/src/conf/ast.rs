@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Something and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct At<T> {
     pub(crate) at: Pos,
     pub(crate) value: T,
@@ -35,11 +35,11 @@ pub(crate) enum Statement {
     /// `set ...`
     Set(Vec<At<Setting>>),
     /// `table <name> ...`
-    Table(TableDef),
+    Table(Box<TableDef>),
     /// `altq on ...`, for each interface of its list.
     Altq(Vec<At<AltqSpec>>),
     /// `queue ...`
-    Queue(At<QueueSpec>),
+    Queue(Box<At<QueueSpec>>),
     /// A filter rule.
     Rule(Box<RuleDef>),
     /// `antispoof for ...`

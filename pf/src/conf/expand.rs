@@ -5,34 +5,30 @@
 //! source host, source port, destination host, destination port. Combinations of two families are left out; a rule of
 //! which nothing remains is an error.
 
-use std::collections::{HashMap, HashSet};
-
 use super::{
     PfConf, Table,
-    altq::{AltqSpec, QueueSpec, Scheduler},
+    altq::{AltqSpec, QueueSpec},
     ast::{
         Antispoof, At, BlockWord, HostDef, HostWord, IcmpDef, KeepDef, RuleDef, Setting, StateWord,
         Statement, TableDef,
     },
-    error::{Fault, Parsed, Pos},
-    host, label, set,
+    check,
+    error::{Fault, Parsed},
+    label,
+    resolve::{self, Resolved},
+    set,
 };
 use crate::{
-    addr::{Entry, Family, Prefix},
+    addr::{Entry, Family},
     env::Environment,
-    names, print,
+    print,
     rule::{
-        Action, Direction, Dynamic, Host, IcmpMatch, Keep, On, Part, Peer, Ports, Reply, Rule, Tagged,
-        TcpFlags,
+        Action, Direction, Dynamic, Host, IcmpMatch, Keep, On, Part, Ports, Reply, Rule, Tagged, TcpFlags,
     },
     timeout::{Timeout, Timeouts},
 };
 
 const TCP: u8 = 6;
-const UDP: u8 = 17;
-const SCTP: u8 = 132;
-const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
 
 /// Builds the configuration, statement by statement.
 pub(crate) struct Expander<'a> {
@@ -41,20 +37,6 @@ pub(crate) struct Expander<'a> {
     defaults: KeepDef,
     timeouts_set: Vec<Timeout>,
     pub(crate) warnings: Vec<Fault>,
-}
-
-/// An address of a rule, resolved.
-#[derive(Clone, Debug)]
-struct Resolved {
-    host: Host,
-    not: bool,
-    family: Option<Family>,
-    /// Interface that a link-local address belongs to.
-    scope: Option<String>,
-}
-
-impl Resolved {
-    const ANY: Resolved = Resolved { host: Host::Any, not: false, family: None, scope: None };
 }
 
 impl<'a> Expander<'a> {
@@ -72,6 +54,11 @@ impl<'a> Expander<'a> {
         let mut conf = self.conf;
         conf.options.derive_adaptive(&self.timeouts_set);
         conf
+    }
+
+    /// Checks what takes the whole file to know.
+    pub(crate) fn check_whole(&self) -> Vec<Fault> {
+        check::whole(&self.conf)
     }
 
     pub(crate) fn macro_line(&mut self, name: &str, value: &str) {
@@ -155,11 +142,13 @@ impl<'a> Expander<'a> {
     }
 
     fn table_entry(&self, def: &HostDef) -> Parsed<Vec<Entry>> {
-        self.resolve(def, None)?
+        resolve::one(self.env, def, None)?
             .into_iter()
             .map(|r| match r.host {
                 Host::Prefix(prefix) => Ok(Entry { not: r.not, prefix }),
-                Host::Any => Ok(Entry { not: r.not, prefix: zero(r.family.unwrap_or(Family::Inet)) }),
+                Host::Any => {
+                    Ok(Entry { not: r.not, prefix: resolve::everything(r.family.unwrap_or(Family::Inet)) })
+                }
                 _ => Err(Fault::new(def.at, "a table holds addresses and networks only")),
             })
             .collect()
@@ -222,7 +211,7 @@ impl<'a> Expander<'a> {
             Ok(base) => base,
             Err(fault) => return faults.push(fault),
         };
-        let hosts = |list: &[HostDef]| self.resolve_list(list, def.family);
+        let hosts = |list: &[HostDef]| resolve::list(self.env, list, def.family);
         let (from, to) = match (hosts(&def.from), hosts(&def.to)) {
             (Ok(from), Ok(to)) => (from, to),
             (from, to) => return faults.extend(from.err().into_iter().chain(to.err())),
@@ -311,8 +300,7 @@ impl<'a> Expander<'a> {
     }
 
     fn one(&mut self, def: &RuleDef, base: &Rule, c: &Combination) -> Parsed<()> {
-        let Some(family) = c.family(def.family) else { return Ok(()) };
-        let Some(on) = c.interface() else { return Ok(()) };
+        let (Ok(family), Ok(on)) = (c.family(def.family), c.interface()) else { return Ok(()) };
         let mut rule = Rule {
             on,
             family,
@@ -325,7 +313,7 @@ impl<'a> Expander<'a> {
         if rule.proto.is_some_and(|p| p != TCP) {
             rule.flags = None;
         }
-        check(def, &rule, c)?;
+        check::rule(def, &rule, c.proto, c.sport.or(c.dport), c.icmp)?;
         let number = self.conf.rules.len();
         rule.labels = expand_labels(def, &rule, number)?;
         rule.tag = def.tag.as_ref().map(|t| label::expand(&t.value, &rule, number));
@@ -334,82 +322,10 @@ impl<'a> Expander<'a> {
         self.conf.rules.push(rule);
         Ok(())
     }
-
-    fn resolve_list(&self, list: &[HostDef], family: Option<Family>) -> Parsed<Vec<Resolved>> {
-        if list.is_empty() {
-            return Ok(vec![Resolved::ANY]);
-        }
-        let mut all = Vec::new();
-        for def in list {
-            all.extend(self.resolve(def, family)?);
-        }
-        Ok(all)
-    }
-
-    fn resolve(&self, def: &HostDef, family: Option<Family>) -> Parsed<Vec<Resolved>> {
-        let not = def.not;
-        let one = |host, family| Ok(vec![Resolved { host, not, family, scope: None }]);
-        match &def.what {
-            HostWord::Any if not => Err(Fault::new(def.at, "`! any` matches nothing")),
-            HostWord::Any => one(Host::Any, None),
-            HostWord::Literal(addr, scope) => {
-                let prefix = Prefix::new(*addr, def.len.unwrap_or(128));
-                Ok(vec![Resolved { scope: scope.clone(), ..prefix_host(prefix, not, def.at)? }])
-            }
-            HostWord::Range(a, b) => one(Host::Range(*a, *b), Some(Family::of(*a))),
-            HostWord::Dynamic(d) => one(Host::Dynamic(d.clone()), None),
-            HostWord::Table(name) => one(Host::Table(name.clone()), None),
-            HostWord::Name(name) => self.resolve_name(def, name, family),
-        }
-    }
-
-    fn resolve_name(&self, def: &HostDef, name: &str, family: Option<Family>) -> Parsed<Vec<Resolved>> {
-        let base = name.split(':').next().unwrap_or_default();
-        if base == "self" || self.env.interface(base).is_some() {
-            return self.resolve_interface(def, name, family);
-        }
-        let Some(addresses) = self.env.host(name) else {
-            return Err(Fault::new(
-                def.at,
-                format!("`{name}` is no address, no interface and no known host"),
-            )
-            .help("write an address, or (if) for an interface that comes later"));
-        };
-        let wanted = addresses.iter().filter(|a| family.is_none_or(|f| f == Family::of(**a)));
-        wanted.map(|a| prefix_host(Prefix::new(*a, def.len.unwrap_or(128)), def.not, def.at)).collect()
-    }
-
-    fn resolve_interface(&self, def: &HostDef, name: &str, family: Option<Family>) -> Parsed<Vec<Resolved>> {
-        let dynamic = Dynamic { len: def.len, ..host::interface_parts(def.at, name)? };
-        let addresses = self.env.addresses_of(&dynamic, family);
-        if addresses.is_empty() {
-            return Err(Fault::new(def.at, format!("no address found for `{name}`"))
-                .help(format!("give it one, or write ({name})")));
-        }
-        let mut seen = HashSet::new();
-        addresses.into_iter().filter(|p| seen.insert(*p)).map(|p| prefix_host(p, def.not, def.at)).collect()
-    }
-
-    /// Checks what takes the whole file to know.
-    pub(crate) fn check_whole(&self) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        let defined: HashSet<&str> = self.conf.queues.iter().map(|q| q.name.as_str()).collect();
-        let mut seen = HashSet::new();
-        for rule in &self.conf.rules {
-            let Some(queue) = &rule.queue else { continue };
-            for name in [Some(&queue.name), queue.low_delay.as_ref()].into_iter().flatten() {
-                if !defined.contains(name.as_str()) && seen.insert((rule.at, name)) {
-                    faults.push(
-                        Fault::new(rule.at, format!("queue `{name}` is not defined"))
-                            .help(format!("add a line `queue {name}`")),
-                    );
-                }
-            }
-        }
-        faults.extend(check_altq(&self.conf.altqs, &self.conf.queues));
-        faults
-    }
 }
+
+/// The parts of a combination belong to different families or interfaces: there is no such packet.
+struct Disagree;
 
 /// One combination of a rule's lists.
 struct Combination<'a> {
@@ -423,64 +339,35 @@ struct Combination<'a> {
 }
 
 impl Combination<'_> {
-    /// The family of all parts; outer none if they disagree.
-    fn family(&self, said: Option<Family>) -> Option<Option<Family>> {
+    /// The family of all parts, if any has one.
+    fn family(&self, said: Option<Family>) -> Result<Option<Family>, Disagree> {
         let mut family = said;
         for part in [self.src.family, self.dst.family].into_iter().flatten() {
             match family {
-                Some(f) if f != part => return None,
+                Some(f) if f != part => return Err(Disagree),
                 _ => family = Some(part),
             }
         }
-        Some(family)
+        Ok(family)
     }
 
-    /// The interface of all parts, a link-local address having one; outer none if they disagree.
-    fn interface(&self) -> Option<Option<On>> {
+    /// The interface of all parts, a link-local address having one.
+    fn interface(&self) -> Result<Option<On>, Disagree> {
         let mut on = self.on.map(|on| on.value.clone());
         for scope in [&self.src.scope, &self.dst.scope].into_iter().flatten() {
             match &on {
-                Some(known) if &known.name != scope => return None,
+                Some(known) if &known.name != scope => return Err(Disagree),
                 Some(_) => {}
                 None => on = Some(On { not: false, name: scope.clone() }),
             }
         }
-        Some(on)
-    }
-}
-
-impl Resolved {
-    fn peer(&self, port: Option<&At<Ports>>, family: Option<Family>) -> Peer {
-        let host = match &self.host {
-            // A length of all bits says nothing.
-            Host::Dynamic(d) if family.is_some_and(|f| d.len.is_some_and(|len| len >= f.width())) => {
-                Host::Dynamic(Dynamic { len: None, ..d.clone() })
-            }
-            other => other.clone(),
-        };
-        Peer { not: self.not, host, port: port.map(|p| p.value) }
+        Ok(on)
     }
 }
 
 /// The items of a list, or once nothing if it is empty.
 fn optional<T>(list: &[T]) -> Vec<Option<&T>> {
     if list.is_empty() { vec![None] } else { list.iter().map(Some).collect() }
-}
-
-const fn zero(family: Family) -> Prefix {
-    Prefix::new(family.address(0), 0)
-}
-
-/// A prefix in a rule; the one of all addresses is `any` of its family.
-fn prefix_host(prefix: Prefix, not: bool, at: Pos) -> Parsed<Resolved> {
-    let family = Some(prefix.family());
-    if prefix.length() > 0 {
-        return Ok(Resolved { host: Host::Prefix(prefix), not, family, scope: None });
-    }
-    if not {
-        return Err(Fault::new(at, format!("`! {prefix}` matches nothing")));
-    }
-    Ok(Resolved { host: Host::Any, not, family, scope: None })
 }
 
 fn interface_word(dynamic: bool, name: &str, part: Part) -> HostWord {
@@ -517,158 +404,4 @@ fn expand_labels(def: &RuleDef, rule: &Rule, number: usize) -> Parsed<Vec<String
         }
     }
     Ok(labels)
-}
-
-/// What a rule must not be (pfctl: `filter_consistent`).
-fn check(def: &RuleDef, rule: &Rule, c: &Combination) -> Parsed<()> {
-    if !matches!(rule.proto, Some(TCP | UDP | SCTP))
-        && let Some(port) = c.sport.or(c.dport)
-    {
-        return Err(Fault::new(port.at, "port only applies to tcp/udp/sctp")
-            .help("add proto tcp, or proto { tcp udp }"));
-    }
-    if let Some(icmp) = c.icmp {
-        check_icmp(icmp, rule)?;
-    }
-    if let (Some(proto), Some(family)) = (c.proto, rule.family)
-        && matches!((proto.value, family), (ICMP, Family::Inet6) | (ICMP6, Family::Inet))
-    {
-        let name = names::protocol_name(proto.value).unwrap_or_default();
-        return Err(Fault::new(
-            proto.at,
-            format!("proto {name} doesn't match address family {}", family.keyword()),
-        ));
-    }
-    if let Some(at) = def.allow_opts
-        && rule.action != Action::Pass
-    {
-        return Err(Fault::new(at, "allow-opts can only be specified for pass rules"));
-    }
-    if let Some(at) = def.fragment
-        && (rule.from.port.is_some() || rule.to.port.is_some() || rule.flags.is_some() || rule.icmp.is_some())
-    {
-        return Err(Fault::new(at, "fragments can be filtered only on IP header fields"));
-    }
-    if matches!(rule.action, Action::Block(Reply::Rst { .. })) && rule.proto != Some(TCP) {
-        return Err(Fault::new(def.at, "return-rst can only be applied to TCP rules")
-            .help("add proto tcp, or use `block return`"));
-    }
-    if let Some(flags) = &def.flags
-        && let Some(TcpFlags { set, mask }) = flags.value
-        && set & !mask != 0
-    {
-        return Err(Fault::new(flags.at, "flags are wanted that are not looked at")
-            .help("the flags before `/` also stand behind it"));
-    }
-    Ok(())
-}
-
-fn check_icmp(icmp: &IcmpDef, rule: &Rule) -> Parsed<()> {
-    let (proto, word) = match icmp.family {
-        Family::Inet => (ICMP, "icmp-type"),
-        Family::Inet6 => (ICMP6, "icmp6-type"),
-    };
-    if rule.proto != Some(proto) {
-        let name = names::protocol_name(proto).unwrap_or_default();
-        return Err(Fault::new(icmp.at, format!("{word} only applies to proto {name}")));
-    }
-    match rule.family {
-        None => Err(Fault::new(icmp.at, format!("must indicate address family with {word}"))
-            .help(format!("add {}", icmp.family.keyword()))),
-        Some(family) if family != icmp.family => {
-            Err(Fault::new(icmp.at, format!("{word} doesn't match address family {}", family.keyword())))
-        }
-        Some(_) => Ok(()),
-    }
-}
-
-/// The tree of queues: every queue has one parent and one definition, every interface one default.
-fn check_altq(altqs: &[AltqSpec], queues: &[QueueSpec]) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    let listed: HashSet<&str> = altqs
-        .iter()
-        .flat_map(|a| &a.queues)
-        .chain(queues.iter().flat_map(|q| &q.children))
-        .map(String::as_str)
-        .collect();
-    let mut defined: HashMap<(&str, Option<&str>), Pos> = HashMap::new();
-    for queue in queues {
-        if !listed.contains(queue.name.as_str()) {
-            faults.push(
-                Fault::new(queue.at, format!("queue `{}` has no parent", queue.name))
-                    .help("name it in an `altq` line or in the list of another queue"),
-            );
-        }
-        if defined.insert((&queue.name, queue.interface.as_deref()), queue.at).is_some() {
-            faults.push(Fault::new(queue.at, format!("queue `{}` is defined twice", queue.name)));
-        }
-    }
-    for altq in altqs {
-        check_interface(altq, queues, &mut faults);
-    }
-    faults
-}
-
-fn check_interface(altq: &AltqSpec, queues: &[QueueSpec], faults: &mut Vec<Fault>) {
-    let mut names: Vec<&str> = altq.queues.iter().map(String::as_str).collect();
-    let (mut defaults, mut priorities, mut i) = (0, HashSet::new(), 0);
-    while let Some(&name) = names.get(i) {
-        i += 1;
-        let own =
-            |q: &&QueueSpec| q.name == name && q.interface.as_ref().is_none_or(|on| *on == altq.interface);
-        let Some(queue) = queues.iter().find(own) else {
-            faults.push(
-                Fault::new(altq.at, format!("queue `{name}` on {} is not defined", altq.interface))
-                    .help(format!("add a line `queue {name}`")),
-            );
-            continue;
-        };
-        check_queue(altq, queue, &mut priorities, faults);
-        defaults += usize::from(queue.options.default);
-        let new = queue.children.iter().map(String::as_str).filter(|c| !names.contains(c));
-        let new: Vec<&str> = new.collect();
-        names.extend(new);
-    }
-    if defaults != 1 && altq.scheduler != Scheduler::Codel && !altq.options.default {
-        faults.push(Fault::new(altq.at, format!("{} has {defaults} default queues", altq.interface)).help(
-            format!(
-                "should have one default queue on {}: {}(default)",
-                altq.interface,
-                altq.scheduler.keyword()
-            ),
-        ));
-    }
-}
-
-fn check_queue(altq: &AltqSpec, queue: &QueueSpec, priorities: &mut HashSet<u8>, faults: &mut Vec<Fault>) {
-    if let Some(scheduler) = queue.scheduler.filter(|&s| s != altq.scheduler) {
-        faults.push(Fault::new(
-            queue.at,
-            format!(
-                "queue `{}` is {} and its interface {} is {}",
-                queue.name,
-                scheduler.keyword(),
-                altq.interface,
-                altq.scheduler.keyword()
-            ),
-        ));
-    }
-    let priority = queue.priority.unwrap_or(1);
-    if priority > altq.scheduler.max_priority() {
-        faults.push(Fault::new(
-            queue.at,
-            format!("priority out of range: max {}", altq.scheduler.max_priority()),
-        ));
-    }
-    if altq.scheduler == Scheduler::Priq {
-        if queue.bandwidth.is_some() {
-            faults.push(Fault::new(queue.at, "a priq queue has no bandwidth").help("give it a priority"));
-        }
-        if !priorities.insert(priority) {
-            faults.push(Fault::new(
-                queue.at,
-                format!("two queues of {} have priority {priority}", altq.interface),
-            ));
-        }
-    }
 }

@@ -11,6 +11,7 @@
 
 mod altq;
 mod ast;
+mod check;
 mod cursor;
 mod error;
 mod expand;
@@ -18,6 +19,7 @@ mod filter;
 mod host;
 mod label;
 mod lex;
+mod resolve;
 mod set;
 mod statement;
 mod unsupported;

@@ -19,21 +19,21 @@ pub(crate) fn settings(c: &mut Cursor) -> Parsed<Vec<At<Setting>>> {
     match option.value {
         "skip" => {
             c.expect("on")?;
-            one(at, Setting::Skip(skip_list(c)?))
+            Ok(one(at, Setting::Skip(skip_list(c)?)))
         }
         "block-policy" => {
             let word = c.word("`drop` or `return`")?;
             match word.value {
-                "drop" => one(at, Setting::BlockPolicy(Reply::Drop)),
-                "return" => one(at, Setting::BlockPolicy(Reply::Return)),
+                "drop" => Ok(one(at, Setting::BlockPolicy(Reply::Drop))),
+                "return" => Ok(one(at, Setting::BlockPolicy(Reply::Return))),
                 other => Err(wrong(word.at, other, "drop or return")),
             }
         }
         "state-policy" => {
             let word = c.word("`if-bound` or `floating`")?;
             match word.value {
-                "if-bound" => one(at, Setting::StatePolicy(true)),
-                "floating" => one(at, Setting::StatePolicy(false)),
+                "if-bound" => Ok(one(at, Setting::StatePolicy(true))),
+                "floating" => Ok(one(at, Setting::StatePolicy(false))),
                 other => Err(wrong(word.at, other, "if-bound or floating")),
             }
         }
@@ -42,9 +42,9 @@ pub(crate) fn settings(c: &mut Cursor) -> Parsed<Vec<At<Setting>>> {
             let optimization = Optimization::of(word.value).ok_or_else(|| {
                 wrong(word.at, word.value, "normal, high-latency, satellite, aggressive or conservative")
             })?;
-            one(at, Setting::Optimization(optimization, word.value.to_owned()))
+            Ok(one(at, Setting::Optimization(optimization, word.value.to_owned())))
         }
-        "state-defaults" => one(at, Setting::StateDefaults(state_defaults(c)?)),
+        "state-defaults" => Ok(one(at, Setting::StateDefaults(state_defaults(c)?))),
         "limit" => several(c, limit),
         "timeout" => several(c, timeout),
         "require-order" => as_is(c, at, option.value, &["yes", "no"]),
@@ -55,8 +55,8 @@ pub(crate) fn settings(c: &mut Cursor) -> Parsed<Vec<At<Setting>>> {
     }
 }
 
-fn one(at: Pos, setting: Setting) -> Parsed<Vec<At<Setting>>> {
-    Ok(vec![At::new(at, setting)])
+fn one(at: Pos, setting: Setting) -> Vec<At<Setting>> {
+    vec![At::new(at, setting)]
 }
 
 fn wrong(at: Pos, found: &str, right: &str) -> Fault {
@@ -135,7 +135,7 @@ fn state_defaults(c: &mut Cursor) -> Parsed<super::ast::KeepDef> {
 fn as_is(c: &mut Cursor, at: Pos, option: &str, values: &[&str]) -> Parsed<Vec<At<Setting>>> {
     let word = c.word("a value")?;
     if values.contains(&word.value) {
-        return one(at, Setting::AsIs(format!("{option} {}", word.value)));
+        return Ok(one(at, Setting::AsIs(format!("{option} {}", word.value))));
     }
     Err(wrong(word.at, word.value, &values.join(" or ")))
 }
@@ -151,7 +151,7 @@ fn neutral(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
             | ("reassemble", "no")
     );
     if fits {
-        one(at, Setting::AsIs(format!("{option} {}", value.value)))
+        Ok(one(at, Setting::AsIs(format!("{option} {}", value.value))))
     } else {
         Err(unsupported::setting(at, option))
     }

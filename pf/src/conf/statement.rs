@@ -25,9 +25,9 @@ pub(crate) fn statement(line: &Line, env: &Environment) -> Parsed<Statement> {
     let statement = match word {
         "pass" | "block" => Statement::Rule(Box::new(filter::rule(&mut c, env)?)),
         "set" => Statement::Set(set::settings(&mut c)?),
-        "table" => Statement::Table(table(&mut c)?),
+        "table" => Statement::Table(Box::new(table(&mut c)?)),
         "altq" => Statement::Altq(altq::altq(&mut c, env)?),
-        "queue" => Statement::Queue(altq::queue(&mut c)?),
+        "queue" => Statement::Queue(Box::new(altq::queue(&mut c)?)),
         "antispoof" => Statement::Antispoof(antispoof(&mut c)?),
         "include" => {
             c.skip();

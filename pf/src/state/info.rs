@@ -16,7 +16,11 @@ use super::{
     table::NEVER,
     tcp,
 };
-use crate::{names, rule::Direction, slab::RuleSlot};
+use crate::{
+    names,
+    rule::Direction,
+    slab::{RuleSlot, Slot},
+};
 
 /// One end of a TCP state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +101,7 @@ impl States {
             (state.phase == Phase::Live).then(|| state.clone())?
         };
         let rule = RuleSlot(state.rule);
-        let number = self.slab.slot(rule).map(|s| s.number());
+        let number = self.slab.slot(rule).map(Slot::number);
         Some(state.describe(number, now, self.expiry(&state)))
     }
 }

@@ -18,6 +18,7 @@
 pub(crate) mod entry;
 mod icmp;
 pub mod info;
+mod insert;
 pub(crate) mod key;
 mod other;
 mod purge;
@@ -40,8 +41,7 @@ use crate::{
     IfIndex,
     packet::{Packet, icmp_query},
     rule::Direction,
-    ruleset::Compiled,
-    slab::{RuleSlab, RuleSlot},
+    slab::{RuleSlab, RuleSlot, Slot},
     timeout::{SharedTimeouts, Timeout, Timeouts, adapted},
 };
 use entry::{Phase, State, flag};
@@ -149,12 +149,15 @@ pub(crate) enum Tracked {
     Ended,
 }
 
-/// What a new state is made from, besides its packet.
+/// A packet at an interface.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct New<'a> {
-    pub(crate) at: (Direction, IfIndex),
-    pub(crate) rule: &'a Compiled,
-    pub(crate) tag: u16,
+pub(crate) struct Passing<'a> {
+    pub(crate) direction: Direction,
+    pub(crate) index: IfIndex,
+    pub(crate) p: &'a Packet,
+    /// From its IP header on.
+    pub(crate) data: &'a [u8],
+    /// Seconds of the clock.
     pub(crate) now: u32,
 }
 
@@ -290,24 +293,20 @@ impl States {
         held: &mut Held<'_, PfRules>,
         cache: &mut SlotCache,
         lookup: &Lookup,
-        at: (Direction, IfIndex),
-        p: &Packet,
-        data: &[u8],
-        now: u32,
+        passing: &Passing,
         hit: &mut Hit,
     ) -> Tracked {
-        let (direction, index) = at;
-        let tracked = self.find(held, lookup, direction, index, |slot, state| {
+        let tracked = self.find(held, lookup, passing.direction, passing.index, |slot, state| {
             state.fill(slot, hit);
             match lookup.kind {
-                LookFor::Quoted => icmp::belongs(state, direction, p, lookup.seq),
-                _ => state.step(direction, p, data, now),
+                LookFor::Quoted => icmp::belongs(state, passing.direction, passing.p, lookup.seq),
+                _ => state.step(passing),
             }
         });
         match tracked {
             None => Tracked::None,
             Some(Tracked::Changed) => {
-                self.look_sooner(held, hit, now);
+                self.look_sooner(held, hit, passing.now);
                 Tracked::Hit
             }
             Some(Tracked::Ended) => {
@@ -340,170 +339,11 @@ impl States {
         let rule = RuleSlot(state.rule);
         let seconds = self.seconds(rule, state.class);
         let own =
-            if state.has(flag::ADAPTIVE) { self.slab.slot(rule).and_then(|s| s.adaptive()) } else { None };
+            if state.has(flag::ADAPTIVE) { self.slab.slot(rule).and_then(Slot::adaptive) } else { None };
         let (start, end, states) = own.unwrap_or_else(|| {
             (self.timeouts.get(Timeout::AdaptiveStart), self.timeouts.get(Timeout::AdaptiveEnd), self.count())
         });
         state.last.saturating_add(adapted(seconds, states, start, end))
-    }
-
-    /// Makes the state of a packet that a rule has passed. `None`: another worker was faster, look again.
-    pub(crate) fn insert(
-        &self,
-        held: &mut Held<'_, PfRules>,
-        cache: &mut SlotCache,
-        lookup: &Lookup,
-        p: &Packet,
-        data: &[u8],
-        new: &New,
-    ) -> Result<Option<Hit>, Why> {
-        let slot = self.reserve(cache, new.rule.slot)?;
-        let state = self.first(lookup.key, p, data, new);
-        match self.go_live(held, slot, state, lookup.hash) {
-            Some(hit) => Ok(Some(hit)),
-            None => {
-                self.give_back(cache, slot, new.rule.slot);
-                Ok(None)
-            }
-        }
-    }
-
-    /// A slot, counted against the limit and the rule's maximum.
-    fn reserve(&self, cache: &mut SlotCache, rule: RuleSlot) -> Result<u32, Why> {
-        if self.count.0.fetch_add(1, Relaxed) >= self.limit() {
-            self.count.0.fetch_sub(1, Relaxed);
-            return Err(Why::PfStateLimit);
-        }
-        if cache.slots.is_empty() {
-            self.table.take_free(CACHED / 2, &mut cache.slots);
-        }
-        let slot = cache.slots.pop();
-        match slot {
-            Some(slot) if self.slab.state_made(rule) => Ok(slot),
-            _ => {
-                cache.slots.extend(slot);
-                self.count.0.fetch_sub(1, Relaxed);
-                Err(Why::PfStateLimit)
-            }
-        }
-    }
-
-    /// Undoes [`Self::reserve`].
-    fn give_back(&self, cache: &mut SlotCache, slot: u32, rule: RuleSlot) {
-        self.slab.state_gone(rule);
-        self.count.0.fetch_sub(1, Relaxed);
-        if cache.slots.is_full() {
-            self.table.give_free(cache.slots.drain(..CACHED / 2));
-        }
-        cache.slots.push(slot);
-    }
-
-    fn first(&self, key: Key, p: &Packet, data: &[u8], new: &New) -> State {
-        let New { at: (direction, index), rule, tag, now } = *new;
-        let keep = rule.keep;
-        let set = |on: bool, flag: u8| if on { flag } else { 0 };
-        let adaptive = self.slab.slot(rule.slot).is_some_and(|s| s.adaptive().is_some());
-        let mut state = State {
-            wire: key,
-            stack: key,
-            phase: Phase::Pending,
-            direction,
-            rule: rule.slot.0,
-            tag,
-            queue: rule.queue,
-            low_delay_queue: rule.low_delay_queue,
-            flags: set(keep.is_some_and(|k| k.sloppy), flag::SLOPPY)
-                | set(keep.is_some_and(|k| k.bound), flag::BOUND)
-                | set(rule.allow_opts, flag::ALLOW_OPTS)
-                | set(adaptive, flag::ADAPTIVE),
-            last: now,
-            created: now,
-            ifindex: index.0,
-            id: self.next_id.fetch_add(1, Relaxed),
-            ..State::FREE
-        };
-        if IpProto(p.proto) == IpProto::TCP {
-            tcp::open(&mut state, p, data.get(usize::from(p.l4)..).unwrap_or(&[]));
-        } else {
-            other::open(&mut state, p);
-        }
-        state.count(direction, p.segments, p.bytes);
-        state
-    }
-
-    /// Puts a state into its slot and into the table. `None` if one with such a key is there.
-    fn go_live(&self, held: &mut Held<'_, PfRules>, slot: u32, state: State, hash: Hash) -> Option<Hit> {
-        let place = self.table.slot(slot)?;
-        let (wire, stack, two, bound) = (state.wire, state.stack, state.has(flag::TWO_KEYS), state.binding());
-        let due = if state.has(flag::ADAPTIVE) {
-            state.last.saturating_add(self.timeouts.get(Timeout::Interval))
-        } else {
-            state.last.saturating_add(self.seconds(RuleSlot(state.rule), state.class))
-        };
-        {
-            let (mut own, _held) = held.lock(&place.state);
-            let generation = own.generation.wrapping_add(1);
-            *own = State { generation, ..state };
-        }
-        if !self.put(held, &wire, hash, Node::new(slot, 0), bound) {
-            return None;
-        }
-        if two && !self.put(held, &stack, self.seed.hash(&stack), Node::new(slot, 1), bound) {
-            self.take_out(held, hash, Node::new(slot, 0));
-            return None;
-        }
-        let (mut own, _held) = held.lock(&place.state);
-        own.phase = Phase::Live;
-        if let Some(time) = self.table.due(slot) {
-            time.store(due, Relaxed);
-        }
-        let mut hit = Hit::NONE;
-        own.fill(slot, &mut hit);
-        Some(hit)
-    }
-
-    /// Puts one key into its row, unless a state that is not dead has it.
-    fn put(&self, held: &mut Held<'_, PfRules>, key: &Key, hash: Hash, node: Node, bound: u16) -> bool {
-        let row = self.table.row(hash);
-        let (mut overflow, mut held) = held.lock(&row.lock);
-        for other in self.table.candidates(row, *overflow, hash.tag) {
-            let Some(slot) = self.table.slot(other.slot()) else { continue };
-            let (state, _held) = held.lock(&slot.state);
-            let its = if other.is_stack() { &state.stack } else { &state.wire };
-            if matches!(state.phase, Phase::Pending | Phase::Live) && its == key && state.binding() == bound {
-                return false;
-            }
-        }
-        self.table.put(row, &mut overflow, hash.tag, node);
-        true
-    }
-
-    fn take_out(&self, held: &mut Held<'_, PfRules>, hash: Hash, node: Node) {
-        let row = self.table.row(hash);
-        let (mut overflow, _held) = held.lock(&row.lock);
-        self.table.remove(row, &mut overflow, hash.tag, node);
-    }
-
-    /// Takes a dead state out of the table and frees its slot. Only who has ended it calls this.
-    #[cold]
-    fn unlink(&self, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, slot: u32) {
-        let Some(place) = self.table.slot(slot) else { return };
-        let (wire, stack, rule) = {
-            let (state, _held) = held.lock(&place.state);
-            (state.wire, state.has(flag::TWO_KEYS).then_some(state.stack), RuleSlot(state.rule))
-        };
-        self.take_out(held, self.seed.hash(&wire), Node::new(slot, 0));
-        if let Some(stack) = &stack {
-            self.take_out(held, self.seed.hash(stack), Node::new(slot, 1));
-        }
-        if let Some(due) = self.table.due(slot) {
-            due.store(table::NEVER, Relaxed);
-        }
-        {
-            let (mut state, _held) = held.lock(&place.state);
-            state.phase = Phase::Free;
-        }
-        self.give_back(cache, slot, rule);
     }
 }
 
@@ -535,7 +375,8 @@ impl State {
 
     /// Tracks a packet of this state.
     #[inline(always)]
-    fn step(&mut self, direction: Direction, p: &Packet, data: &[u8], now: u32) -> Tracked {
+    fn step(&mut self, passing: &Passing) -> Tracked {
+        let Passing { direction, p, data, now, .. } = *passing;
         let class = self.class;
         match IpProto(p.proto) {
             IpProto::TCP => {

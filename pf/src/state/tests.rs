@@ -36,10 +36,14 @@ fn lookup(states: &States, direction: Direction, p: &Packet) -> Lookup {
 
 const AT: (Direction, IfIndex) = (Direction::In, IfIndex(1));
 
+fn passing(p: &Packet) -> Passing<'_> {
+    Passing { direction: AT.0, index: AT.1, p, data: &[], now: 1 }
+}
+
 fn track(states: &States, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, p: &Packet) -> Tracked {
     let lookup = lookup(states, AT.0, p);
     let mut hit = Hit::NONE;
-    states.track(held, cache, &lookup, AT, p, &[], 1, &mut hit)
+    states.track(held, cache, &lookup, &passing(p), &mut hit)
 }
 
 fn insert(
@@ -49,8 +53,7 @@ fn insert(
     rules: &Ruleset,
     p: &Packet,
 ) -> Result<Option<Hit>, Why> {
-    let new = New { at: AT, rule: &rules.rules[0], tag: 0, now: 1 };
-    states.insert(held, cache, &lookup(states, AT.0, p), p, &[], &new)
+    states.insert(held, cache, &lookup(states, AT.0, p), &passing(p), &rules.rules[0], 0)
 }
 
 /// Threads make and end the states of the same flows; whatever they do, a flow has one state or none.
@@ -118,14 +121,13 @@ fn a_collision_of_the_second_key_takes_the_first_out_again() {
     let mut top = root.top();
     let mut held = top.at::<PfRules>();
     let mut cache = states.cache();
-    let new = New { at: AT, rule: &rules.rules[0], tag: 0, now: 1 };
     let key = |n| lookup(&states, AT.0, &udp(n)).key;
     let mut make = |held: &mut Held<'_, PfRules>, wire: u32, stack: u32| {
         let slot = states.reserve(&mut cache, rules.rules[0].slot).unwrap();
-        let mut state = states.first(key(wire), &udp(wire), &[], &new);
+        let mut state = states.first(key(wire), &passing(&udp(wire)), &rules.rules[0], 0);
         state.stack = key(stack);
         state.flags |= flag::TWO_KEYS;
-        states.go_live(held, slot, state, states.seed.hash(&key(wire))).is_some()
+        states.go_live(held, slot, &state, states.seed.hash(&key(wire))).is_some()
     };
     assert!(make(&mut held, 1, 2));
     assert!(!make(&mut held, 3, 2), "the stack key is taken");

@@ -1,7 +1,11 @@
 //! The world that the parser suite assumes, a router's interfaces for the engine's tests, and packets.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use kern::{
     Mbuf,
@@ -33,7 +37,7 @@ pub fn interface(name: &str, index: u16, addresses: &[&str]) -> Interface {
 /// lo0 and localhost, as the suite's README says.
 pub fn suite() -> Environment {
     let mut env = Environment::new(vec![interface("lo0", 1, &["::1/128", "fe80::1/64", "127.0.0.1/8"])]);
-    env.hosts.push(("localhost".into(), vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()]));
+    env.hosts.push(("localhost".into(), vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
     for n in 1057..=1064_u16 {
         env.interfaces.push(interface(&format!("vlan{n}"), n, &["203.0.113.5/24", "2001:db8::cb00:7105/64"]));
     }

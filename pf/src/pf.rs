@@ -1,0 +1,107 @@
+//! What lives as long as the process: rule slots, states, counters; and what each worker keeps for itself.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use kern::{
+    counter::CounterSet,
+    lock::{Held, levels::PfRules},
+};
+
+use crate::{
+    conf::PfConf,
+    counters::PfCounters,
+    engine::{AHEAD, Seen},
+    env::Environment,
+    ids::Names,
+    ruleset::{CompileError, Ruleset},
+    slab::RuleSlab,
+    state::{SlotCache, States, info::StateInfo},
+};
+
+/// What pf keeps as long as the process runs.
+#[derive(Debug)]
+pub struct Pf {
+    pub(crate) slab: Arc<RuleSlab>,
+    pub(crate) states: Arc<States>,
+    pub(crate) counters: Box<[PfCounters]>,
+    /// States removed by the control thread.
+    killed: AtomicU64,
+}
+
+impl Pf {
+    /// A pf for this many workers, with memory for this many states.
+    pub fn new(workers: usize, limit_states: u32) -> Pf {
+        let slab = Arc::new(RuleSlab::new(workers));
+        let states = Arc::new(States::new(workers, limit_states, Arc::clone(&slab)));
+        let counters = slab.per_worker(PfCounters::new);
+        Pf { slab, states, counters, killed: AtomicU64::new(0) }
+    }
+
+    /// Compiles a checked configuration. To be done again when interfaces or addresses of `env` change.
+    pub fn compile(
+        &self,
+        conf: &Arc<PfConf>,
+        env: &Environment,
+        names: &mut Names,
+    ) -> Result<Ruleset, CompileError> {
+        Ruleset::compile(conf, env, names, &self.slab)
+    }
+
+    /// pf switched off (`pfctl -d`, or no pf.conf): everything passes.
+    pub fn disabled(&self) -> Ruleset {
+        Ruleset::disabled(&self.slab)
+    }
+
+    /// Puts limit and timeouts of a ruleset into effect, for states there are too. To be called when it is published.
+    pub fn enforce(&self, ruleset: &Ruleset) {
+        let options = &ruleset.conf().options;
+        self.states.set_limit(options.limit_states);
+        self.states.set_timeouts(&options.timeouts);
+    }
+
+    /// The state table.
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared_states(&self) -> Arc<States> {
+        Arc::clone(&self.states)
+    }
+
+    /// Removes every state that `doomed` names, and says how many these were; for the control thread.
+    pub fn kill_states(&self, held: &mut Held<'_, PfRules>, doomed: impl FnMut(&StateInfo) -> bool) -> u32 {
+        let removed = self.states.remove_if(held, &mut self.states.cache(), doomed);
+        self.killed.fetch_add(u64::from(removed), Ordering::Relaxed);
+        removed
+    }
+
+    /// The counters of all workers together.
+    pub fn counters(&self) -> PfCounters {
+        let sum = PfCounters::sum(self.counters.iter());
+        sum.removals.add(self.killed.load(Ordering::Relaxed));
+        sum
+    }
+
+    /// Rule slots and their counters.
+    pub fn slab(&self) -> &RuleSlab {
+        &self.slab
+    }
+
+    /// What a worker keeps for itself; `id` is its number, from 0.
+    pub fn worker(&self, id: usize) -> Worker {
+        Worker { id, slots: self.states.cache(), ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice() }
+    }
+}
+
+/// What one worker keeps for itself.
+#[derive(Debug)]
+pub struct Worker {
+    pub(crate) id: usize,
+    pub(crate) slots: SlotCache,
+    /// Packets that have been read ahead of deciding on them; filled in place, again and again.
+    pub(crate) ahead: Box<[Seen]>,
+}
