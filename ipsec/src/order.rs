@@ -32,8 +32,10 @@
 //! has looked at the head under the same lock.
 //!
 //! A run that was given up is completed empty, else all behind it wait for ever. Parked runs are bounded: with
-//! so many tickets out no more are given, and the caller keeps his packets. With one worker a run is always at the
-//! head and nothing is ever stored.
+//! so many tickets out no more are given, and the caller keeps his packets. He must not insist: what is in the way may be
+//! parked behind packets that he himself has not written yet, or behind those of a worker who waits for him in another
+//! SA. So he writes out what he has, calls [`Turns::written`], and asks again in his next turn.
+//! With one worker a run is always at the head and nothing is ever stored.
 //!
 //! [`Turns`] is the state alone, without its lock: an SA keeps it under its own. Not here: sequence numbers.
 
@@ -389,13 +391,24 @@ mod tests {
             sealing: Option<(u64, Vec<u32>)>,
             sealed: u32,
             got: Vec<u32>,
+            /// Told to come again: writes out what it has first.
+            stalled: bool,
             owes: bool,
             wrote: bool,
         }
 
         impl Actor {
             fn new(turns: u32, runs: u32) -> Actor {
-                Actor { turns, runs, sealing: None, sealed: 0, got: vec![], owes: false, wrote: false }
+                Actor {
+                    turns,
+                    runs,
+                    sealing: None,
+                    sealed: 0,
+                    got: vec![],
+                    stalled: false,
+                    owes: false,
+                    wrote: false,
+                }
             }
         }
 
@@ -421,8 +434,11 @@ mod tests {
                     }
                     assert!(run.is_empty());
                     actor.sealed += 1;
-                } else if actor.sealed < actor.runs {
-                    let Some(ticket) = self.turns.ticket() else { return };
+                } else if actor.sealed < actor.runs && !actor.stalled {
+                    let Some(ticket) = self.turns.ticket() else {
+                        actor.stalled = true;
+                        return;
+                    };
                     // One run in five is given up.
                     let len = if ticket.0 % 5 == 3 { 0 } else { 1 + ticket.0 as u32 % 2 };
                     actor.sealing = Some((ticket.0, (self.next..self.next + len).collect()));
@@ -432,6 +448,8 @@ mod tests {
                     actor.wrote = true;
                 } else if actor.owes && self.turns.written(me, &mut actor.got) {
                     actor.wrote = false;
+                } else if actor.sealed < actor.runs {
+                    (actor.stalled, actor.owes, actor.wrote) = (false, false, false);
                 } else {
                     *actor = Actor::new(actor.turns - 1, actor.runs);
                 }

@@ -48,7 +48,9 @@ pub struct Declined<B> {
     pub why: NotNow,
 }
 
-/// The SA has too many runs out: keep the packets and come again.
+/// The SA has too many runs out: keep the packets, end the loop turn (write everything out and call
+/// [`Releasing::written_output`] and [`Releasing::written_input`]), and come again. Insisting may wait for ever: see
+/// [`crate::order`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
