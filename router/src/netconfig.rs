@@ -29,6 +29,8 @@ pub struct NetConfig {
     pub sad: Arc<Sad>,
     /// Whether pf sees packets inside tunnels, on `enc0`.
     pub enc0: bool,
+    /// ICMP errors a second that a worker may send; 0 for no limit.
+    pub icmp_rate: u32,
     /// Whether flows must be hashed in `ip_input`: several queues, several paths, or pf states.
     pub hash_flows: bool,
 }

@@ -230,6 +230,7 @@ impl Commit {
             spd: Arc::new(spd),
             sad: Arc::new(sad),
             enc0: files.conf.enc0,
+            icmp_rate: files.conf.icmp_rate,
         };
         Ok(Prepared { net, trees, drivers })
     }

@@ -112,7 +112,7 @@ impl Error {
 pub(crate) fn error(cx: &mut Cx<'_>, m: Mbuf, why: Why, error: Error, out: &mut Pending) {
     let count = &cx.stats.count;
     if may_tell(cx.net, &m, error) {
-        if cx.local.icmp.allows(cx.now) {
+        if cx.local.icmp.allows(cx.now, cx.net.icmp_rate) {
             match answer(cx, &m, error) {
                 Some(message) => {
                     count.icmp_sent.inc();

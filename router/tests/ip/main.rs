@@ -1,0 +1,7 @@
+//! ARP, neighbour discovery, ICMP, fragmentation and reassembly, frame by frame.
+
+mod discovery;
+mod errors;
+mod fragments;
+mod net;
+mod resolution;
