@@ -174,9 +174,15 @@ impl<'a> PfCx<'a> {
     #[inline(always)]
     fn look_ahead(&self, direction: Direction, chunk: &[Mbuf], ahead: &mut [Seen]) {
         let states = &self.pf.states;
+        let any = states.count() != 0;
         for (m, seen) in chunk.iter().zip(ahead.iter_mut()) {
             self.look(direction, m, seen);
-            states.prefetch_row(&seen.lookup);
+            if any {
+                states.prefetch_row(&seen.lookup);
+            }
+        }
+        if !any {
+            return;
         }
         for (_, seen) in chunk.iter().zip(ahead.iter()) {
             states.prefetch_state(&seen.lookup);

@@ -47,7 +47,7 @@ pub struct Packet {
     pub code: u8,
     /// A part of a datagram: has no ports for pf.
     pub fragment: bool,
-    /// IPv4 options, or IPv6 hop-by-hop, routing or destination headers.
+    /// IPv4 options, or an IPv6 hop-by-hop or routing header.
     pub options: bool,
     /// Where the upper layer stands.
     pub l4: u16,
@@ -141,7 +141,9 @@ impl Packet {
         (self.src, self.dst) = (be128(h, 8), be128(h, 24));
         (self.family, self.proto, self.tos) = (Family::Inet6, parsed.proto.0, (be16(h, 0) >> 4) as u8);
         self.fragment = parsed.is_fragment();
-        (self.options, self.l4) = (parsed.flags.contains(parse::Flags::OPTIONS), parsed.l4);
+        let flags = parsed.flags;
+        self.options = flags.contains(parse::Flags::HOP_BY_HOP) || flags.contains(parse::Flags::ROUTING);
+        self.l4 = parsed.l4;
         (self.payload, self.bytes) = (parsed.l4_len() as u32, parsed.end);
         Ok(())
     }

@@ -110,6 +110,28 @@ fn options_pass_only_where_a_rule_allows_them() {
 }
 
 #[test]
+fn of_ipv6_headers_hop_by_hop_and_routing_need_allow_opts_and_destination_options_do_not() {
+    let with_header = |proto: IpProto| {
+        let datagram =
+            build::udp6("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap(), 1, 2, b"x");
+        let mut payload = vec![IpProto::UDP.0, 0, 1, 4, 0, 0, 0, 0];
+        payload.extend_from_slice(&datagram[40..]);
+        let header = ipv6::Repr {
+            src: "2001:db8::1".parse().unwrap(),
+            dst: "2001:db8::2".parse().unwrap(),
+            next_header: proto,
+            ..Default::default()
+        };
+        build::raw6(header, &payload)
+    };
+    let mut w = World::new("block all\npass proto udp to port 2\n");
+    assert!(w.passes(IN, LAN, &with_header(IpProto::DSTOPTS)));
+    assert!(!w.passes(IN, LAN, &with_header(IpProto::HOPOPTS)));
+    let mut w = World::new("block all\npass proto udp to port 2 allow-opts\n");
+    assert!(w.passes(IN, LAN, &with_header(IpProto::HOPOPTS)));
+}
+
+#[test]
 fn fragments_match_rules_without_ports_only_and_make_no_state() {
     let mut first = udp();
     first[6] = 0x20;

@@ -31,7 +31,7 @@ impl States {
     ) -> Result<Option<Hit>, Why> {
         let slot = self.reserve(cache, rule.slot)?;
         let state = self.first(lookup.key, passing, rule, tag);
-        let hit = self.go_live(held, slot, &state, lookup.hash);
+        let hit = self.go_live(held, slot, &state, self.seed.hash(&lookup.key));
         if hit.is_none() {
             self.give_back(cache, slot, rule.slot);
         }

@@ -247,7 +247,10 @@ impl States {
             lookup.key.fill(direction, p);
             lookup.kind = LookFor::Packet;
         }
-        lookup.hash = self.seed.hash(&lookup.key);
+        // An insertion hashes for itself: without states there is nothing to find, and most packets insert nothing.
+        if self.count() != 0 {
+            lookup.hash = self.seed.hash(&lookup.key);
+        }
         Ok(())
     }
 
