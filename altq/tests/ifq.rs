@@ -172,8 +172,11 @@ impl Station<'_> {
                 Drain::Until(at, mine) => self.waiting = Some((at, mine)),
                 Drain::Empty => {}
             }
-            self.wire.write(&self.out);
-            self.ledger.sent_all(&mut self.out);
+            // A call without frames may have given the turn away: then the device is somebody else's.
+            if !self.out.is_empty() {
+                self.wire.write(&self.out);
+                self.ledger.sent_all(&mut self.out);
+            }
         }
     }
 
