@@ -7,7 +7,7 @@
 //!   packet, interface, direction ──────────────▶ PfCx::test ──▶ Verdict: Pass(Passed) | Block(why) | Return(answer, why)
 //! ```
 //!
-//! - [`conf`] reads the language and refuses by name what has no engine; [`print`] writes it back as pfctl does.
+//! - [`conf`] reads the language and refuses by name what has no engine; [`mod@print`] writes it back as pfctl does.
 //! - [`ruleset`] compiles rules to numbers, with skip steps; `eval` finds the rule that decides.
 //! - [`state`] remembers flows; [`slab`] keeps rules' counters as long as a ruleset or a state refers to them.
 //! - [`pf`] is what lives as long as the process; [`engine`] brings all together for one batch of a worker.

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A state has a wire key and a stack key; they are the same without translation, and then stored once. It refers to its
-//! rule by slot. Expiry is found by [`States::purge`], a few slots at a time, over the whole table once per
+//! rule by slot. Expiry is found by `PfCx::purge`, a few slots at a time, over the whole table once per
 //! `set timeout interval`.
 
 pub(crate) mod entry;
