@@ -183,6 +183,11 @@ impl Testbed {
         take_end(&mut self.cables, &self.clock, &self.default_link, name)
     }
 
+    /// Both ends of a cable that is laid, to look at.
+    pub fn watch(&self, name: &str) -> Option<&[LinkEnd; 2]> {
+        self.cables.get(name).map(|cable| &cable.watched)
+    }
+
     /// Adds a router configured by these texts.
     pub fn add(&mut self, texts: Texts<'_>) -> Result<(), Faults> {
         self.add_with(texts, |setup| setup)
@@ -252,8 +257,10 @@ impl Testbed {
     /// When something next happens by itself.
     pub fn next_event(&self) -> Instant {
         let routers = self.nodes.iter().flat_map(|(_, n)| n).map(|n| n.router.deadline());
+        // What has arrived and was not taken waits for nobody but a test.
+        let now = self.clock.now();
         let wires = self.cables.values().flat_map(|c| &c.watched).filter_map(LinkEnd::next_arrival);
-        routers.chain(wires).fold(Instant::NEVER, Instant::min)
+        routers.chain(wires.filter(|at| *at > now)).fold(Instant::NEVER, Instant::min)
     }
 
     /// Lets this much time pass.

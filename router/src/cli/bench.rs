@@ -17,18 +17,9 @@ pub enum Bench {
     /// Plain forwarding, from ether_input to ether_output
     Forward(Path),
     /// Into an ESP tunnel and out of one
-    Esp {
-        #[command(flatten)]
-        path: Path,
-        #[command(flatten)]
-        esp: Esp,
-    },
+    Esp(Tunnel),
     /// Longest prefix match
-    Fib {
-        /// Routes in the table
-        #[arg(long, value_delimiter = ',', default_value = "1000,10000,1000000")]
-        routes: Vec<usize>,
-    },
+    Fib(Fib),
 }
 
 /// What every path takes. Lists make a row of every combination.
@@ -59,7 +50,9 @@ pub struct Path {
 
 /// What a tunnel takes.
 #[derive(Clone, Debug, Args)]
-pub struct Esp {
+pub struct Tunnel {
+    #[command(flatten)]
+    path: Path,
     /// Which way
     #[arg(long, default_value = "both")]
     direction: Direction,
@@ -72,6 +65,14 @@ pub struct Esp {
     /// Security associations
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = at_least_one)]
     sas: Vec<usize>,
+}
+
+/// What the table takes.
+#[derive(Clone, Debug, Args)]
+pub struct Fib {
+    /// Routes in the table
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,1000000")]
+    routes: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -97,16 +98,15 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub fn run(at: &At, bench: Bench) -> Result<Exit, Failure> {
     match bench {
         Bench::Forward(path) => measure(at, path.plan(vec![What::Forward])),
-        Bench::Esp { path, esp } => {
-            let what = match esp.direction {
+        Bench::Esp(Tunnel { path, direction, suite: suites, engine, sas }) => {
+            let what = match direction {
                 Direction::Out => vec![What::EspOut],
                 Direction::In => vec![What::EspIn],
                 Direction::Both => vec![What::EspOut, What::EspIn],
             };
-            let Esp { suite: suites, engine, sas, .. } = esp;
             measure(at, Plan { suites, engine, sas, ..path.plan(what) })
         }
-        Bench::Fib { routes } => fib(at, &routes),
+        Bench::Fib(args) => fib(at, &args.routes),
     }
 }
 
@@ -131,7 +131,8 @@ impl Path {
 fn measure(at: &At, plan: Plan) -> Result<Exit, Failure> {
     // Draws on a terminal only, and on standard error.
     let bar = ProgressBar::new(1).with_style(
-        ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+        ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     let mut progress = |done: usize, all: usize, name: &str| {
         bar.set_length(all as u64);
@@ -148,8 +149,20 @@ fn measure(at: &At, plan: Plan) -> Result<Exit, Failure> {
 /// The report as a table: every figure beside its ceiling.
 pub fn text(report: &Report) -> String {
     let mut rows = vec![row([
-        report.bench, "suite", "engine", "bytes", "workers", "SAs", "locking", "Mpps", "Gb/s", "ns", "added", "ceiling",
-        "ratio", "books",
+        report.bench,
+        "suite",
+        "engine",
+        "bytes",
+        "workers",
+        "SAs",
+        "locking",
+        "Mpps",
+        "Gb/s",
+        "ns",
+        "added",
+        "ceiling",
+        "ratio",
+        "books",
     ])];
     rows.extend(report.results.iter().map(cells));
     let columns: Vec<Align> =

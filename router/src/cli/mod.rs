@@ -5,6 +5,7 @@
 
 pub mod ask;
 pub mod bench;
+pub mod demo;
 pub mod nc;
 pub mod netstat;
 pub mod pfctl;
@@ -60,6 +61,8 @@ enum Command {
     Ping(ping::PingArgs),
     /// Open or await a connection from the router's own stack
     Nc(nc::NcArgs),
+    /// Two gateways and a tunnel between them, in one process, without privileges
+    Demo(demo::Demo),
     /// Throughput in one process
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -116,6 +119,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Pfctl(args) => pfctl::run(&at, &args),
         Command::Ping(args) => ping::run(&at, &args),
         Command::Nc(args) => nc::run(&at, &args),
+        Command::Demo(args) => demo::run(&at, &args),
         Command::Bench(bench) => bench::run(&at, bench),
     }
 }
@@ -184,6 +188,7 @@ mod tests {
              --suite aes-128-gcm,aes-256-gcm,chacha20-poly1305 --engine auto --sas 1,16 --flows 64 --routes 1000 \
              --seconds 2 --locking fine,giant --json",
             "softnet bench forward --sizes 64 --seconds 0.5",
+            "softnet demo --json",
             "softnet bench fib --routes 1000",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
