@@ -3,15 +3,16 @@
 //! An error is built in a buffer of its own and quotes the packet it is about, which ends with its own reason whether an
 //! error goes out or not. It enters `ip_output` as any packet of the router's, and so meets SPD, pf and ALTQ; one about a
 //! packet out of a tunnel goes back into the tunnel. It comes from the address of the interface on which the packet
-//! arrived (RFC 1812, 4.3.2.4 allows it; traceroute wants it). Not done: redirects (a router in front of which hosts choose
-//! the wrong exit still works), source quench (RFC 6633), extensions (RFC 4884).
+//! arrived (RFC 1812, 4.3.2.4 allows it; traceroute wants it). Not done: source quench (RFC 6633), extensions (RFC 4884).
 
 mod input;
 mod limit;
 mod quote;
+mod redirect;
 
 pub(crate) use input::{addresses6, drop_extensions, icmp_input};
 pub use limit::Limiter;
+pub(crate) use redirect::redirect;
 
 use crate::{
     ether,
@@ -113,7 +114,7 @@ pub(crate) fn error(cx: &mut Cx<'_>, m: Mbuf, why: Why, error: Error, out: &mut 
     let count = &cx.stats.count;
     if may_tell(cx.net, &m, error) {
         if cx.local.icmp.allows(cx.now, cx.net.icmp_rate) {
-            match answer(cx, &m, error) {
+            match answer(cx, &m, why, error) {
                 Some(message) => {
                     count.icmp_sent.inc();
                     out.push(Stage::IpOutput, message, &cx.stats.ledger);
@@ -149,10 +150,12 @@ fn is_directed_broadcast(net: &NetConfig, m: &Mbuf) -> bool {
 }
 
 /// Builds the error. `None` for want of a buffer or of an address to speak from.
-fn answer(cx: &mut Cx<'_>, m: &Mbuf, error: Error) -> Option<Mbuf> {
+fn answer(cx: &mut Cx<'_>, m: &Mbuf, why: Why, error: Error) -> Option<Mbuf> {
     let mut scratch = [0; icmpv6::MAX_ERROR_LEN];
     let about = quote::quote(m, &mut scratch)?;
-    let from = own_address(cx.net, m, source(m)?)?;
+    // What is too big for a tunnel has that tunnel in its header; else it is the one the packet came out of.
+    let opened = m.hdr().sa != 0 && why != Why::EspTooBig;
+    let from = own_address(cx.net, m, opened, source(m)?)?;
     let mut message = cx.new_packet()?;
     let (written, proto, l4) = match from {
         IpAddr::V4(from) => {
@@ -203,11 +206,11 @@ fn source(m: &Mbuf) -> Option<IpAddr> {
 /// The address to speak from to `to`, the sender of `m`: one of the interface on which it came. A packet out of a tunnel came
 /// to the network behind us: the address there is the one that the tunnel's policy knows, and sends the error back into it. A
 /// link-local address speaks on its link only.
-fn own_address(net: &NetConfig, m: &Mbuf, to: IpAddr) -> Option<IpAddr> {
-    let near = if m.hdr().sa == 0 {
-        net.interface(m.hdr().rcvif).and_then(|i| i.source_for(to))
-    } else {
+fn own_address(net: &NetConfig, m: &Mbuf, opened: bool, to: IpAddr) -> Option<IpAddr> {
+    let near = if opened {
         net.source_for(ether::destination(m)).ok()
+    } else {
+        net.interface(m.hdr().rcvif).and_then(|i| i.source_for(to))
     };
     let stays = |addr: &IpAddr| match (addr, to) {
         (IpAddr::V6(addr), IpAddr::V6(to)) => !ipv6::is_link_local(*addr) || ipv6::is_link_scope(to),

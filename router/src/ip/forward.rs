@@ -171,7 +171,12 @@ fn onwards(cx: &mut Cx<'_>, m: &mut Mbuf, id: NextHopId, egress: u16) -> Next {
     h.egress = egress;
     h.nexthop = id.0;
     match hooks::policy_out(cx, m) {
-        Policy::None => Next::Out,
+        Policy::None => {
+            if egress == m.hdr().rcvif {
+                icmp::redirect(cx, m, id);
+            }
+            Next::Out
+        }
         Policy::Protect(sa) => {
             m.hdr_mut().sa = sa.to_header();
             Next::Stage(Stage::EspOutput)

@@ -255,3 +255,36 @@ fn a_broadcast_ping_is_not_answered() {
     assert_eq!(net.count("icmp.unanswered"), 6);
     net.bed.finish();
 }
+
+#[test]
+fn who_could_go_straight_is_told_so_and_the_packet_goes_on() {
+    let mut net = Net::new();
+    net.introduce();
+    let gateway = Ipv4Addr::new(192, 0, 2, 200);
+    for (dst, better) in
+        [(Ipv4Addr::new(10, 99, 1, 1), gateway), (Ipv4Addr::new(192, 0, 2, 77), Ipv4Addr::new(192, 0, 2, 77))]
+    {
+        let packet = build::udp4(net.lan.v4, dst, 1, 2, b"the long way");
+        net.lan.send(&packet);
+        net.run(2);
+        let (said, quoted, from) = told4(&mut net).expect("a redirect");
+        assert_eq!((said, from), (icmpv4::Error::Redirect(1, better), OUR_V4));
+        assert_eq!(quoted[20..], packet[20..]);
+    }
+    for (dst, better) in [("2001:db8:99::1", "fe80::200"), ("2001:db8:a::77", "2001:db8:a::77")] {
+        let (dst, better): (Ipv6Addr, Ipv6Addr) = (dst.parse().unwrap(), better.parse().unwrap());
+        net.lan.send(&build::udp6(net.lan.v6, dst, 1, 2, b"the long way"));
+        net.run(2);
+        let frames = net.lan.take();
+        let redirects: Vec<_> = frames.iter().filter_map(|f| crate::net::nd_of(f)).collect();
+        let wanted = wire::nd::Body::Redirect { target: better, destination: dst };
+        assert!(redirects.contains(&(wanted, net.lan.router.link_local())), "{redirects:?}");
+    }
+    // The packets wait for their next hops, which are not there.
+    assert_eq!(net.bed.books("r").audit.owned_by(kern::Owner::Neighbour), 4);
+    // A stranger that came through another router on the link is not told.
+    net.lan.send(&build::udp4(Ipv4Addr::new(10, 98, 0, 1), Ipv4Addr::new(10, 99, 1, 1), 1, 2, b"x"));
+    net.run(2);
+    assert!(net.lan.packets(4).is_empty());
+    net.bed.finish();
+}

@@ -42,6 +42,13 @@ device = "wan"
 mtu = 1300
 address = ["198.51.100.1/24", "2001:db8:b::1/64"]
 [[route]]
+to = "10.99.0.0/16"
+via = "192.0.2.200"
+[[route]]
+to = "2001:db8:99::/48"
+via = "fe80::200"
+dev = "lan0"
+[[route]]
 to = "203.0.113.0/24"
 type = "reject"
 [[route]]
