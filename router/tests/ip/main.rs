@@ -4,4 +4,5 @@ mod discovery;
 mod errors;
 mod fragments;
 mod net;
+mod noise;
 mod resolution;

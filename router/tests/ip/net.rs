@@ -261,11 +261,12 @@ pub(crate) fn arp_of(frame: &[u8]) -> Option<arp::Repr> {
     is_arp.then(|| arp::Repr::parse(&arp::Packet::new_unchecked(&frame[14..])).ok()).flatten()
 }
 
-/// The neighbour discovery message in a frame and its source; must be a valid one.
+/// The neighbour discovery message in a frame and its source. One of the router's own must be valid; one that was forwarded
+/// has lost a hop, and nobody believes it.
 pub(crate) fn nd_of(frame: &[u8]) -> Option<(nd::Body, Ipv6Addr)> {
     let packet = (frame.get(12..14)? == [0x86, 0xdd]).then(|| &frame[14..])?;
     let ip = ipv6::Packet::new_checked(packet).ok()?;
-    let is_nd = ip.next_header() == wire::IpProto::ICMPV6 && nd::is_nd(packet[40]);
+    let is_nd = ip.next_header() == IpProto::ICMPV6 && nd::is_nd(*packet.get(40)?) && ip.hop_limit() == 255;
     is_nd.then(|| {
         let message = nd::parse(ip.payload(), ip.src(), ip.dst(), ip.hop_limit()).expect("valid discovery");
         (message.body, ip.src())
