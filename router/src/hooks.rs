@@ -282,7 +282,9 @@ fn fill_run(cx: &mut Cx<'_>, sa: &Arc<Sa>, batch: &mut Batch, run: &mut Batch, l
             _ => gso_header_len(&m) + usize::from(m.hdr().gso_size),
         };
         let inner_mtu = sa.inner_mtu(usize::from(mtu));
-        if segment > inner_mtu && m.hdr().flags.has(PktFlags::DF) {
+        // What the router itself says over IPv6 has nobody else to make it smaller: the outer packet is fragmented.
+        let own6 = m.hdr().family == 6 && m.hdr().flags.has(PktFlags::ORIGIN);
+        if segment > inner_mtu && m.hdr().flags.has(PktFlags::DF) && !own6 {
             icmp::error(cx, m, Why::EspTooBig, Error::TooBig { mtu: inner_mtu as u16 }, out);
             return None;
         }

@@ -9,7 +9,10 @@ use router::{
     },
     host::Transport,
     iface::link::LinkConfig,
-    testbed::{Control, Party, Testbed, Texts, peer::{self, Peer}},
+    testbed::{
+        Control, Party, Testbed, Texts,
+        peer::{self, Peer},
+    },
 };
 use std::net::IpAddr;
 
@@ -83,7 +86,11 @@ impl Scene {
                 return;
             }
         }
-        panic!("{what} does not come to an end; heard so far: {} answers, last {:?}", self.heard.len(), self.heard.last());
+        panic!(
+            "{what} does not come to an end; heard so far: {} answers, last {:?}",
+            self.heard.len(),
+            self.heard.last()
+        );
     }
 
     fn until_end(&mut self) {
@@ -160,7 +167,8 @@ fn a_router_answers_the_pings_of_a_host() {
     let mut scene = Scene::new(LinkConfig::default());
     for (to, size) in [(ROUTER4, 56), (ROUTER6, 56), (ROUTER4, 1400), (ROUTER6, 1400)] {
         let id = scene.peer.ping(addr(to), 5, Duration::from_millis(10), size);
-        scene.run(200);
+        // smoltcp asks for one neighbour a second.
+        scene.run(1500);
         let echo = scene.peer.echo(id);
         assert_eq!((echo.sent, echo.received, echo.wrong), (5, 5, 0), "{to} {size}");
     }
@@ -202,7 +210,10 @@ fn a_router_pings_itself() {
 fn no_answer_and_no_way_are_told_apart() {
     let mut scene = Scene::new(LinkConfig::default());
     let echoes = scene.ping("192.0.2.77", 2, 56);
-    assert_eq!(echoes.iter().map(|e| (e.sequence, e.from.is_some())).collect::<Vec<_>>(), [(0, false), (1, false)]);
+    assert_eq!(
+        echoes.iter().map(|e| (e.sequence, e.from.is_some())).collect::<Vec<_>>(),
+        [(0, false), (1, false)]
+    );
     let ping = |to| Ping { to: addr(to), count: Some(1), interval_ms: 1, size: 8, timeout_ms: 1 };
     for (to, why) in [("203.0.113.1", "no route"), ("0.0.0.0", "nobody")] {
         match scene.ask(Request::Ping(ping(to))) {
@@ -215,12 +226,85 @@ fn no_answer_and_no_way_are_told_apart() {
     scene.finish();
 }
 
+/// The two gateways that `configs/` describes, on cables in memory.
+fn gateway(name: &str) -> (String, String, String) {
+    let file = |f: &str| {
+        std::fs::read_to_string(format!("{}/../configs/gateway-{name}/{f}", env!("CARGO_MANIFEST_DIR")))
+            .unwrap()
+    };
+    let of_machine = |line: &&str| {
+        !["cpus", "control", "pf", "ipsec"].iter().any(|key| line.starts_with(&format!("{key} =")))
+    };
+    let conf = file("softnet.toml").lines().filter(of_machine).collect::<Vec<_>>().join("\n");
+    let conf = conf
+        .replace("\"tap\"", "\"link\"")
+        .replace(&format!("gw{name}-wan"), "wan")
+        .replace("\"gw-a\"", "\"one\"");
+    (conf, file("pf.conf"), file("ipsec.conf"))
+}
+
+#[test]
+fn a_gateway_speaks_through_its_own_tunnel() {
+    let mut bed = Testbed::new();
+    let passes = "pass out on enc0\npass in on enc0\n";
+    for name in ["a", "b"] {
+        let (conf, pf, ipsec) = gateway(name);
+        let texts = Texts { conf: &conf, pf: Some(&format!("{pf}\n{passes}")), ipsec: Some(&ipsec) };
+        bed.add(texts).unwrap();
+    }
+    let control = Control::of(&mut bed, "one");
+    let host = peer::host(
+        [198, 51, 100, 10],
+        "2001:db8:b::10".parse().unwrap(),
+        "198.51.100.1".parse().unwrap(),
+        "2001:db8:b::1".parse().unwrap(),
+    );
+    let peer = Peer::new(&host, bed.end("gwb-lan").unwrap(), &bed.clock.clone());
+    let wan = bed.watch("wan").unwrap().clone();
+    let mut scene = Scene { bed, control, peer, heard: Vec::new() };
+    scene.run(3000);
+    wan.iter().for_each(|end| end.capture(true));
+    // The last two are the other gateway's own: fragments, there and back.
+    let pings = [
+        ("198.51.100.10", 56, 63),
+        ("2001:db8:b::10", 56, 63),
+        ("198.51.100.1", 4000, 64),
+        ("2001:db8:b::1", 4000, 64),
+    ];
+    for (to, octets, ttl) in pings {
+        let echoes = scene.ping(to, 3, octets);
+        assert!(
+            echoes.len() == 3 && echoes.iter().all(|e| e.from.as_deref() == Some(to)),
+            "{to}: {echoes:?}"
+        );
+        assert_eq!(echoes[0].ttl, ttl);
+    }
+    for (to, octets) in [("198.51.100.10", 100_000), ("2001:db8:b::10", 100_000)] {
+        let id = scene.peer.listen(5001, octets);
+        assert_eq!(scene.ask(Request::Nc(Nc { to: Some(addr(to)), port: 5001, udp: false })), None);
+        assert_eq!(scene.ask(Request::Shut), None);
+        scene.until_end();
+        assert_eq!(scene.octets().len() as u64, octets);
+        assert!(scene.peer.bulk(id).is_done());
+        scene.heard.clear();
+    }
+    let protos: std::collections::BTreeMap<u8, u32> =
+        wan.iter().flat_map(|end| end.captured()).fold(Default::default(), |mut counts, frame| {
+            let ip = wire::parse_frame(&frame).unwrap().ip;
+            *counts.entry(ip.map_or(0, |ip| ip.proto.0)).or_default() += 1;
+            counts
+        });
+    // ARP (no IP), ND, ESP.
+    assert!(protos.keys().all(|p| [0, 58, 50].contains(p)) && protos[&50] > 200, "{protos:?}");
+    scene.finish();
+}
+
 #[test]
 fn closed_ports_are_refused() {
     let mut scene = Scene::new(LinkConfig::default());
     let id = scene.peer.connect(addr(ROUTER4), 4444, 1);
     let id6 = scene.peer.connect(addr(ROUTER6), 4444, 1);
-    scene.run(500);
+    scene.run(3000);
     assert!(scene.peer.bulk(id).failed && scene.peer.bulk(id6).failed, "a reset at once");
     scene.peer.send_datagrams(addr(ROUTER4), 4444, 3, 100);
     scene.run(100);
@@ -265,7 +349,9 @@ fn a_megabyte_goes_both_ways_over_a_lossy_cable() {
         assert_eq!(scene.octets(), stream, "{name}: what came");
         let bulk = scene.peer.bulk(id);
         assert_eq!((bulk.received, bulk.intact, bulk.failed), (SIZE as u64, true, false), "{name}");
-        assert!(matches!(&scene.heard[0], Response::Connected(text) if text.contains(&format!("{to} port 5001"))));
+        assert!(
+            matches!(&scene.heard[0], Response::Connected(text) if text.contains(&format!("{to} port 5001")))
+        );
         scene.finish();
     }
 }
@@ -295,7 +381,8 @@ fn datagrams_go_both_ways() {
     scene.run(200);
     scene.control.sessions.poll(ME, &mut scene.heard);
     assert!(scene.peer.datagrams(id).is_done());
-    let numbers: Vec<u32> = scene.octets().chunks(700).map(|d| u32::from_be_bytes(*d.first_chunk().unwrap())).collect();
+    let numbers: Vec<u32> =
+        scene.octets().chunks(700).map(|d| u32::from_be_bytes(*d.first_chunk().unwrap())).collect();
     assert_eq!(numbers, (0..50).collect::<Vec<_>>());
     // An answer finds the sender, in as many datagrams as it takes.
     assert_eq!(scene.ask(Request::Data(Octets(octets(3000)))), None);

@@ -58,10 +58,12 @@ fn about(quoted: &[u8]) -> Option<About> {
         return None;
     }
     let (from, to) = if parsed.is_v6() {
-        let address = |at: usize| quoted.get(at..)?.first_chunk().map(|a| IpAddr::V6(Ipv6Addr::from_octets(*a)));
+        let address =
+            |at: usize| quoted.get(at..)?.first_chunk().map(|a| IpAddr::V6(Ipv6Addr::from_octets(*a)));
         (address(8)?, address(24)?)
     } else {
-        let address = |at: usize| quoted.get(at..)?.first_chunk().map(|a| IpAddr::V4(Ipv4Addr::from_octets(*a)));
+        let address =
+            |at: usize| quoted.get(at..)?.first_chunk().map(|a| IpAddr::V4(Ipv4Addr::from_octets(*a)));
         (address(12)?, address(16)?)
     };
     let is_echo = matches!(
@@ -107,7 +109,9 @@ fn words6(error: icmpv6::Error) -> String {
         Error::PacketTooBig(mtu) => format!("Packet too big mtu = {mtu}"),
         Error::HopLimitExceeded => "Time to live exceeded".into(),
         Error::ReassemblyTimeExceeded => "Frag reassembly time exceeded".into(),
-        Error::ParameterProblem(code, pointer) => format!("Parameter problem: code {code}, pointer = {pointer}"),
+        Error::ParameterProblem(code, pointer) => {
+            format!("Parameter problem: code {code}, pointer = {pointer}")
+        }
     }
 }
 
@@ -149,7 +153,8 @@ mod tests {
         let packet = build::echo6(A6, B6, 77, 9, &[1; 2000]);
         let n = icmpv6::build_error(&mut out, icmpv6::Error::PacketTooBig(1280), B6, &packet).unwrap();
         let said = read(&Heard { from: B6.into(), to: A6.into(), hops: 1, upper: &out[40..n] }).unwrap();
-        let about = About { from: A6.into(), to: B6.into(), proto: IpProto::ICMPV6, from_port: 77, to_port: 9 };
+        let about =
+            About { from: A6.into(), to: B6.into(), proto: IpProto::ICMPV6, from_port: 77, to_port: 9 };
         assert_eq!((said.about, said.text.as_str()), (about, "Packet too big mtu = 1280"));
     }
 

@@ -174,7 +174,12 @@ impl Tcp {
     }
 
     /// Tells the client what there is; says whether the stream is over.
-    pub(super) fn tell(&mut self, sockets: &mut SocketSet<'static>, now: Instant, out: &mut impl Listener) -> bool {
+    pub(super) fn tell(
+        &mut self,
+        sockets: &mut SocketSet<'static>,
+        now: Instant,
+        out: &mut impl Listener,
+    ) -> bool {
         let socket = sockets.get_mut::<tcp::Socket<'_>>(self.handle);
         let state = socket.state();
         if !self.is_told && (stands(state) || socket.can_recv()) {
@@ -202,7 +207,10 @@ impl Tcp {
         } else if now.since(self.since) >= SILENCE && !self.is_told {
             refuse(out, "no answer");
         } else {
-            refuse(out, if self.is_told { "connection reset, or silent for too long" } else { "connection refused" });
+            refuse(
+                out,
+                if self.is_told { "connection reset, or silent for too long" } else { "connection refused" },
+            );
         }
         true
     }
@@ -281,7 +289,9 @@ impl Udp {
     pub(super) fn refused(&mut self, complaint: &Complaint) {
         let about = &complaint.about;
         let to = self.to.map(|to| (IpAddr::from(to.addr), to.port));
-        let is_ours = about.proto == IpProto::UDP && about.from_port == self.port && to == Some((about.to, about.to_port));
+        let is_ours = about.proto == IpProto::UDP
+            && about.from_port == self.port
+            && to == Some((about.to, about.to_port));
         if is_ours && complaint.unreachable {
             self.complaint = Some(format!("{}: {}", complaint.by, complaint.text));
         }

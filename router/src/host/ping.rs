@@ -143,14 +143,25 @@ impl Ping {
         let payload_len = (icmpv4::HEADER_LEN + data.len()) as u16;
         match (self.way.from, self.ask.to) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                let header =
-                    ipv4::Repr { src, dst, proto: IpProto::ICMP, payload_len, ident: seq, ..ipv4::Repr::default() };
+                let header = ipv4::Repr {
+                    src,
+                    dst,
+                    proto: IpProto::ICMP,
+                    payload_len,
+                    ident: seq,
+                    ..ipv4::Repr::default()
+                };
                 let message = icmpv4::Repr::EchoRequest { ident, seq, data };
                 build::ipv4_packet(out, &header, |area, _| message.emit(area))
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                let header =
-                    ipv6::Repr { src, dst, next_header: IpProto::ICMPV6, payload_len, ..ipv6::Repr::default() };
+                let header = ipv6::Repr {
+                    src,
+                    dst,
+                    next_header: IpProto::ICMPV6,
+                    payload_len,
+                    ..ipv6::Repr::default()
+                };
                 let message = icmpv6::Repr::EchoRequest { ident, seq, data };
                 build::ipv6_packet(out, &header, |area, _| message.emit(area, src, dst))
             }
@@ -160,7 +171,8 @@ impl Ping {
 
     /// An echo reply with our identifier; `message` is its ICMP message.
     pub(super) fn answered(&mut self, heard: &Heard<'_>, now: Instant) {
-        let (Some(&sequence), Some(data)) = (heard.upper.get(6..).and_then(<[u8]>::first_chunk), heard.upper.get(8..))
+        let (Some(&sequence), Some(data)) =
+            (heard.upper.get(6..).and_then(<[u8]>::first_chunk), heard.upper.get(8..))
         else {
             return;
         };

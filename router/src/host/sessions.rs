@@ -37,7 +37,7 @@ const SOCKETS: usize = 128;
 /// How often a client that does not take what there is to tell is tried again.
 const DEAF: Duration = Duration::from_millis(10);
 /// The longest the control thread may sleep for our sake.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_hours(1);
 
 enum Stream {
     Ping(Ping),
@@ -97,17 +97,23 @@ impl Sessions {
         match request {
             Request::Ping(ask) => Ok(self.begin(session, |sessions| sessions.ping(ask, router))),
             Request::Nc(ask) => Ok(self.begin(session, |sessions| sessions.nc(&ask, router))),
-            Request::Data(octets) => match self.streams.get_mut(&session) {
-                Some(Stream::Tcp(tcp)) => Ok(streaming(tcp.data(&octets.0))),
-                Some(Stream::Udp(udp)) => Ok(streaming(udp.data(&octets.0))),
-                _ => Err(Request::Data(octets)),
-            },
-            Request::Shut => match self.streams.get_mut(&session) {
-                Some(Stream::Tcp(tcp)) => Ok(streaming(tcp.shut())),
-                // A datagram socket has nothing to close: answers may still come.
-                Some(Stream::Udp(_)) => Ok(Reply::Stream),
-                _ => Err(Request::Shut),
-            },
+            Request::Data(octets) => {
+                match self.streams.get_mut(&session) {
+                    Some(Stream::Tcp(tcp)) => tcp.data(&octets.0),
+                    Some(Stream::Udp(udp)) => udp.data(&octets.0),
+                    _ => return Err(Request::Data(octets)),
+                }
+                Ok(Reply::Stream)
+            }
+            Request::Shut => {
+                match self.streams.get_mut(&session) {
+                    Some(Stream::Tcp(tcp)) => tcp.shut(),
+                    // A datagram socket has nothing to close: answers may still come.
+                    Some(Stream::Udp(_)) => {}
+                    _ => return Err(Request::Shut),
+                }
+                Ok(Reply::Stream)
+            }
             other => Err(other),
         }
     }
@@ -141,7 +147,8 @@ impl Sessions {
             return Err(format!("{size} octets of data: an echo request carries at most {most}"));
         }
         let way = way(router.net(), ask.to)?;
-        let is_free = |ident: &u16| !self.streams.values().any(|s| matches!(s, Stream::Ping(p) if p.ident == *ident));
+        let is_free =
+            |ident: &u16| !self.streams.values().any(|s| matches!(s, Stream::Ping(p) if p.ident == *ident));
         let start = random() as u16;
         let ident = (0..=u16::MAX).map(|i| start.wrapping_add(i)).find(is_free).ok_or("too many pings")?;
         Ok(Stream::Ping(Ping::new(ask, way, ident, self.clock.now())))
@@ -179,9 +186,7 @@ impl Sessions {
 
     fn listen(&mut self, port: u16, router: &Router) -> Result<Stream, String> {
         let (_, sockets) = self.stack.parts();
-        let listens = |(_, s): (SocketHandle, &smoltcp::socket::Socket<'_>)| {
-            matches!(s, smoltcp::socket::Socket::Tcp(s) if s.is_listening() && s.listen_endpoint().port == port)
-        };
+        let listens = |(_, s): (SocketHandle, &smoltcp::socket::Socket<'_>)| matches!(s, smoltcp::socket::Socket::Tcp(s) if s.is_listening() && s.listen_endpoint().port == port);
         if sockets.iter().any(listens) {
             return Err(format!("port {port} is in use"));
         }
@@ -196,7 +201,9 @@ impl Sessions {
         let way = to.map(|to| way(router.net(), to)).transpose()?;
         let port = match to {
             Some(_) => self.ports.ephemeral(Transport::Udp).ok_or("no port left")?,
-            None if self.ports.is_taken(Transport::Udp, to_port) => return Err(format!("port {to_port} is in use")),
+            None if self.ports.is_taken(Transport::Udp, to_port) => {
+                return Err(format!("port {to_port} is in use"));
+            }
             None => to_port,
         };
         let mut socket = nc::udp_socket();
@@ -264,10 +271,13 @@ impl Sessions {
     }
 
     fn complain(&mut self, complaint: &complaint::Complaint, now: Instant) {
-        let is_echo = complaint.about.proto != wire::IpProto::TCP && complaint.about.proto != wire::IpProto::UDP;
+        let is_echo =
+            complaint.about.proto != wire::IpProto::TCP && complaint.about.proto != wire::IpProto::UDP;
         for stream in self.streams.values_mut() {
             match stream {
-                Stream::Ping(ping) if is_echo && ping.ident == complaint.about.from_port => ping.refused(complaint, now),
+                Stream::Ping(ping) if is_echo && ping.ident == complaint.about.from_port => {
+                    ping.refused(complaint, now)
+                }
                 Stream::Ping(_) => {}
                 Stream::Tcp(tcp) => tcp.refused(&mut self.stack.sockets, complaint),
                 Stream::Udp(udp) => udp.refused(complaint),
@@ -372,7 +382,8 @@ impl Sessions {
             Some(Stream::Tcp(tcp)) => {
                 let socket = self.stack.sockets.get_mut::<tcp::Socket<'_>>(tcp.handle);
                 // One that both ends have closed finishes in peace; the other end of any other learns that we are gone.
-                if !matches!(socket.state(), tcp::State::TimeWait | tcp::State::LastAck | tcp::State::Closing) {
+                if !matches!(socket.state(), tcp::State::TimeWait | tcp::State::LastAck | tcp::State::Closing)
+                {
                     socket.abort();
                 }
                 (tcp.handle, Transport::Tcp, tcp.port)
@@ -391,8 +402,4 @@ impl Sessions {
         self.turn(router, root);
         self.stack.purge(&router.own_stats().ledger);
     }
-}
-
-fn streaming((): ()) -> Reply {
-    Reply::Stream
 }

@@ -96,13 +96,11 @@ impl Device for Wire<'_> {
 
     fn receive(&mut self, _now: smoltcp::time::Instant) -> Option<(Received<'_>, Reserved<'_>)> {
         let (m, ledger) = (self.input.take()?, self.ledger);
-        match self.blank() {
-            Some(blank) => Some((Received { m, ledger }, Reserved { m: blank, ledger, made: self.made })),
-            None => {
-                self.input = Some(m);
-                None
-            }
-        }
+        let Some(blank) = self.blank() else {
+            self.input = Some(m);
+            return None;
+        };
+        Some((Received { m, ledger }, Reserved { m: blank, ledger, made: self.made }))
     }
 
     fn transmit(&mut self, _now: smoltcp::time::Instant) -> Option<Reserved<'_>> {
@@ -196,7 +194,8 @@ impl Stack {
         poll: impl FnOnce(&mut Interface, &mut SocketSet<'static>, &mut Wire<'_>) -> R,
     ) -> (R, Option<Mbuf>) {
         let room = turn.room();
-        let mut wire = Wire { pool: &turn.shared.pool, ledger: turn.ledger, input, made: &mut self.made, room };
+        let mut wire =
+            Wire { pool: &turn.shared.pool, ledger: turn.ledger, input, made: &mut self.made, room };
         let result = poll(&mut self.interface, &mut self.sockets, &mut wire);
         let rest = wire.input;
         let mut made = std::mem::take(&mut self.made);
@@ -285,7 +284,9 @@ impl Stack {
         let again = now + AGAIN;
         let at = match self.interface.poll_at(foreign_time(now), &self.sockets) {
             // Due, and not done: there was no buffer or no room.
-            Some(at) => Instant::from_nanos((at.total_micros().max(0) as u64).saturating_mul(1000)).max(again),
+            Some(at) => {
+                Instant::from_nanos((at.total_micros().max(0) as u64).saturating_mul(1000)).max(again)
+            }
             None => Instant::NEVER,
         };
         if self.waiting.is_some() { at.min(again) } else { at }

@@ -4,6 +4,7 @@
 //! whose `ip_output` it meets SPD and pf and is fragmented if it must be: IPv4 packets leave here without DF.
 
 use crate::{netconfig::NetConfig, worker::Shared};
+use ipsec::spd::{Action, Direction, Policy};
 use kern::{
     Class, Ledger, Mbuf, Owner, PktFlags, Why,
     lock::{Held, levels::Softnet},
@@ -87,15 +88,32 @@ pub(super) fn way(net: &NetConfig, to: IpAddr) -> Result<Way, String> {
     }
     if !is_of_a_link(to) {
         let from = net.source_for(to).map_err(|why| format!("{to}: {}", why.text()))?;
-        return Ok(Way { from, link: 0 });
+        return Ok(Way { from: tunnel_source(net, from, to).unwrap_or(from), link: 0 });
     }
     let mut able = net.all().filter(|i| i.addrs.iter().any(|a| a.addr.is_ipv4() == to.is_ipv4()));
     let (Some(interface), None) = (able.next(), able.next()) else {
         return Err(format!("{to} may be on any of several links"));
     };
-    let from = if to.is_ipv6() { interface.link_local().map(IpAddr::V6) } else { interface.first_v4().map(IpAddr::V4) };
+    let from = if to.is_ipv6() {
+        interface.link_local().map(IpAddr::V6)
+    } else {
+        interface.first_v4().map(IpAddr::V4)
+    };
     let from = from.ok_or_else(|| format!("{to}: {}", Why::SourceUnusable.text()))?;
     Ok(Way { from, link: interface.index.0 })
+}
+
+/// An address of ours for which some policy takes what we say to `to` into a tunnel, if no policy is about what `usual`
+/// says to it. What is behind a tunnel answers nobody else.
+fn tunnel_source(net: &NetConfig, usual: IpAddr, to: IpAddr) -> Option<IpAddr> {
+    let about = |p: &&Policy| p.direction == Direction::Out && p.selector.dst.contains(to);
+    let policies = || net.spd.policies().iter().filter(about);
+    if net.is_local(to) || policies().any(|p| p.selector.src.contains(usual)) {
+        return None;
+    }
+    let protect = policies().filter(|p| matches!(p.action, Action::Protect(_)));
+    let ours = || net.all().flat_map(|i| &i.addrs).map(|a| a.addr);
+    protect.filter_map(|p| ours().find(|a| p.selector.src.contains(*a))).next()
 }
 
 /// Makes a whole packet one of the router's own that has no route yet. `link` is where it goes if its destination does

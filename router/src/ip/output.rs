@@ -147,7 +147,8 @@ fn resize_one(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
         out.push(Stage::EtherOutput, m, &cx.stats.ledger);
         return None;
     }
-    let own = m.hdr().flags.has(PktFlags::ORIGIN);
+    // The outer packet of a tunnel is ours too (RFC 2473, 7.2).
+    let own = m.hdr().flags.any(PktFlags::ORIGIN.with(PktFlags::PROTECTED));
     if m.hdr().flags.has(PktFlags::DF) && !(own && m.hdr().family == 6) {
         return too_big(cx, m, interface.mtu, out);
     }

@@ -47,7 +47,12 @@ pub(super) enum Job {
 
 impl Job {
     /// Does what can be done now; says whether anything was.
-    pub(super) fn turn(&mut self, sockets: &mut SocketSet<'static>, interface: &mut Interface, now: Instant) -> bool {
+    pub(super) fn turn(
+        &mut self,
+        sockets: &mut SocketSet<'static>,
+        interface: &mut Interface,
+        now: Instant,
+    ) -> bool {
         match self {
             Job::Echo(echo) => echo.turn(sockets, interface, now),
             Job::Bulk(bulk) => bulk.turn(sockets, now),
@@ -311,9 +316,16 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    fn new(sockets: &mut SocketSet<'static>, port: u16, to: Option<IpEndpoint>, count: u32, size: usize) -> Datagrams {
+    fn new(
+        sockets: &mut SocketSet<'static>,
+        port: u16,
+        to: Option<IpEndpoint>,
+        count: u32,
+        size: usize,
+    ) -> Datagrams {
         let size = size.max(4);
-        let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; DATAGRAMS], vec![0; DATAGRAMS * 1500]);
+        let buffer =
+            || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; DATAGRAMS], vec![0; DATAGRAMS * 1500]);
         let mut socket = udp::Socket::new(buffer(), buffer());
         // A fresh socket takes any port but zero.
         let _ = socket.bind(port);

@@ -86,7 +86,7 @@ impl Device for Card {
     }
 
     fn transmit(&mut self, _now: smoltcp::time::Instant) -> Option<Place<'_>> {
-        (self.other.room(0) > 0).then(|| Place { other: &self.other, out: &mut self.out })
+        (self.other.room(0) > 0).then_some(Place { other: &self.other, out: &mut self.out })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -229,7 +229,8 @@ impl Peer {
     fn next(&mut self, now: Instant) -> Instant {
         let jobs = self.jobs.iter().map(Job::deadline).fold(Instant::NEVER, Instant::min);
         let own = self.interface.poll_at(foreign_time(now), &self.sockets);
-        let own = own.map_or(Instant::NEVER, |at| Instant::from_nanos((at.total_micros().max(0) as u64) * 1000));
+        let own =
+            own.map_or(Instant::NEVER, |at| Instant::from_nanos((at.total_micros().max(0) as u64) * 1000));
         // What is due and was not done waits for room on the cable.
         jobs.min(own).max(now.after(1000))
     }
