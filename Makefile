@@ -2,7 +2,7 @@
 
 CARGO  ?= cargo
 # Debian packages that the demo and the namespace tests use.
-DEBS    = iproute2 iperf3 tcpdump iputils-ping ethtool python3
+DEBS    = iproute2 iperf3 tcpdump iputils-ping ethtool python3 kmod procps
 # Debian packages that building needs (aws-lc builds C).
 TOOLS   = gcc libc6-dev make cmake
 IS_ROOT = $(filter 0,$(shell id -u))

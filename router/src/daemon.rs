@@ -154,12 +154,12 @@ pub fn run(path: &Path, locking: Option<Locking>) -> Result<Books, DaemonError> 
 fn open(interface: &InterfaceConf) -> Result<Arc<dyn Driver>, OpenError> {
     let device = match &interface.driver {
         DriverConf::Tap { device } | DriverConf::Link { device } => device,
-        DriverConf::Vlan { .. } => return Err(OpenError::Name(interface.name.clone())),
+        DriverConf::Vlan { .. } => return Err(OpenError::BadName(interface.name.clone())),
     };
     let config = TapConfig {
         queues: interface.queues,
         offload: interface.offload,
-        mtu: Some(interface.mtu),
+        mtu: Some(interface.mtu.into()),
         ..TapConfig::new(device)
     };
     Ok(Arc::new(Tap::open(config)?))

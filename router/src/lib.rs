@@ -18,6 +18,7 @@ pub mod cli;
 pub mod commit;
 pub mod conf;
 pub mod control;
+pub mod daemon;
 mod entropy;
 mod ether;
 mod hooks;

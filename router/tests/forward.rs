@@ -76,7 +76,7 @@ fn a_packet_crosses_two_routers_and_loses_two_hops() {
     bed.run_for(Duration::from_secs(3));
     let mac = bed.node("a").router.net().named("lan0").unwrap().mac;
     let far = "198.51.100.10".parse().unwrap();
-    here.inject(0, &udp_frame(mac, "192.0.2.10".parse().unwrap(), far, 7));
+    here.other().inject(0, &udp_frame(mac, "192.0.2.10".parse().unwrap(), far, 7));
     bed.run_for(Duration::from_millis(100));
     // The far router asks for the far host; answer for it.
     for (name, n) in bed.counts("a").iter().chain(&bed.counts("b")).filter(|(_, n)| **n > 0) {

@@ -176,7 +176,7 @@ fn ipsec_text(spec: &Spec) -> Option<String> {
             hex
         });
         let (id, spi) = (sa + 1, 0x1000 + sa);
-        let _ = writeln!(text, "add {src} {dst} esp {spi:#x} -m tunnel -u {id} -r 1024 -E {} 0x{key};", spec.suite);
+        let _ = writeln!(text, "add {src} {dst} esp {spi:#x} -m tunnel -u {id} -r 128 -E {} 0x{key};", spec.suite.setkey_name());
         let _ = writeln!(
             text,
             "spdadd 10.0.0.0/8 20.{sa}.0.0/16 any -P {way} ipsec esp/tunnel/{src}-{dst}/unique:{id};"

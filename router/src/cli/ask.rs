@@ -24,6 +24,9 @@ pub enum Failure {
     /// Which router is not clear.
     #[error("{0}")]
     Which(String),
+    /// The daemon did not start, or ended badly.
+    #[error(transparent)]
+    Daemon(#[from] crate::daemon::DaemonError),
     /// The terminal.
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
@@ -36,6 +39,8 @@ impl Failure {
     /// The exit status that says so.
     pub fn exit(&self) -> Exit {
         match self {
+            Failure::Daemon(error) if error.status() == 1 => Exit::No,
+            Failure::Daemon(_) => Exit::System,
             Failure::Router(ClientError::Refused(refusal)) => match refusal.kind {
                 RefusalKind::No => Exit::No,
                 RefusalKind::Usage => Exit::Usage,

@@ -10,6 +10,7 @@ pub mod nc;
 pub mod netstat;
 pub mod pfctl;
 pub mod ping;
+pub mod run;
 pub mod setkey;
 pub mod table;
 
@@ -43,6 +44,8 @@ pub struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a router in the foreground until it is told to stop
+    Run(run::Run),
     /// Validate a configuration and all files it names; change nothing
     Check(File),
     /// Have the router read its configuration again
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let at = At { json: cli.common.json, control: cli.common.control, router: cli.common.router };
     match cli.command {
+        Command::Run(args) => run::run(&at, &args),
         Command::Check(file) => check(&at, &file),
         Command::Reload => at.order(&crate::control::proto::Request::Reload),
         Command::Stop => at.order(&crate::control::proto::Request::Stop),

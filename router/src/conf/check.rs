@@ -45,9 +45,6 @@ pub fn check(conf: &Conf, mut bad: Complaints, host: &Host) -> Result<ValidConf,
     let control = check_control(router.control.as_ref(), &base, &name, &mut bad);
     let pf = check_file("pf", router.pf.as_ref(), &base, &mut bad);
     let ipsec = check_file("ipsec", router.ipsec.as_ref(), &base, &mut bad);
-    if let (Some(path), Some(word)) = (&ipsec, &router.ipsec) {
-        check_private(path, word, &mut bad);
-    }
     let interfaces = check_interface::check(conf, &name, workers, &mut bad);
     let routes = check_route::check(conf, &interfaces, &mut bad);
     let pool = PoolConfig {
@@ -149,22 +146,6 @@ fn check_file(key: &str, file: Option<&At<String>>, base: &Path, bad: &mut Compl
         Err(e) => bad.error(&file.span, format!("{key}: {}: {}", path.display(), reason(&e)), hint),
     }
     Some(path)
-}
-
-/// Warns of a file with keys that others may read.
-fn check_private(path: &Path, word: &At<String>, bad: &mut Complaints) {
-    if let Some(mode) = exposed(path) {
-        let message = format!("{} has keys in it and mode {mode:04o}: others can read it", path.display());
-        bad.warn(&word.span, message, format!("chmod 600 {}", path.display()));
-    }
-}
-
-/// The mode of a file that not only its owner may read or write.
-pub fn exposed(path: &Path) -> Option<u32> {
-    use std::os::unix::fs::PermissionsExt;
-    let meta = std::fs::metadata(path).ok()?;
-    let mode = meta.permissions().mode() & 0o7777;
-    (meta.is_file() && mode & 0o077 != 0).then_some(mode)
 }
 
 /// Every device queue has a jumbo to read into, and at least as many again must be left for packets.

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! All faults of a file are found in one run, and each names file, line, column and what would be right. The two other
-//! languages, pf.conf and ipsec.conf, belong to the crates `pf` and `ipsec`; here they are paths.
+//! languages, pf.conf and ipsec.conf, belong to the crates `pf` and `ipsec`; here they are paths, and that
+//! a file with keys is its owner's alone is for `ipsec` to see.
 
 mod check;
 mod check_interface;
@@ -18,7 +19,7 @@ mod restart;
 mod section;
 mod valid;
 
-pub use check::{Host, check, exposed};
+pub use check::{Host, check};
 pub use diag::{Diagnostic, Invalid};
 pub use file::Conf;
 pub use restart::{restart_needed, sentence};

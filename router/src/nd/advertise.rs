@@ -1,8 +1,9 @@
 //! What the router says of its own accord: probes for its addresses, announcements, and router advertisements (RFC 4861, 6.2).
 
-use super::{Links, dispatch, links::Action, random};
+use super::{Links, dispatch, links::Action};
 use crate::{
     arp,
+    entropy::random,
     iface::{IfAddr, Interface},
     worker::{Cx, Pending, Stage},
 };

@@ -13,7 +13,7 @@ pub(crate) use advertise::advertise;
 pub(crate) use links::Links;
 
 use crate::{
-    entropy, icmp,
+    icmp,
     iface::Interface,
     neighbour::{self, Claim, News},
     worker::{Cx, Pending, Stage},
@@ -218,11 +218,6 @@ fn conflict(
     if may_speak && state == OwnState::Valid {
         advertise::defend(cx, interface, target, out);
     }
-}
-
-/// A neighbour's random moment.
-fn random() -> u64 {
-    entropy::random()
 }
 
 #[cfg(test)]

@@ -119,7 +119,14 @@ impl Neighbours {
         let mut evicted = Taken::new();
         {
             let (mut table, _held) = held.lock(&self.table);
-            add(self, &mut table, Key { ifindex, addr }, Nud::permanent(mac), &mut evicted);
+            let key = Key { ifindex, addr };
+            if let Some(place) = table.find(&key) {
+                table.remove(place, &mut evicted);
+                self.void_caches();
+            }
+            let mut more = Taken::new();
+            add(self, &mut table, key, Nud::permanent(mac), &mut more);
+            evicted.extend(more.drain(..).take(evicted.remaining_capacity()));
         }
         evicted.drain(..).for_each(|m| m.end(Why::NeighbourTable, ledger));
     }

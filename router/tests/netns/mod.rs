@@ -55,6 +55,11 @@ impl Namespace {
         namespace
     }
 
+    /// Its name, for `ip netns exec`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs `ip` inside.
     pub(crate) fn ip(&self, arguments: &str) {
         run(&format!("ip -n {} {arguments}", self.name));
