@@ -48,12 +48,13 @@ for g in a b; do
     eval "PID_$g=$!"
     PIDS="$PIDS $!"
 done
+ready() { "$BIN" --control "$DIR/gw-$1.sock" status >/dev/null 2>&1; }
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-    [ -S "$DIR/gw-a.sock" ] && [ -S "$DIR/gw-b.sock" ] && break
+    ready a && ready b && break
     kill -0 "$PID_a" 2>/dev/null && kill -0 "$PID_b" 2>/dev/null || fail "a gateway did not start"
-    sleep 0.1
+    sleep 0.2
 done
-[ -S "$DIR/gw-a.sock" ] && [ -S "$DIR/gw-b.sock" ] || fail "the gateways' control sockets did not appear"
+ready a && ready b || fail "the gateways do not answer"
 
 host() { # namespace device v4 gateway4 v6 gateway6
     ip link set "$2" netns "$1" || fail "no device $2"
@@ -93,6 +94,7 @@ sleep 0.5
 say "ping through the tunnel, IPv4 and IPv6"
 ip netns exec demo-ha ping -c 5 -i 0.2 -W 2 198.51.100.10 || fail "no IPv4 ping"
 ip netns exec demo-ha ping -6 -c 5 -i 0.2 -W 2 2001:db8:b::10 || fail "no IPv6 ping"
+sleep 1
 kill "$DUMP"; wait "$DUMP" 2>/dev/null
 
 say "what the wire between the gateways carried (tcpdump)"
@@ -129,6 +131,9 @@ say "pf and ALTQ on gateway a"
 
 say "buffers of both gateways while they run"
 for g in a b; do echo "gw-$g:"; "$BIN" --control "$DIR/gw-$g.sock" netstat -m || fail "gw-$g does not balance"; done
+
+say "why packets ended on gateway a (netstat -s)"
+"$BIN" --control "$DIR/gw-a.sock" netstat -s | grep -E "^[[:space:]]*[1-9]" | head -40
 
 say "stopping"
 STATUS=0

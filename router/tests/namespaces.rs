@@ -60,7 +60,7 @@ impl Gateway {
             .unwrap();
         let gateway = Gateway { child, dir, name };
         let patience = Instant::now() + Duration::from_secs(10);
-        while !gateway.dir.join("control").exists() {
+        while !gateway.ask("status").status.success() {
             assert!(Instant::now() < patience, "{name} did not start: {}", gateway.log());
             std::thread::sleep(Duration::from_millis(20));
         }
