@@ -4,7 +4,7 @@ use super::{
     Exit,
     ask::{At, Failure, answer},
 };
-use crate::control::proto::{PfInfoReport, QueueReport, Request, RuleReport, StateReport};
+use crate::control::proto::{QueueReport, Request, RuleReport, StateReport};
 use clap::{ArgAction, Args, ValueEnum};
 use std::fmt::Write;
 
@@ -53,7 +53,7 @@ pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
         }
         What::Info => {
             let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
-            at.print(&report, || info(&report))?;
+            at.print(&report, || report.text.clone())?;
         }
     }
     Ok(Exit::Good)
@@ -73,7 +73,6 @@ pub fn rules(all: &[RuleReport], verbose: u8) -> String {
                 "  [ Evaluations: {:<8}  Packets: {:<8}  Bytes: {:<10}  States: {:<6}]",
                 r.evaluations, r.packets, r.bytes, r.states
             );
-            let _ = writeln!(out, "  [ State Creations: {:<6}]", r.created);
         }
     }
     out
@@ -83,20 +82,7 @@ pub fn rules(all: &[RuleReport], verbose: u8) -> String {
 pub fn states(all: &[StateReport], verbose: u8) -> String {
     let mut out = String::new();
     for s in all {
-        let _ = writeln!(out, "{} {} {}       {}", s.interface, s.proto, s.text, s.state);
-        if verbose > 0 {
-            let rule = s.rule.map_or(String::new(), |rule| format!(", rule {rule}"));
-            let _ = writeln!(
-                out,
-                "   age {}, expires in {}, {}:{} pkts, {}:{} bytes{rule}",
-                clock(s.age_s),
-                clock(s.expires_s),
-                s.packets[0],
-                s.packets[1],
-                s.bytes[0],
-                s.bytes[1]
-            );
-        }
+        let _ = writeln!(out, "{}", if verbose > 0 { &s.verbose } else { &s.text });
         if verbose > 1 {
             let _ = writeln!(out, "   id: {:016x}", s.id);
         }
@@ -124,37 +110,6 @@ pub fn queues(all: &[QueueReport], verbose: u8) -> String {
     out
 }
 
-/// `-s info`.
-pub fn info(r: &PfInfoReport) -> String {
-    let word = if r.enabled { "Enabled" } else { "Disabled" };
-    let days = r.since_s / 86_400;
-    let mut out = format!("Status: {word} for {days} days {}\n\n", clock(r.since_s % 86_400));
-    let rate = |n: u64| n as f64 / r.since_s.max(1) as f64;
-    let mut line = |name: &str, n: u64, with_rate: bool| {
-        let rate = if with_rate { format!("{:14.1}/s", rate(n)) } else { String::new() };
-        let _ = writeln!(out, "  {name:<25} {n:>14}{rate}");
-    };
-    line("current entries", r.states, false);
-    line("limit", r.limit, false);
-    r.table.iter().for_each(|(name, n)| line(name, *n, true));
-    r.reasons.iter().for_each(|(name, n)| line(name, *n, true));
-    let head = "State Table                          Total             Rate\n";
-    let counters = "Counters\n";
-    let at = out.find("  current").unwrap_or(out.len());
-    out.insert_str(at, head);
-    if let Some((first, _)) = r.reasons.first()
-        && let Some(at) = out.find(&format!("\n  {first:<25} "))
-    {
-        out.insert_str(at + 1, counters);
-    }
-    out
-}
-
-/// Seconds as `00:00:00`.
-fn clock(secs: u64) -> String {
-    format!("{:02}:{:02}:{:02}", secs / 3600, secs / 60 % 60, secs % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,30 +128,20 @@ mod tests {
         assert_eq!(rules(std::slice::from_ref(&rule), 0), "pass out all\n");
         assert_eq!(
             rules(&[rule], 2),
-            "@3 pass out all\n  [ Evaluations: 12        Packets: 5         Bytes: 420         States: 1     ]\n  \
-             [ State Creations: 2     ]\n"
+            "@3 pass out all\n  [ Evaluations: 12        Packets: 5         Bytes: 420         States: 1     ]\n"
         );
     }
 
     #[test]
-    fn a_state_is_told_as_pfctl_does() {
+    fn a_state_is_told_as_pf_words_it() {
         let state = StateReport {
-            interface: "all".into(),
-            proto: "tcp".into(),
-            text: "192.0.2.1:22 <- 198.51.100.7:5555".into(),
-            state: "ESTABLISHED:ESTABLISHED".into(),
-            age_s: 3661,
-            expires_s: 86_400,
-            packets: [3, 2],
-            bytes: [180, 120],
-            rule: Some(4),
+            text: "all tcp a <- b".into(),
+            verbose: "all tcp a <- b\n   age".into(),
             id: 0xabc,
+            ..Default::default()
         };
-        assert_eq!(
-            states(&[state], 2),
-            "all tcp 192.0.2.1:22 <- 198.51.100.7:5555       ESTABLISHED:ESTABLISHED\n   \
-             age 01:01:01, expires in 24:00:00, 3:2 pkts, 180:120 bytes, rule 4\n   id: 0000000000000abc\n"
-        );
+        assert_eq!(states(std::slice::from_ref(&state), 0), "all tcp a <- b\n");
+        assert_eq!(states(&[state], 2), "all tcp a <- b\n   age\n   id: 0000000000000abc\n");
     }
 
     #[test]
@@ -214,27 +159,5 @@ mod tests {
              [ qlength:   0/ 50 ]\n"
         );
         assert_eq!(queues(&[], 0), "No queue in use\n");
-    }
-
-    #[test]
-    fn the_info_block_has_states_and_counters_with_rates() {
-        let report = PfInfoReport {
-            enabled: true,
-            since_s: 90_000,
-            states: 2,
-            limit: 10_000,
-            table: vec![("searches".into(), 900_000)],
-            reasons: vec![("match".into(), 45_000)],
-        };
-        assert_eq!(
-            info(&report),
-            "Status: Enabled for 1 days 01:00:00\n\n\
-             State Table                          Total             Rate\n  \
-             current entries                        2\n  \
-             limit                              10000\n  \
-             searches                          900000          10.0/s\n\
-             Counters\n  \
-             match                              45000           0.5/s\n"
-        );
     }
 }

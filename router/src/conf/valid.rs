@@ -55,6 +55,11 @@ impl ValidConf {
         self.interfaces.get(index.slot()?)
     }
 
+    /// The name of the interface with this number; the number itself if there is none.
+    pub fn name_of(&self, index: IfIndex) -> String {
+        self.interface(index).map_or_else(|| index.to_string(), |i| i.name.clone())
+    }
+
     /// The interface with this name.
     pub fn named(&self, name: &str) -> Option<&InterfaceConf> {
         self.interfaces.iter().find(|i| i.name == name)

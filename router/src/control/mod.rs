@@ -4,3 +4,4 @@ pub mod client;
 pub mod proto;
 pub mod report;
 pub mod socket;
+mod tell;

@@ -12,7 +12,7 @@
 
 pub use super::report::{
     ClassReport, EchoReport, InterfaceReport, MbufReport, NeighbourReport, PacketReport, PathReport,
-    PfInfoReport, PolicyReport, QueueReport, RouteReport, RuleReport, SaReport, Stat, StateReport,
+    PfInfoReport, PolicyReport, QueueReport, RouteReport, RuleReport, SaReport, SaUse, Stat, StateReport,
     StatsReport, StatusReport,
 };
 

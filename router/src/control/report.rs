@@ -243,6 +243,8 @@ impl StatsReport {
 /// A security association: `setkey -D`. Keys are not told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SaReport {
+    /// As setkey prints it.
+    pub text: String,
     /// Source address.
     pub src: String,
     /// Destination address.
@@ -255,61 +257,64 @@ pub struct SaReport {
     pub spi: u32,
     /// Its tie to policies.
     pub reqid: u32,
-    /// Encryption, if any.
-    pub encryption: Option<String>,
-    /// Bits of its key.
-    pub encryption_bits: u32,
-    /// Authentication of its own, if any.
-    pub authentication: Option<String>,
+    /// Algorithm.
+    pub suite: String,
     /// Who does the arithmetic.
     pub engine: String,
-    /// `larval`, `mature`, `dying` or `dead`.
+    /// `mature`, `dying` or `dead`.
     pub state: String,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// Packets our replay window spans.
+    pub replay: u32,
+    /// Packets the peer's replay window spans.
+    pub peer_window: u32,
     /// Last sequence number sent.
     pub sequence: u64,
     /// Highest sequence number received.
     pub top: u64,
-    /// Packets the replay window spans.
-    pub replay_window: u32,
-    /// Extended sequence numbers.
-    pub esn: bool,
-    /// Packets that used it.
+    /// What was sealed.
+    pub sent: SaUse,
+    /// What was opened.
+    pub received: SaUse,
+    /// Seconds since it was made.
+    pub age_s: u64,
+}
+
+/// One direction of an SA.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SaUse {
+    /// Packets.
     pub packets: u64,
     /// Octets of inner packets.
     pub bytes: u64,
-    /// Packets refused as replayed.
-    pub replayed: u64,
+    /// Packets refused as seen before or too old.
+    pub refused_replay: u64,
     /// Packets refused as forged.
-    pub forged: u64,
-    /// Seconds since it was made.
-    pub age_s: u64,
-    /// When it was made, in seconds since 1970.
-    pub created: u64,
-    /// Soft limit in octets and seconds; 0 is none.
-    pub soft: [u64; 2],
-    /// Hard limit in octets and seconds; 0 is none.
-    pub hard: [u64; 2],
+    pub refused_auth: u64,
+    /// Packets refused because the SA is used up.
+    pub refused_expired: u64,
+    /// Packets refused for anything else.
+    pub refused_other: u64,
 }
 
 /// A security policy: `setkey -DP`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PolicyReport {
-    /// Source, as setkey writes it: `192.0.2.0/24[any]`.
+    /// As setkey prints it.
+    pub text: String,
+    /// Its number.
+    pub id: u32,
+    /// Source prefix.
     pub src: String,
-    /// Destination.
+    /// Destination prefix.
     pub dst: String,
-    /// Upper protocol: `any`, `tcp`, ...
-    pub upper: String,
-    /// `in`, `out` or `fwd`.
+    /// `in` or `out`.
     pub direction: String,
     /// `ipsec`, `none` or `discard`.
     pub action: String,
-    /// What is applied, as setkey writes it: `esp/tunnel/203.0.113.1-203.0.113.2/require`.
-    pub rules: Vec<String>,
-    /// Its number.
-    pub id: u32,
-    /// Packets it decided on.
-    pub packets: u64,
+    /// The SAs it has now, by SPI.
+    pub spis: Vec<u32>,
 }
 
 /// A rule: `pfctl -s rules`.
@@ -334,26 +339,34 @@ pub struct RuleReport {
 /// A state: `pfctl -s states`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StateReport {
-    /// The interface it is bound to, or `all`.
+    /// As pfctl prints it.
+    pub text: String,
+    /// The same with what `-v` adds.
+    pub verbose: String,
+    /// Its number.
+    pub id: u64,
+    /// The interface it was made at.
     pub interface: String,
     /// Protocol.
-    pub proto: String,
-    /// Addresses and direction, as pfctl prints them: `192.0.2.1:22 <- 198.51.100.7:5555`.
-    pub text: String,
-    /// Both sides' states: `ESTABLISHED:ESTABLISHED`.
-    pub state: String,
+    pub proto: u8,
+    /// Direction of its first packet.
+    pub direction: String,
+    /// Source of its first packet.
+    pub src: String,
+    /// Destination of its first packet.
+    pub dst: String,
+    /// How far source and destination have come.
+    pub levels: [String; 2],
     /// Seconds since it was made.
-    pub age_s: u64,
+    pub age_s: u32,
     /// Seconds until it ends.
-    pub expires_s: u64,
-    /// Packets each way.
+    pub expires_s: u32,
+    /// Packets from source and from destination.
     pub packets: [u64; 2],
-    /// Octets each way.
+    /// Octets likewise.
     pub bytes: [u64; 2],
     /// The rule that made it.
     pub rule: Option<u32>,
-    /// Its number.
-    pub id: u64,
 }
 
 /// A queue: `pfctl -s queue`.
@@ -382,18 +395,18 @@ pub struct QueueReport {
 /// pf as a whole: `pfctl -s info`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PfInfoReport {
+    /// As pfctl prints it.
+    pub text: String,
     /// Whether it filters.
     pub enabled: bool,
     /// Seconds since the rules were loaded.
     pub since_s: u64,
     /// States now.
-    pub states: u64,
+    pub states: u32,
     /// States at most.
-    pub limit: u64,
-    /// Lookups, inserts and removals of states, and other counters, in pfctl's order.
-    pub table: Vec<(String, u64)>,
-    /// Counters by reason, in pfctl's order.
-    pub reasons: Vec<(String, u64)>,
+    pub limit: u32,
+    /// Counters by name.
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// One turn of a ping.

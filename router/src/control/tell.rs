@@ -1,0 +1,179 @@
+//! What `ipsec`, `pf` and `altq` say of themselves, as reports. The text is theirs; the values are for `--json`.
+
+use super::report::{PfInfoReport, PolicyReport, QueueReport, RuleReport, SaReport, SaUse, StateReport};
+use altq::IfqStats;
+use ipsec::{
+    dump,
+    sa::{Refused, SaLevel, Used},
+    spd,
+};
+use kern::{
+    lock::{Before, Held, levels::PfRules},
+    time::Instant,
+};
+use std::net::IpAddr;
+
+impl SaReport {
+    /// Every SA.
+    pub fn all(sad: &ipsec::Sad, held: &mut Held<'_, impl Before<SaLevel>>, now: Instant) -> Vec<SaReport> {
+        dump::sas(sad, held).iter().map(|sa| SaReport::new(sa, now)).collect()
+    }
+
+    fn new(sa: &dump::SaReport, now: Instant) -> SaReport {
+        let status = &sa.status;
+        SaReport {
+            text: dump::sa_text(std::slice::from_ref(sa), now),
+            src: sa.src.to_string(),
+            dst: sa.dst.to_string(),
+            proto: sa.protocol.to_owned(),
+            mode: sa.mode.to_owned(),
+            spi: sa.spi,
+            reqid: sa.reqid,
+            suite: sa.suite.to_owned(),
+            engine: sa.engine.to_owned(),
+            state: status.life.name().to_owned(),
+            esn: sa.esn,
+            replay: sa.replay,
+            peer_window: sa.peer_window,
+            sequence: status.sequence,
+            top: status.top,
+            sent: SaUse::new(&status.sent, &status.sent_refused),
+            received: SaUse::new(&status.received, &status.received_refused),
+            age_s: now.since(status.made).as_secs(),
+        }
+    }
+}
+
+impl SaUse {
+    fn new(used: &Used, refused: &Refused) -> SaUse {
+        SaUse {
+            packets: used.packets,
+            bytes: used.bytes,
+            refused_replay: refused.replay,
+            refused_auth: refused.auth,
+            refused_expired: refused.expired,
+            refused_other: refused.other,
+        }
+    }
+}
+
+impl PolicyReport {
+    /// Every policy, in order.
+    pub fn all(spd: &ipsec::Spd) -> Vec<PolicyReport> {
+        dump::policies(spd).iter().map(PolicyReport::new).collect()
+    }
+
+    fn new(report: &dump::PolicyReport) -> PolicyReport {
+        let policy = &report.policy;
+        let direction = match policy.direction {
+            spd::Direction::In => "in",
+            spd::Direction::Out => "out",
+        };
+        let action = match policy.action {
+            spd::Action::Bypass => "none",
+            spd::Action::Discard => "discard",
+            spd::Action::Protect(_) => "ipsec",
+        };
+        PolicyReport {
+            text: dump::policy_text(std::slice::from_ref(report)),
+            id: policy.id,
+            src: policy.selector.src.to_string(),
+            dst: policy.selector.dst.to_string(),
+            direction: direction.to_owned(),
+            action: action.to_owned(),
+            spis: report.spis.clone(),
+        }
+    }
+}
+
+impl RuleReport {
+    /// Every rule, in order.
+    pub fn all(rules: &pf::Ruleset, env: &pf::Environment) -> Vec<RuleReport> {
+        let one = |rule: pf::show::RuleInfo| RuleReport {
+            number: rule.number as u32,
+            text: rule.text,
+            evaluations: rule.evaluations,
+            packets: rule.packets.iter().sum(),
+            bytes: rule.bytes.iter().sum(),
+            states: rule.states.into(),
+            created: rule.states_made,
+        };
+        pf::show::rules(rules, env).into_iter().map(one).collect()
+    }
+}
+
+impl StateReport {
+    /// Every state; `name` knows interfaces by their numbers.
+    pub fn all(
+        states: &pf::States,
+        held: &mut Held<'_, PfRules>,
+        now: Instant,
+        name: impl Fn(u16) -> String,
+    ) -> Vec<StateReport> {
+        states
+            .dump(held, now.secs() as u32)
+            .iter()
+            .map(|state| StateReport::new(state, name(state.ifindex)))
+            .collect()
+    }
+
+    fn new(state: &pf::StateInfo, interface: String) -> StateReport {
+        let [src, dst] = state.wire.map(place);
+        StateReport {
+            text: state.line(Some(&interface), false),
+            verbose: state.line(Some(&interface), true),
+            id: state.id,
+            interface,
+            proto: state.proto,
+            direction: state.direction.keyword().to_owned(),
+            src,
+            dst,
+            levels: [state.src.level.to_owned(), state.dst.level.to_owned()],
+            age_s: state.age,
+            expires_s: state.expires,
+            packets: state.packets,
+            bytes: state.bytes,
+            rule: state.rule,
+        }
+    }
+}
+
+/// An address and a port, as sockets are written.
+fn place((addr, port): (IpAddr, u16)) -> String {
+    std::net::SocketAddr::new(addr, port).to_string()
+}
+
+impl PfInfoReport {
+    /// The present figures.
+    pub fn new(info: &pf::show::Info) -> PfInfoReport {
+        PfInfoReport {
+            text: info.text(),
+            enabled: info.enabled,
+            since_s: info.since,
+            states: info.states,
+            limit: info.limit,
+            counters: info.counters().map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
+    }
+}
+
+impl QueueReport {
+    /// Every queue of an interface, in the tree's order.
+    pub fn all(stats: &IfqStats) -> Vec<QueueReport> {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = altq::show::queues(&mut text, stats, altq::show::Detail::default(), &[], 0.0);
+        let one = |(line, (class, counters)): (&str, (&altq::ClassConf, &altq::Counters))| QueueReport {
+            interface: stats.conf.interface.clone(),
+            name: class.name.clone(),
+            text: line.to_owned(),
+            packets: counters.sent.packets,
+            bytes: counters.sent.bytes,
+            dropped_packets: counters.dropped.packets,
+            dropped_bytes: counters.dropped.bytes,
+            length: counters.queued.packets,
+            limit: class.qlimit.into(),
+        };
+        text.lines().zip(stats.conf.classes.iter().zip(&stats.counters)).map(one).collect()
+    }
+}
