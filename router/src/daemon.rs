@@ -256,8 +256,8 @@ impl Daemon {
         }
     }
 
-    fn answer(&mut self, request: Request) -> Response {
-        match request {
+    fn answer(&mut self, request: &Request) -> Response {
+        match *request {
             Request::Status => Response::Status(self.status()),
             Request::Reload => match self.reload() {
                 Ok(done) => Response::Done(done),
@@ -289,7 +289,7 @@ impl Handler for Daemon {
     fn handle(&mut self, session: Session, request: Request) -> Reply {
         match self.sessions.handle(session, request, &self.router) {
             Ok(reply) => reply,
-            Err(request) => Reply::Now(self.answer(request)),
+            Err(request) => Reply::Now(self.answer(&request)),
         }
     }
 

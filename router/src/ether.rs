@@ -20,7 +20,12 @@ use wire::{EtherType, Mac, ether};
 const HEADER: usize = ether::HEADER_LEN;
 
 /// Stage: frames as read, to IP packets.
-pub(crate) fn ether_input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, out: &mut Pending) {
+pub(crate) fn ether_input(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Box<Batch>,
+    out: &mut Pending,
+) {
     batch.sift(|mut m| {
         if strip(cx, &mut m) {
             return Some(m);

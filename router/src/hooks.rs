@@ -91,8 +91,11 @@ pub(crate) fn pf_out(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut 
         return;
     }
     let first = batch.as_slice()[0].hdr().egress;
-    let via =
-        if batch.iter().all(|m| m.hdr().egress == first) { Via::One(pf::IfIndex(first)) } else { Via::Egress };
+    let via = if batch.iter().all(|m| m.hdr().egress == first) {
+        Via::One(pf::IfIndex(first))
+    } else {
+        Via::Egress
+    };
     pf_batch(cx, held, Direction::Out, via, batch, out);
 }
 
@@ -211,7 +214,12 @@ fn worker(cx: &Cx<'_>) -> order::Worker {
 }
 
 /// Stage: packets that a policy protects, into their tunnels.
-pub(crate) fn esp_output(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, out: &mut Pending) {
+pub(crate) fn esp_output(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Box<Batch>,
+    out: &mut Pending,
+) {
     pf_enc_out(cx, held, batch, out);
     let mut run = cx.local.run.take().unwrap_or_default();
     let net = cx.net;
@@ -268,7 +276,14 @@ fn pf_enc_out(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, 
 }
 
 /// Moves packets of one SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
-fn fill_run(cx: &mut Cx<'_>, sa: &Arc<Sa>, batch: &mut Batch, run: &mut Batch, limit: usize, out: &mut Pending) {
+fn fill_run(
+    cx: &mut Cx<'_>,
+    sa: &Arc<Sa>,
+    batch: &mut Batch,
+    run: &mut Batch,
+    limit: usize,
+    out: &mut Pending,
+) {
     let mtu = outer_mtu(cx.net, sa.config().dst);
     let index = sa.index().to_header();
     let mut stuck = false;
@@ -316,13 +331,16 @@ fn outer_mtu(net: &NetConfig, peer: IpAddr) -> u16 {
 }
 
 /// Seals a run and sends on what may leave now; false if the SA is too busy to take it.
-fn seal(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, sa: &Arc<Sa>, run: &mut Batch, out: &mut Pending) -> bool {
+fn seal(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    sa: &Arc<Sa>,
+    run: &mut Batch,
+    out: &mut Pending,
+) -> bool {
     let (packets, ledger) = (run.len() as u64, &cx.stats.ledger);
-    let mut turn = LoopTurn {
-        worker: order::Worker(cx.me as u16),
-        now: cx.now,
-        releasing: &mut cx.local.releasing,
-    };
+    let mut turn =
+        LoopTurn { worker: order::Worker(cx.me as u16), now: cx.now, releasing: &mut cx.local.releasing };
     if esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_err() {
         return false;
     }
@@ -344,7 +362,12 @@ fn send_sealed(cx: &Cx<'_>, run: &mut Batch, out: &mut Pending) {
 }
 
 /// Stage: ESP to us, out of its tunnels and back to `ip_input`.
-pub(crate) fn esp_input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, out: &mut Pending) {
+pub(crate) fn esp_input(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Box<Batch>,
+    out: &mut Pending,
+) {
     let mut run = cx.local.run.take().unwrap_or_default();
     let net = cx.net;
     while let Some(first) = batch.as_slice().first() {
@@ -375,11 +398,8 @@ fn find_sa<'a>(net: &'a NetConfig, m: &Mbuf) -> Option<&'a Arc<Sa>> {
 
 fn open(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, sa: &Arc<Sa>, run: &mut Batch, out: &mut Pending) {
     let ledger = &cx.stats.ledger;
-    let mut turn = LoopTurn {
-        worker: order::Worker(cx.me as u16),
-        now: cx.now,
-        releasing: &mut cx.local.releasing,
-    };
+    let mut turn =
+        LoopTurn { worker: order::Worker(cx.me as u16), now: cx.now, releasing: &mut cx.local.releasing };
     if esp::input::esp_input(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_err() {
         // Only with runs of this SA out on other workers; what arrives now is one window too late anyway.
         ledger.end_all(run, Why::EspReplay);

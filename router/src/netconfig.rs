@@ -101,7 +101,9 @@ impl NetConfig {
             NextHop::Gateway { iface, addr } => {
                 self.source_on(iface, if addr.is_ipv4() == to.is_ipv4() { addr } else { to })
             }
-            NextHop::Unreachable | NextHop::Reject | NextHop::Blackhole | NextHop::Ecmp(_) => Err(Why::NoRoute),
+            NextHop::Unreachable | NextHop::Reject | NextHop::Blackhole | NextHop::Ecmp(_) => {
+                Err(Why::NoRoute)
+            }
         }
     }
 

@@ -240,7 +240,8 @@ impl Router {
         self.wake();
         self.publisher.wait_all(root, version, PATIENCE)?;
         for was in &old {
-            let stays = device(was).is_none_or(|d| new.iter().filter_map(|i| device(i)).any(|n| Arc::ptr_eq(&n, &d)));
+            let stays =
+                device(was).is_none_or(|d| new.iter().filter_map(|i| device(i)).any(|n| Arc::ptr_eq(&n, &d)));
             if !stays {
                 self.detach(was.index);
             }
@@ -329,7 +330,9 @@ impl Router {
     /// Gives every worker a thread of its own, pinned to its core.
     pub fn start(&mut self) -> Result<(), RouterError> {
         for me in 0..self.seats.len() {
-            let Runs::ByHand(worker) = std::mem::replace(&mut self.seats[me].runs, Runs::Stopped) else { continue };
+            let Runs::ByHand(worker) = std::mem::replace(&mut self.seats[me].runs, Runs::Stopped) else {
+                continue;
+            };
             let reader = self.publisher.reader(&format!("worker {me}"));
             let cpu = self.setup.cpus.get(me % self.setup.cpus.len().max(1)).copied();
             let job = Job {
@@ -351,7 +354,9 @@ impl Router {
     /// follows.
     pub fn take_worker(&mut self, me: usize) -> Option<Seated> {
         match std::mem::replace(&mut self.seats.get_mut(me)?.runs, Runs::Stopped) {
-            Runs::ByHand(worker) => Some(Seated { worker, reader: self.publisher.reader(&format!("worker {me}")) }),
+            Runs::ByHand(worker) => {
+                Some(Seated { worker, reader: self.publisher.reader(&format!("worker {me}")) })
+            }
             other => {
                 self.seats[me].runs = other;
                 None
@@ -434,7 +439,7 @@ impl Router {
         self.shared.neighbours.purge(held, ledger);
         self.shared.reass.purge(held, ledger);
         self.shared.host.purge(held, ledger);
-            }
+    }
 
     /// The pool's own audit, without a quiet moment: for tests that step by hand.
     pub fn pool_audit(&self) -> Audit {

@@ -196,11 +196,8 @@ impl Testbed {
     /// Adds a router, with the last word on its set-up.
     pub fn add_with(&mut self, texts: Texts<'_>, adjust: impl FnOnce(Setup) -> Setup) -> Result<(), Faults> {
         let files = read(texts)?;
-        let setup = adjust(Setup {
-            clock: self.clock.clone(),
-            seed: HashSeed::new(1, 2),
-            ..Setup::of(&files.conf)
-        });
+        let setup =
+            adjust(Setup { clock: self.clock.clone(), seed: HashSeed::new(1, 2), ..Setup::of(&files.conf) });
         let name = setup.name.clone();
         let router = Router::new(setup).map_err(|e| Faults(vec![e.to_string()]))?;
         let node = Node { router, commit: Commit::new() };
@@ -227,7 +224,10 @@ impl Testbed {
     }
 
     fn place(&self, name: &str) -> usize {
-        self.nodes.iter().position(|(n, _)| n == name).unwrap_or_else(|| panic!("no router {name} in the testbed"))
+        self.nodes
+            .iter()
+            .position(|(n, _)| n == name)
+            .unwrap_or_else(|| panic!("no router {name} in the testbed"))
     }
 
     /// A router.
@@ -239,7 +239,8 @@ impl Testbed {
     /// A router and the lock root, for calls that need both.
     pub fn with_root<R>(&mut self, name: &str, call: impl FnOnce(&mut Node, &mut Root) -> R) -> R {
         let place = self.place(name);
-        let node = self.nodes[place].1.as_mut().expect("a router is absent only while it is being configured");
+        let node =
+            self.nodes[place].1.as_mut().expect("a router is absent only while it is being configured");
         call(node, &mut self.root)
     }
 
@@ -277,7 +278,8 @@ impl Testbed {
                     return;
                 }
             }
-            let next = parties.iter_mut().map(|p| p.deadline()).fold(self.next_event(), Instant::min).min(end);
+            let next =
+                parties.iter_mut().map(|p| p.deadline()).fold(self.next_event(), Instant::min).min(end);
             if next >= end {
                 self.wait_until(end);
                 while self.clock.is_virtual() && self.step_with(parties) {}

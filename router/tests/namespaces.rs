@@ -32,8 +32,16 @@ struct Gateway {
 
 impl Gateway {
     /// Starts one of the gateways of `configs/`, with its devices renamed and its set-up changed.
-    fn start(name: &'static str, tag: &str, bed: &Path, workers: usize, locking: &str, cpu: usize) -> Gateway {
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(name.replace("gw", "gateway"));
+    fn start(
+        name: &'static str,
+        tag: &str,
+        bed: &Path,
+        workers: usize,
+        locking: &str,
+        cpu: usize,
+    ) -> Gateway {
+        let from =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(name.replace("gw", "gateway"));
         let dir = bed.join(name);
         fs::create_dir_all(&dir).unwrap();
         for file in ["pf.conf", "ipsec.conf"] {
@@ -146,7 +154,9 @@ impl Bed {
         let (here, there, wan) = (Namespace::new(), Namespace::new(), Namespace::new());
         here.adopt(&format!("a{tag}lan"), &["192.0.2.10/24", "2001:db8:a::10/64"]);
         there.adopt(&format!("b{tag}lan"), &["198.51.100.10/24", "2001:db8:b::10/64"]);
-        for (space, v4, v6) in [(&here, "192.0.2.1", "2001:db8:a::1"), (&there, "198.51.100.1", "2001:db8:b::1")] {
+        for (space, v4, v6) in
+            [(&here, "192.0.2.1", "2001:db8:a::1"), (&there, "198.51.100.1", "2001:db8:b::1")]
+        {
             space.ip(&format!("route add default via {v4}"));
             space.ip(&format!("-6 route add default via {v6}"));
         }
@@ -155,7 +165,16 @@ impl Bed {
         wire(&wan, &device("b"), "203.0.113.2", "2001:db8:ffff::2", "2001:db8:ffff::1");
         std::thread::sleep(Duration::from_millis(300));
         let names = (here.name().to_owned(), there.name().to_owned(), wan.name().to_owned());
-        Bed { a, b, here: names.0, there: names.1, wan: names.2, wire: device("a"), _spaces: [here, there, wan], dir }
+        Bed {
+            a,
+            b,
+            here: names.0,
+            there: names.1,
+            wan: names.2,
+            wire: device("a"),
+            _spaces: [here, there, wan],
+            dir,
+        }
     }
 
     fn inside(space: &str, line: &str) -> Output {
@@ -320,7 +339,8 @@ fn what_the_system_refuses_is_one_line_and_exit_3() {
     }
     let bed = Bed::new(1, "fine");
     // The same configuration again: its control socket answers already.
-    let out = Command::new(softnet()).args(["run", "-f"]).arg(bed.a.dir.join("softnet.toml")).output().unwrap();
+    let out =
+        Command::new(softnet()).args(["run", "-f"]).arg(bed.a.dir.join("softnet.toml")).output().unwrap();
     assert_eq!(out.status.code(), Some(3), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(String::from_utf8_lossy(&out.stderr).trim().lines().count(), 1);
     bed.stop();

@@ -68,8 +68,11 @@ fn specs(plan: &Plan) -> Vec<Spec> {
     let slice = Duration::from_secs_f64(plan.seconds / SLICES as f64);
     let mut specs = Vec::new();
     for &what in &plan.what {
-        let (suites, sas) =
-            if what == What::Forward { (&plan.suites[..1], &[1][..]) } else { (&plan.suites[..], &plan.sas[..]) };
+        let (suites, sas) = if what == What::Forward {
+            (&plan.suites[..1], &[1][..])
+        } else {
+            (&plan.suites[..], &plan.sas[..])
+        };
         for &size in &plan.sizes {
             for &suite in suites {
                 for &sas in sas {
@@ -149,12 +152,8 @@ fn conf_text(spec: &Spec) -> String {
         spec.locking,
     );
     for route in 0..spec.routes.max(256) {
-        let _ = write!(
-            text,
-            "[[route]]\nto = \"20.{}.{}.0/24\"\nvia = \"10.1.0.2\"\n",
-            route >> 8,
-            route & 255
-        );
+        let _ =
+            write!(text, "[[route]]\nto = \"20.{}.{}.0/24\"\nvia = \"10.1.0.2\"\n", route >> 8, route & 255);
     }
     if spec.what != What::Forward {
         for sa in 1..spec.sas {
@@ -176,7 +175,11 @@ fn ipsec_text(spec: &Spec) -> Option<String> {
             hex
         });
         let (id, spi) = (sa + 1, 0x1000 + sa);
-        let _ = writeln!(text, "add {src} {dst} esp {spi:#x} -m tunnel -u {id} -r 128 -E {} 0x{key};", spec.suite.setkey_name());
+        let _ = writeln!(
+            text,
+            "add {src} {dst} esp {spi:#x} -m tunnel -u {id} -r 128 -E {} 0x{key};",
+            spec.suite.setkey_name()
+        );
         let _ = writeln!(
             text,
             "spdadd 10.0.0.0/8 20.{sa}.0.0/16 any -P {way} ipsec esp/tunnel/{src}-{dst}/unique:{id};"
@@ -234,14 +237,22 @@ fn generator(spec: &Spec, to: Mac, worker: usize) -> Result<Box<dyn Generator>, 
     }
     let mut tunnels = Vec::new();
     for sa in 0..spec.sas {
-        let transform = Transform::new(spec.suite, Engine::Auto, &spec.key(sa), false).map_err(|e| e.to_string())?;
+        let transform =
+            Transform::new(spec.suite, Engine::Auto, &spec.key(sa), false).map_err(|e| e.to_string())?;
         let (_, tail) = frames::esp_tail(spec.size);
         let mut outer = frames::plain(to, PEER, US, 0, 20 + 8);
         outer.truncate(frames::ETHER + 20);
         set_outer(&mut outer[frames::ETHER..], 20 + 16 + spec.size + tail);
-        tunnels.push(Tunnel { outer, spi: 0x1000 + sa as u32, seq: 1, step: 1, transform: Arc::new(transform) });
+        tunnels.push(Tunnel {
+            outer,
+            spi: 0x1000 + sa as u32,
+            seq: 1,
+            step: 1,
+            transform: Arc::new(transform),
+        });
     }
-    let inner = |flow: usize| Inner { packet: frame(flow)[frames::ETHER..].to_vec(), tunnel: spec.tunnel_of(flow) };
+    let inner =
+        |flow: usize| Inner { packet: frame(flow)[frames::ETHER..].to_vec(), tunnel: spec.tunnel_of(flow) };
     let mut flows: Vec<_> = flows.map(inner).collect();
     if flows.is_empty() {
         // More workers than tunnels: this one gets none, and its source must not reuse another's numbers.
@@ -301,7 +312,7 @@ struct Slice {
 
 fn row(spec: &Spec, root: &mut Root) -> Result<Row, Faults> {
     let Bed { mut router, commit, lanes } = build(spec, root)?;
-    let best = if spec.what == What::Forward { None } else { Some(fastest(spec, &router.shared().pool)?) };
+    let best = if spec.what == What::Forward { None } else { Some(fastest(spec, &router.shared().pool)) };
     let barrier = Barrier::new(spec.workers);
     let pool = router.shared().pool.clone();
     let mut slices: Vec<Vec<Slice>> = Vec::new();
@@ -383,17 +394,19 @@ fn drive(
 }
 
 /// The fastest engine for this suite and size, on this machine, now.
-fn fastest(spec: &Spec, pool: &Pool) -> Result<Engine, Faults> {
+fn fastest(spec: &Spec, pool: &Pool) -> Engine {
     let mut best = (f64::INFINITY, spec.engine.resolve(spec.suite));
     for engine in Engine::ALL {
-        let Ok(mut bare) = Bare::new(pool, spec.suite, engine, spec.size, spec.what == What::EspIn) else { continue };
+        let Ok(mut bare) = Bare::new(pool, spec.suite, engine, spec.size, spec.what == What::EspIn) else {
+            continue;
+        };
         let mut times: Vec<f64> = (0..5).map(|_| bare.measure(Duration::from_millis(10))).collect();
         let ns = median(&mut times);
         if ns < best.0 {
             best = (ns, engine);
         }
     }
-    Ok(best.1)
+    best.1
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -401,7 +414,13 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-fn summarize(spec: &Spec, best: Option<Engine>, all: &[Vec<Slice>], lanes: &[Arc<Lane>], books: &Books) -> Row {
+fn summarize(
+    spec: &Spec,
+    best: Option<Engine>,
+    all: &[Vec<Slice>],
+    lanes: &[Arc<Lane>],
+    books: &Books,
+) -> Row {
     let over = |f: &dyn Fn(&Slice) -> f64| -> Vec<f64> {
         (0..SLICES).map(|i| all.iter().filter_map(|w| w.get(i)).map(f).sum()).collect()
     };
@@ -439,4 +458,3 @@ fn summarize(spec: &Spec, best: Option<Engine>, all: &[Vec<Slice>], lanes: &[Arc
         balanced: books.balanced() && books.audit.held() == 0 && right,
     }
 }
-

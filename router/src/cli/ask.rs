@@ -40,7 +40,6 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Failure::Daemon(error) if error.status() == 1 => Exit::No,
-            Failure::Daemon(_) => Exit::System,
             Failure::Router(ClientError::Refused(refusal)) => match refusal.kind {
                 RefusalKind::No => Exit::No,
                 RefusalKind::Usage => Exit::Usage,
@@ -49,7 +48,9 @@ impl Failure {
             // Who reads our output and has seen enough is no failure.
             Failure::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Good,
             Failure::Which(_) => Exit::Usage,
-            Failure::Router(_) | Failure::Output(_) | Failure::Unexpected => Exit::System,
+            Failure::Daemon(_) | Failure::Router(_) | Failure::Output(_) | Failure::Unexpected => {
+                Exit::System
+            }
         }
     }
 }

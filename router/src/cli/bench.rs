@@ -97,14 +97,14 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// Runs the command.
 pub fn run(at: &At, bench: Bench) -> Result<Exit, Failure> {
     match bench {
-        Bench::Forward(path) => measure(at, path.plan(vec![What::Forward])),
+        Bench::Forward(path) => measure(at, &path.plan(vec![What::Forward])),
         Bench::Esp(Tunnel { path, direction, suite: suites, engine, sas }) => {
             let what = match direction {
                 Direction::Out => vec![What::EspOut],
                 Direction::In => vec![What::EspIn],
                 Direction::Both => vec![What::EspOut, What::EspIn],
             };
-            measure(at, Plan { suites, engine, sas, ..path.plan(what) })
+            measure(at, &Plan { suites, engine, sas, ..path.plan(what) })
         }
         Bench::Fib(args) => fib(at, &args.routes),
     }
@@ -128,7 +128,7 @@ impl Path {
     }
 }
 
-fn measure(at: &At, plan: Plan) -> Result<Exit, Failure> {
+fn measure(at: &At, plan: &Plan) -> Result<Exit, Failure> {
     // Draws on a terminal only, and on standard error.
     let bar = ProgressBar::new(1).with_style(
         ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}")
@@ -139,7 +139,7 @@ fn measure(at: &At, plan: Plan) -> Result<Exit, Failure> {
         bar.set_position(done as u64);
         bar.set_message(name.to_owned());
     };
-    let report = bench::bench(&plan, &mut Root::claim(), &mut progress);
+    let report = bench::bench(plan, &mut Root::claim(), &mut progress);
     bar.finish_and_clear();
     let report = report.map_err(|faults| Failure::Which(faults.to_string()))?;
     at.print(&report, || text(&report))?;

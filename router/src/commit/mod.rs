@@ -8,7 +8,10 @@ mod queues;
 use crate::{
     conf::{self, DriverConf, Invalid, ValidConf, derive},
     hooks::ENC0,
-    iface::{IfAddr, Interface, Kind, driver::{Caps, Driver}},
+    iface::{
+        IfAddr, Interface, Kind,
+        driver::{Caps, Driver},
+    },
     netconfig::NetConfig,
     route::{IfIndex, Rib},
     router::Router,
@@ -114,7 +117,8 @@ fn read_ipsec(path: &Path) -> Result<ipsec::conf::ValidConf, Faults> {
 }
 
 fn check_ipsec(name: &str, text: &str) -> Result<ipsec::conf::ValidConf, Faults> {
-    let checked = ipsec::conf::Conf::parse(name, text).and_then(|c| c.check(&ipsec::conf::ValidConf::default()));
+    let checked =
+        ipsec::conf::Conf::parse(name, text).and_then(|c| c.check(&ipsec::conf::ValidConf::default()));
     checked.map_err(|errors| Faults(errors.iter().map(ToString::to_string).collect()))
 }
 
@@ -200,7 +204,9 @@ impl Commit {
             }
             let driver = match self.drivers.get(&interface.name) {
                 Some(open) => open.clone(),
-                None => open(interface).map_err(|e| Faults(vec![format!("interface {}: {e}", interface.name)]))?,
+                None => {
+                    open(interface).map_err(|e| Faults(vec![format!("interface {}: {e}", interface.name)]))?
+                }
             };
             drivers.insert(interface.name.clone(), driver);
         }

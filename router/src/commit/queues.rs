@@ -15,15 +15,21 @@ pub(super) fn check(conf: &ValidConf, pf: &PfConf, path: &Path) -> Vec<String> {
     let place = |at: &AltqSpec| format!("{}:{}:{}", path.display(), at.at.line, at.at.column);
     pf.altqs
         .iter()
-        .filter_map(|altq| match spec(conf, pf, altq, &mut names).and_then(|s| s.check().map_err(|e| e.to_string())) {
-            Ok(_) => None,
-            Err(e) => Some(format!("{}: {e}", place(altq))),
+        .filter_map(|altq| {
+            match spec(conf, pf, altq, &mut names).and_then(|s| s.check().map_err(|e| e.to_string())) {
+                Ok(_) => None,
+                Err(e) => Some(format!("{}: {e}", place(altq))),
+            }
         })
         .collect()
 }
 
 /// The trees, by interface.
-pub(super) fn trees(conf: &ValidConf, pf: &PfConf, names: &mut pf::Names) -> Result<Vec<(String, Tree)>, Faults> {
+pub(super) fn trees(
+    conf: &ValidConf,
+    pf: &PfConf,
+    names: &mut pf::Names,
+) -> Result<Vec<(String, Tree)>, Faults> {
     let one = |altq: &AltqSpec| {
         let tree = spec(conf, pf, altq, names).and_then(|s| s.build().map_err(|e| e.to_string()));
         tree.map(|t| (altq.interface.clone(), t)).map_err(|e| Faults(vec![e]))

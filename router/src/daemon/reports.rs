@@ -5,8 +5,8 @@ use crate::{
     commit::environment,
     conf::{DriverConf, InterfaceConf},
     control::proto::{
-        InterfaceReport, NeighbourReport, PathReport, PfInfoReport, PolicyReport, QueueReport, RouteReport, RuleReport,
-        SaReport, StateReport, StatsReport, StatusReport,
+        InterfaceReport, NeighbourReport, PathReport, PfInfoReport, PolicyReport, QueueReport, RouteReport,
+        RuleReport, SaReport, StateReport, StatsReport, StatusReport,
     },
     iface::driver::Driver,
     route::{IfIndex, NextHop},
@@ -35,7 +35,9 @@ impl Daemon {
         let (driver, device) = match &conf.driver {
             DriverConf::Tap { device } => ("tap", device.clone()),
             DriverConf::Link { device } => ("link", device.clone()),
-            DriverConf::Vlan { parent, tag } => ("vlan", format!("{tag} on {}", self.files.conf.name_of(*parent))),
+            DriverConf::Vlan { parent, tag } => {
+                ("vlan", format!("{tag} on {}", self.files.conf.name_of(*parent)))
+            }
         };
         let mut report = InterfaceReport {
             name: conf.name.clone(),
@@ -132,7 +134,9 @@ impl Daemon {
     pub(super) fn pf_states(&mut self) -> Vec<StateReport> {
         let now = self.router.shared().clock.now();
         let states = self.router.shared().pf.states();
-        StateReport::all(states, &mut self.root.top().at(), now, |index| self.files.conf.name_of(IfIndex(index)))
+        StateReport::all(states, &mut self.root.top().at(), now, |index| {
+            self.files.conf.name_of(IfIndex(index))
+        })
     }
 
     pub(super) fn pf_queues(&mut self) -> Vec<QueueReport> {

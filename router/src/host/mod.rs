@@ -33,7 +33,12 @@ use kern::{
 use wire::{IpProto, checksum};
 
 /// Stage: whole packets to us.
-pub(crate) fn host_input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, out: &mut Pending) {
+pub(crate) fn host_input(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Box<Batch>,
+    out: &mut Pending,
+) {
     batch.sift(|m| {
         input(cx, held, m, out);
         None

@@ -113,11 +113,7 @@ impl Interface {
         let same = |a: &&IfAddr| a.addr.is_ipv4() == to.is_ipv4();
         let global = |a: &&IfAddr| !matches!(a.addr, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let all = || self.addrs.iter().filter(same);
-        all()
-            .find(|a| a.contains(to))
-            .or_else(|| all().find(global))
-            .or_else(|| all().next())
-            .map(|a| a.addr)
+        all().find(|a| a.contains(to)).or_else(|| all().find(global)).or_else(|| all().next()).map(|a| a.addr)
     }
 }
 

@@ -156,13 +156,7 @@ fn write_by_queue(
     }
     for queue in 0..queues {
         let mut some = Batch::new();
-        burst.sift(|m| {
-            if m.hdr().hash % queues == queue {
-                some.push(m).err()
-            } else {
-                Some(m)
-            }
-        });
+        burst.sift(|m| if m.hdr().hash % queues == queue { some.push(m).err() } else { Some(m) });
         write(cx, held, interface, driver, queue as usize, &mut some);
     }
 }

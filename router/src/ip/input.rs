@@ -18,7 +18,12 @@ use wire::{Malformed, ipv4_check, ipv6_check, parse};
 const MAX_PASSES: u8 = 4;
 
 /// Stage: IP packets, outer or decrypted, to `ip_forward`.
-pub(crate) fn ip_input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, out: &mut Pending) {
+pub(crate) fn ip_input(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Box<Batch>,
+    out: &mut Pending,
+) {
     let (mut v4, mut v6) = (0, 0);
     batch.sift(|mut m| {
         let checked = if m.hdr().family == 4 {

@@ -20,7 +20,12 @@ use kern::{
 use std::net::IpAddr;
 
 /// Stage: packets on their way out, to `ether_output`.
-pub(crate) fn ip_output(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, out: &mut Pending) {
+pub(crate) fn ip_output(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Box<Batch>,
+    out: &mut Pending,
+) {
     batch.sift(|m| if m.hdr().nexthop == 0 && m.hdr().egress == 0 { route(cx, m, out) } else { Some(m) });
     hooks::pf_out(cx, held, batch, out);
     cx.stats.count.ip_output.add(batch.len() as u64);
@@ -43,7 +48,9 @@ fn route(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
         (id.0, *cx.net.fib.hop(id))
     };
     let egress = match hop {
-        NextHop::Connected { iface } | NextHop::Gateway { iface, .. } | NextHop::Broadcast { iface } => iface.0,
+        NextHop::Connected { iface } | NextHop::Gateway { iface, .. } | NextHop::Broadcast { iface } => {
+            iface.0
+        }
         NextHop::Local { .. } => {
             // To ourselves: straight back in.
             m.hdr_mut().rcvif = m.hdr().rcvif.max(hop.iface().map_or(0, |i| i.0));
@@ -207,7 +214,11 @@ fn finish(cx: &Cx<'_>, m: Mbuf, done: bool, was_cut: bool) -> Option<Mbuf> {
         return Some(m);
     }
     let count = &cx.stats.count;
-    if was_cut { count.cut.inc() } else { count.fragmented.inc() }
+    if was_cut {
+        count.cut.inc()
+    } else {
+        count.fragmented.inc()
+    }
     cx.stats.ledger.merge(m);
     None
 }

@@ -28,14 +28,14 @@ pub(crate) use question::own_frame;
 pub(crate) use timer::expire;
 
 use crate::{
-    entropy, ether,
+    entropy,
     iface::Interface,
     route::{NextHop, NextHopId},
     worker::{Cx, Pending, Stage},
 };
 use cache::Name;
 use kern::{
-    Class, Ledger, Mbuf, PktFlags, Pool, Why,
+    Class, Ledger, Mbuf, Pool, Why,
     lock::{
         Held, Mutex,
         levels::{self, Before, Softnet},
@@ -45,11 +45,11 @@ use kern::{
 use nud::{ARP, ND, Nud, Timing};
 use question::question;
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::atomic::{AtomicU64, Ordering},
 };
 use table::{Key, Table, Taken};
-use wire::{Mac, arp, nd};
+use wire::Mac;
 
 /// Neighbours a router knows at most.
 pub const LIMIT: usize = 4096;

@@ -17,7 +17,10 @@ pub use stage::{Pending, Stage};
 
 use crate::{
     ether, host, icmp,
-    iface::{driver::{Driver, Read, RxCx, RxQueue}, on_wire, output},
+    iface::{
+        driver::{Driver, Read, RxCx, RxQueue},
+        on_wire, output,
+    },
     ip, neighbour,
     netconfig::NetConfig,
     reass,
@@ -28,7 +31,10 @@ use altq::{Turn, Victims};
 use kern::{
     Batch, Magazines, Mbuf, Pool, Why,
     callout::Callouts,
-    lock::{BigLocks, Held, Root, levels::{Softnet, Top}},
+    lock::{
+        BigLocks, Held, Root,
+        levels::{Softnet, Top},
+    },
     publish::Reader,
     time::{Clock, Duration, Instant},
 };
@@ -194,7 +200,18 @@ impl Worker {
         if me == 0 {
             start_timers(&mut local, shared.clock.now());
         }
-        Worker { me, magazines, pending: Pending::default(), local, shared, stats, reader, ports, next_port: 0, reads: true }
+        Worker {
+            me,
+            magazines,
+            pending: Pending::default(),
+            local,
+            shared,
+            stats,
+            reader,
+            ports,
+            next_port: 0,
+            reads: true,
+        }
     }
 
     /// Its reading ends, to add one or take one away between turns.
@@ -247,7 +264,14 @@ impl Worker {
             host::host_output(&mut cx, &mut held, &mut self.pending);
         }
         if self.pending.is_empty() {
-            busy |= read_burst(&mut cx, &mut top, &mut self.ports, &mut self.next_port, self.reads, &mut self.pending);
+            busy |= read_burst(
+                &mut cx,
+                &mut top,
+                &mut self.ports,
+                &mut self.next_port,
+                self.reads,
+                &mut self.pending,
+            );
         }
         busy |= !self.pending.is_empty();
         if busy {
@@ -361,7 +385,13 @@ fn read(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, port: &mut Port, batch: &mut B
 }
 
 /// Runs one stage on its batch.
-fn run(stage: Stage, cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, out: &mut Pending) {
+fn run(
+    stage: Stage,
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Box<Batch>,
+    out: &mut Pending,
+) {
     match stage {
         Stage::EtherInput => ether::ether_input(cx, held, batch, out),
         Stage::IpInput => ip::input::ip_input(cx, held, batch, out),

@@ -137,7 +137,8 @@ impl Sleeper {
         let now = worker.shared.clock.now();
         worker.park(root, |ports, deadline| {
             self.watch(ports)?;
-            let timeout = (deadline != Instant::NEVER).then(|| Duration::from_nanos(deadline.nanos_since(now)));
+            let timeout =
+                (deadline != Instant::NEVER).then(|| Duration::from_nanos(deadline.nanos_since(now)));
             self.wait(timeout)
         })
     }
@@ -163,8 +164,10 @@ impl Sleeper {
 
     fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
         use rustix::event::Timespec;
-        let timeout = timeout.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: i64::from(t.subsec_nanos()) });
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 8];
+        let timeout =
+            timeout.map(|t| Timespec { tv_sec: t.as_secs() as i64, tv_nsec: i64::from(t.subsec_nanos()) });
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 8];
         match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),

@@ -175,6 +175,22 @@ fn a_datagram_that_stays_in_pieces_is_reported_if_its_first_came() {
 }
 
 #[test]
+fn fragments_that_come_to_different_workers_make_one_datagram() {
+    let mut net = Net::with_two_workers();
+    net.introduce();
+    let request = build::echo4(net.lan.v4, OUR_V4, 5, 6, &[7; 4000]);
+    for (n, piece) in cut4(&request, 1000).iter().enumerate() {
+        net.lan.send_to_worker(n % 2, piece);
+        net.run(1);
+    }
+    net.run(2);
+    let mut pieces = net.lan.packets(4);
+    pieces.sort_by_key(|p| ipv4::Packet::new_unchecked(&p[..]).frag_offset());
+    assert_eq!(join(&pieces, 1500)[8..], [7; 4000]);
+    net.bed.finish();
+}
+
+#[test]
 fn a_flood_of_fragments_keeps_to_its_share_and_a_good_ping_comes_through() {
     let mut net = Net::new();
     let mut most = 0;

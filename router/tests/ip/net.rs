@@ -110,11 +110,22 @@ impl Net {
         Net::start(LinkConfig::default())
     }
 
+    /// The router with two workers, one for each of two queues of each cable, settled.
+    pub(crate) fn with_two_workers() -> Net {
+        let mut net = Net::start(LinkConfig { queues: [2; 2], ..LinkConfig::default() });
+        net.run(5000);
+        net.lan.clear();
+        net.wan.clear();
+        net
+    }
+
     fn start(cables: LinkConfig) -> Net {
         let mut bed = Testbed::new();
+        let workers = cables.queues[0];
         bed.default_link(cables);
         let ends = [bed.end("lan").expect("a free end"), bed.end("wan").expect("a free end")];
-        bed.add(Texts { conf: CONF, ..Texts::default() }).expect("a sound configuration");
+        let conf = CONF.replace("workers = 1", &format!("workers = {workers}"));
+        bed.add(Texts { conf: &conf, ..Texts::default() }).expect("a sound configuration");
         let mac = |bed: &mut Testbed, name| bed.node("r").router.net().named(name).expect("there").mac;
         let (lan_mac, wan_mac) = (mac(&mut bed, "lan0"), mac(&mut bed, "wan0"));
         let [lan, wan] = ends;
@@ -176,6 +187,12 @@ impl Host {
         assert!(self.end.other().inject(0, frame), "the cable is full");
     }
 
+    /// Sends an IP packet to one of the router's workers.
+    pub(crate) fn send_to_worker(&self, worker: usize, packet: &[u8]) {
+        let frame = build::frame(self.router, self.mac, packet);
+        assert!(self.end.other().inject(worker, &frame), "the cable is full");
+    }
+
     /// Sends a TCP packet of IPv4 as a super-frame whose checksum is partial.
     pub(crate) fn send_super(&self, packet: &[u8], size: u16) {
         let mut frame = build::frame(self.router, self.mac, packet);
@@ -227,7 +244,7 @@ impl Host {
     /// Reads what came; answers questions. Says whether it spoke.
     fn turn(&mut self) -> bool {
         let (mut frame, mut spoke) = (Vec::new(), false);
-        while self.end.take(0, &mut frame) {
+        while self.end.take(0, &mut frame) || self.end.take(1, &mut frame) {
             match self.answer(&frame) {
                 Some(answer) if self.answers => {
                     self.send_frame(&answer);

@@ -149,6 +149,29 @@ fn an_announcement_of_another_address_takes_effect_at_once() {
 }
 
 #[test]
+fn what_one_worker_learns_voids_what_the_other_remembers() {
+    let mut net = Net::with_two_workers();
+    let udp = |net: &Net, n| build::udp4(net.lan.v4, net.wan.v4, 1, n, b"x");
+    for worker in [0, 1, 0, 1] {
+        net.lan.send_to_worker(worker, &udp(&net, 1));
+        net.run(2);
+    }
+    assert_eq!(net.wan.packets(4).len(), 4);
+    let other = Mac([2, 0, 0, 0, 9, 9]);
+    // Queue 0 of the cable, hence worker 0, hears the announcement.
+    net.wan.send_arp(Mac::BROADCAST, arp::Repr::request(other, net.wan.v4, net.wan.v4));
+    net.run(1);
+    for worker in [0, 1] {
+        net.lan.send_to_worker(worker, &udp(&net, 2));
+        net.run(1);
+        let frames = net.wan.take();
+        assert_eq!(frames.len(), 1);
+        assert_eq!(frames[0][..6], other.0, "worker {worker}");
+    }
+    net.bed.finish();
+}
+
+#[test]
 fn a_scan_of_many_addresses_holds_few_buffers_and_hurts_no_neighbour() {
     let mut net = Net::new();
     net.lan.send(&build::udp6(net.lan.v6, net.wan.v6, 1, 2, b"hello"));
