@@ -40,10 +40,15 @@ for d in gwa-lan gwa-wan gwb-lan gwb-wan; do
 done
 
 say "starting two gateways"
+# One worker each: on the first and on the last processor that we may use.
+CPUS=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status)
+CPU_a=${CPUS%%[-,]*}
+CPU_b=${CPUS##*[-,]}
 for g in a b; do
     cp -r "$HERE/gateway-$g" "$DIR/gw-$g"
     chmod 600 "$DIR/gw-$g/ipsec.conf"
-    sed -i "s|^control = .*|control = \"$DIR/gw-$g.sock\"|" "$DIR/gw-$g/softnet.toml"
+    eval "cpu=\$CPU_$g"
+    sed -i "s|^control = .*|control = \"$DIR/gw-$g.sock\"|; s|^cpus = .*|cpus = [$cpu]|" "$DIR/gw-$g/softnet.toml"
     "$BIN" run -f "$DIR/gw-$g/softnet.toml" >"$DIR/gw-$g.log" 2>&1 &
     eval "PID_$g=$!"
     PIDS="$PIDS $!"

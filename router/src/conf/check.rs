@@ -117,7 +117,8 @@ fn check_workers(workers: Option<&At<Option<u64>>>, cpus: usize, bad: &mut Compl
     let count = *count as usize;
     if count > cpus {
         let hint = "workers that share a processor wait for each other's locks";
-        bad.warn(span, format!("{count} workers for {cpus} processors"), hint);
+        let processors = if cpus == 1 { "processor" } else { "processors" };
+        bad.warn(span, format!("{count} workers for {cpus} {processors}"), hint);
     }
     count
 }
