@@ -15,6 +15,7 @@ use router::{
     },
 };
 use std::net::IpAddr;
+use wire::Mac;
 
 const ONE: &str = r#"
 [router]
@@ -207,6 +208,42 @@ fn a_router_pings_itself() {
 }
 
 #[test]
+fn link_local_neighbours_and_groups_are_reached_where_the_link_is_clear() {
+    let mut scene = Scene::new(LinkConfig::default());
+    let host = Mac([2, 0, 192, 0, 2, 10]).link_local();
+    let echoes = scene.ping(&host.to_string(), 2, 56);
+    assert!(echoes.iter().all(|e| e.from == Some(host.to_string())), "{echoes:?}");
+    let echoes = scene.ping("ff02::1", 2, 56);
+    assert!(echoes.iter().all(|e| e.from == Some(host.to_string())), "{echoes:?}");
+
+    // Whoever speaks to us from a link is answered there.
+    let router = scene.bed.node("one").router.net().named("lan0").unwrap().link_local().unwrap();
+    assert_eq!(scene.ask(Request::Nc(Nc { to: None, port: 5001, udp: false })), None);
+    assert_eq!(scene.ask(Request::Shut), None);
+    scene.peer.connect(router.into(), 5001, 20_000);
+    scene.until_end();
+    assert_eq!(scene.octets(), peer::stream(20_000));
+    scene.finish();
+
+    // With two links it is not clear.
+    let two = format!(
+        "{ONE}[[interface]]\nname = \"lan1\"\ndriver = \"link\"\ndevice = \"other\"\naddress = [\"2001:db8:c::1/64\"]\n"
+    );
+    let mut scene = Scene::with(
+        &two.replacen("[[route]]\nto = \"198.51.100.0/24\"\nvia = \"192.0.2.10\"\n", "", 1),
+        LinkConfig::default(),
+    );
+    let ping = Ping { to: host.into(), count: Some(1), interval_ms: 1, size: 8, timeout_ms: 1 };
+    match scene.ask(Request::Ping(ping)) {
+        Some(Response::Refused(refusal)) => {
+            assert!(refusal.message.contains("several links"), "{}", refusal.message)
+        }
+        other => panic!("{other:?}"),
+    }
+    scene.finish();
+}
+
+#[test]
 fn no_answer_and_no_way_are_told_apart() {
     let mut scene = Scene::new(LinkConfig::default());
     let echoes = scene.ping("192.0.2.77", 2, 56);
@@ -329,9 +366,10 @@ fn a_megabyte_goes_both_ways_over_a_lossy_cable() {
     const SIZE: usize = 1 << 20;
     let seed = 7;
     println!("seed {seed}");
-    for (name, to) in [("IPv4", HOST4), ("IPv6", HOST6)] {
+    for (name, to, locking) in [("IPv4", HOST4, "fine"), ("IPv6", HOST6, "fine"), ("IPv4", HOST4, "giant")] {
         let cable = LinkConfig { loss: 0.01, delay: Duration::from_millis(1), seed, ..LinkConfig::default() };
-        let mut scene = Scene::new(cable);
+        let conf = ONE.replace("workers = 1", &format!("workers = 1\nlocking = \"{locking}\""));
+        let mut scene = Scene::with(&conf, cable);
         let id = scene.peer.listen(5001, SIZE as u64);
         assert_eq!(scene.ask(Request::Nc(Nc { to: Some(addr(to)), port: 5001, udp: false })), None);
         // What a host sends shows its place in the stream; what it takes must show it too.

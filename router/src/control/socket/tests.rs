@@ -14,6 +14,7 @@ struct Echo {
     streams: Vec<(Session, u32)>,
     closed: Vec<Session>,
     endless: bool,
+    full: bool,
 }
 
 impl Handler for Echo {
@@ -46,6 +47,10 @@ impl Handler for Echo {
 
     fn closed(&mut self, session: Session) {
         self.closed.push(session);
+    }
+
+    fn has_room(&self, _session: Session) -> bool {
+        !self.full
     }
 }
 
@@ -177,6 +182,31 @@ fn a_client_that_takes_nothing_holds_up_nobody() {
     turn(&mut server, &mut echo);
     assert_eq!(echo.closed.len(), 1, "its patience is over");
     assert_eq!(server.clients.len(), 1);
+}
+
+#[test]
+fn a_client_is_not_read_while_its_stream_is_full() {
+    let place = Place::new("full");
+    let (mut server, mut echo) = (Server::bind(&place.0).unwrap(), Echo { full: true, ..Echo::default() });
+    let mut client = Connection::open(&place.0).unwrap();
+    let to = "192.0.2.1".parse().unwrap();
+    client.say(&Request::Ping(Ping { to, count: None, interval_ms: 1, size: 1, timeout_ms: 1 })).unwrap();
+    let data = Request::Data(Octets(b"more".to_vec()));
+    client.say(&data).unwrap();
+    turn(&mut server, &mut echo);
+    assert_eq!(echo.asked.len(), 1, "the stream's first request opens it");
+    assert!(!server.clients[0].interest().contains(PollFlags::IN));
+    echo.full = false;
+    turn(&mut server, &mut echo);
+    assert_eq!(echo.asked[1..], [data]);
+
+    // Past the third answer, which would be the last.
+    echo.streams[0].1 = 3;
+    echo.full = true;
+    turn(&mut server, &mut echo);
+    drop(client);
+    turn(&mut server, &mut echo);
+    assert_eq!(echo.closed.len(), 1, "one that hangs up is noticed without being read");
 }
 
 #[test]
