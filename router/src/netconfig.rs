@@ -69,16 +69,6 @@ impl NetConfig {
         }
     }
 
-    /// Device queues of an interface, at least 1.
-    #[inline(always)]
-    pub fn queues(&self, index: u16) -> u32 {
-        match self.interface(index).map(|i| &i.kind) {
-            Some(Kind::Device(driver)) => driver.queues().max(1) as u32,
-            Some(Kind::Vlan { .. }) => self.driver(IfIndex(index)).map_or(1, |d| d.queues().max(1) as u32),
-            None => 1,
-        }
-    }
-
     /// The gateway a packet's next hop names, if it is one; `nexthop` as in the packet header (0 for none).
     #[inline(always)]
     pub fn gateway(&self, nexthop: u32) -> Option<IpAddr> {

@@ -195,7 +195,10 @@ impl Bed {
         let _ = Self::inside(&self.here, &format!("ping -c 3 -i 0.2 -W 2 {to}"));
         let out = Self::inside(&self.here, &format!("ping -q -c {count} -i 0.002 -W 5 {to}"));
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        assert!(text.contains(" 0% packet loss"), "{to}: {text}\n{}\n{}", self.a.log(), self.b.log());
+        let why = |g: &Gateway| {
+            format!("{}:\n{}{}", g.name, g.log(), String::from_utf8_lossy(&g.ask("netstat -s").stdout))
+        };
+        assert!(text.contains(" 0% packet loss"), "{to}: {text}\n{}\n{}", why(&self.a), why(&self.b));
     }
 
     /// Runs iperf3 and gives back Gb/s received.

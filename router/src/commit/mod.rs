@@ -303,10 +303,17 @@ fn interfaces(
     let caps_of = |index: IfIndex| -> Caps {
         conf.interface(index).and_then(|i| drivers.get(&i.name)).map_or_else(Caps::default, |d| d.caps())
     };
+    let queues_of = |index: IfIndex| -> usize {
+        conf.interface(index).and_then(|i| drivers.get(&i.name)).map_or(1, |d| d.queues().max(1))
+    };
     let one = |i: &conf::InterfaceConf| {
         let kind = match i.driver {
             DriverConf::Vlan { parent, tag } => Kind::Vlan { parent, tag },
             DriverConf::Tap { .. } | DriverConf::Link { .. } => Kind::Device(drivers.get(&i.name)?.clone()),
+        };
+        let queues = match i.driver {
+            DriverConf::Vlan { parent, .. } => queues_of(parent),
+            DriverConf::Tap { .. } | DriverConf::Link { .. } => queues_of(i.index),
         };
         let caps = match i.driver {
             DriverConf::Vlan { parent, .. } => caps_of(parent),
@@ -321,6 +328,7 @@ fn interfaces(
             addrs: i.addrs.iter().map(|n| IfAddr { addr: n.addr(), len: n.prefix_len() }).collect(),
             ifq: ifqs.get(&i.name).cloned(),
             caps,
+            queues: queues as u16,
             advertises: i.advertise,
         }))
     };

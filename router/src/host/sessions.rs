@@ -276,7 +276,7 @@ impl Sessions {
         for stream in self.streams.values_mut() {
             match stream {
                 Stream::Ping(ping) if is_echo && ping.ident == complaint.about.from_port => {
-                    ping.refused(complaint, now)
+                    ping.refused(complaint, now);
                 }
                 Stream::Ping(_) => {}
                 Stream::Tcp(tcp) => tcp.refused(&mut self.stack.sockets, complaint),

@@ -111,9 +111,9 @@ fn tunnel_source(net: &NetConfig, usual: IpAddr, to: IpAddr) -> Option<IpAddr> {
     if net.is_local(to) || policies().any(|p| p.selector.src.contains(usual)) {
         return None;
     }
-    let protect = policies().filter(|p| matches!(p.action, Action::Protect(_)));
+    let mut protect = policies().filter(|p| matches!(p.action, Action::Protect(_)));
     let ours = || net.all().flat_map(|i| &i.addrs).map(|a| a.addr);
-    protect.filter_map(|p| ours().find(|a| p.selector.src.contains(*a))).next()
+    protect.find_map(|p| ours().find(|a| p.selector.src.contains(*a)))
 }
 
 /// Makes a whole packet one of the router's own that has no route yet. `link` is where it goes if its destination does

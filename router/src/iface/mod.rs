@@ -72,6 +72,8 @@ pub struct Interface {
     pub ifq: Option<Arc<IfQueue>>,
     /// Super-frames it takes (the device's, or the parent's).
     pub caps: Caps,
+    /// Device queues (the device's, or the parent's), at least 1.
+    pub queues: u16,
     /// What it advertises to hosts, if anything.
     pub advertises: Option<crate::conf::Advertise>,
 }

@@ -45,7 +45,10 @@ type Port = (u16, u16);
 #[inline(always)]
 fn port_of(cx: &Cx<'_>, m: &Mbuf) -> Port {
     let h = m.hdr();
-    (h.egress, (h.hash % cx.net.queues(h.egress)) as u16)
+    match cx.net.interface(h.egress).map_or(1, |i| i.queues) {
+        0 | 1 => (h.egress, 0),
+        queues => (h.egress, (h.hash % u32::from(queues)) as u16),
+    }
 }
 
 fn send(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, (egress, queue): Port, batch: &mut Batch) {
@@ -106,13 +109,20 @@ fn end_victims(cx: &Cx<'_>, victims: &mut Victims) {
 /// the turn and the timer.
 pub(crate) fn serve(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, index: IfIndex, mut turn: Turn) {
     const BURST: usize = 64;
+    /// Bursts before the worker looks at its own input again.
+    const BURSTS: usize = 8;
     let net = cx.net;
+    // An interface that went with a reload took its queue with it; the commit has ended what waited there.
     let (Some(interface), Some(driver)) = (net.interface(index.0), net.driver(index)) else { return };
     let Some(ifq) = &interface.ifq else { return };
     let mut victims = cx.local.victims.take().unwrap_or_default();
     let mut burst = cx.local.burst.take().unwrap_or_default();
-    loop {
+    for round in 0.. {
         let now = cx.shared.clock.now();
+        if round == BURSTS {
+            cx.local.turns.push((index, now, turn));
+            break;
+        }
         let drained = ifq.next_burst(held, turn, now, &mut burst, &mut victims, BURST);
         end_victims(cx, &mut victims);
         match drained {

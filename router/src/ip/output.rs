@@ -215,9 +215,9 @@ fn finish(cx: &Cx<'_>, m: Mbuf, done: bool, was_cut: bool) -> Option<Mbuf> {
     }
     let count = &cx.stats.count;
     if was_cut {
-        count.cut.inc()
+        count.cut.inc();
     } else {
-        count.fragmented.inc()
+        count.fragmented.inc();
     }
     cx.stats.ledger.merge(m);
     None

@@ -21,6 +21,7 @@ fn interface(advertises: bool) -> Interface {
         addrs: vec![IfAddr { addr: IpAddr::V6(OWN), len: 64 }],
         ifq: None,
         caps: Caps::default(),
+        queues: 1,
         advertises: advertises.then(crate::conf::Advertise::default),
     }
 }
