@@ -1,6 +1,8 @@
 //! The router's own ping, TCP and UDP, with a host on a cable and through a tunnel, under virtual time. Every test ends
 //! with exact books.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use kern::{Mbuf, Owner, Why, time::Duration};
 use router::{
     control::{
@@ -8,7 +10,7 @@ use router::{
         socket::{Reply, Session},
     },
     host::Transport,
-    iface::link::LinkConfig,
+    iface::link::{LinkConfig, LinkEnd},
     testbed::{
         Control, Party, Testbed, Texts,
         peer::{self, Peer},
@@ -236,7 +238,7 @@ fn link_local_neighbours_and_groups_are_reached_where_the_link_is_clear() {
     let ping = Ping { to: host.into(), count: Some(1), interval_ms: 1, size: 8, timeout_ms: 1 };
     match scene.ask(Request::Ping(ping)) {
         Some(Response::Refused(refusal)) => {
-            assert!(refusal.message.contains("several links"), "{}", refusal.message)
+            assert!(refusal.message.contains("several links"), "{}", refusal.message);
         }
         other => panic!("{other:?}"),
     }
@@ -300,7 +302,9 @@ fn a_gateway_speaks_through_its_own_tunnel() {
     let wan = bed.watch("wan").unwrap().clone();
     let mut scene = Scene { bed, control, peer, heard: Vec::new() };
     scene.run(3000);
-    wan.iter().for_each(|end| end.capture(true));
+    for end in &wan {
+        end.capture(true);
+    }
     // The last two are the other gateway's own: fragments, there and back.
     let pings = [
         ("198.51.100.10", 56, 63),
@@ -325,12 +329,14 @@ fn a_gateway_speaks_through_its_own_tunnel() {
         assert!(scene.peer.bulk(id).is_done());
         scene.heard.clear();
     }
-    let protos: std::collections::BTreeMap<u8, u32> =
-        wan.iter().flat_map(|end| end.captured()).fold(Default::default(), |mut counts, frame| {
+    let protos: std::collections::BTreeMap<u8, u32> = wan.iter().flat_map(LinkEnd::captured).fold(
+        std::collections::BTreeMap::default(),
+        |mut counts, frame| {
             let ip = wire::parse_frame(&frame).unwrap().ip;
             *counts.entry(ip.map_or(0, |ip| ip.proto.0)).or_default() += 1;
             counts
-        });
+        },
+    );
     // ARP (no IP), ND, ESP.
     assert!(protos.keys().all(|p| [0, 58, 50].contains(p)) && protos[&50] > 200, "{protos:?}");
     scene.finish();

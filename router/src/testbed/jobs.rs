@@ -56,13 +56,14 @@ impl Job {
         match self {
             Job::Echo(echo) => echo.turn(sockets, interface, now),
             Job::Bulk(bulk) => bulk.turn(sockets, now),
-            Job::Datagrams(datagrams) => datagrams.turn(sockets),
+            Job::Datagrams(datagrams) => datagrams.turn(sockets, now),
         }
     }
 
     pub(super) fn deadline(&self) -> Instant {
         match self {
             Job::Echo(echo) if echo.sent < echo.pace.count => echo.next_at,
+            Job::Datagrams(datagrams) if !datagrams.is_done() => datagrams.next_at,
             _ => Instant::NEVER,
         }
     }
@@ -70,10 +71,13 @@ impl Job {
 
 /// How often, how fast and how large.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    pub(super) count: u32,
-    pub(super) interval: Duration,
-    pub(super) size: usize,
+pub struct Pace {
+    /// How many.
+    pub count: u32,
+    /// Between two.
+    pub interval: Duration,
+    /// Octets of data in each.
+    pub size: usize,
 }
 
 /// A ping.
@@ -304,8 +308,8 @@ impl Bulk {
 pub struct Datagrams {
     handle: SocketHandle,
     to: Option<IpEndpoint>,
-    count: u32,
-    size: usize,
+    pace: Pace,
+    next_at: Instant,
     next: u32,
     /// Datagrams sent.
     pub sent: u32,
@@ -320,48 +324,51 @@ impl Datagrams {
         sockets: &mut SocketSet<'static>,
         port: u16,
         to: Option<IpEndpoint>,
-        count: u32,
-        size: usize,
+        pace: Pace,
+        now: Instant,
     ) -> Datagrams {
-        let size = size.max(4);
+        let pace = Pace { size: pace.size.max(4), ..pace };
         let buffer =
             || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; DATAGRAMS], vec![0; DATAGRAMS * 1500]);
         let mut socket = udp::Socket::new(buffer(), buffer());
         // A fresh socket takes any port but zero.
         let _ = socket.bind(port);
         let handle = sockets.add(socket);
-        Datagrams { handle, to, count, size, next: 0, sent: 0, received: 0, out_of_order: 0 }
+        Datagrams { handle, to, pace, next_at: now, next: 0, sent: 0, received: 0, out_of_order: 0 }
     }
 
     pub(super) fn send(
         sockets: &mut SocketSet<'static>,
         (to, port): (IpAddr, u16),
         from: u16,
-        count: u32,
-        size: usize,
+        pace: Pace,
+        now: Instant,
     ) -> Datagrams {
-        Datagrams::new(sockets, from, Some(IpEndpoint::new(to.into(), port)), count, size)
+        Datagrams::new(sockets, from, Some(IpEndpoint::new(to.into(), port)), pace, now)
     }
 
     pub(super) fn take(sockets: &mut SocketSet<'static>, port: u16) -> Datagrams {
-        Datagrams::new(sockets, port, None, 0, 0)
+        let pace = Pace { count: 0, interval: Duration::ZERO, size: 0 };
+        Datagrams::new(sockets, port, None, pace, Instant::ZERO)
     }
 
     /// Whether all were sent.
     pub fn is_done(&self) -> bool {
-        self.sent == self.count
+        self.sent == self.pace.count
     }
 
-    fn turn(&mut self, sockets: &mut SocketSet<'static>) -> bool {
+    fn turn(&mut self, sockets: &mut SocketSet<'static>, now: Instant) -> bool {
         let socket = sockets.get_mut::<udp::Socket<'_>>(self.handle);
         let mut busy = false;
-        while self.sent < self.count
+        while !self.is_done()
+            && self.next_at <= now
             && let Some(to) = self.to
-            && let Ok(datagram) = socket.send(self.size, to)
+            && let Ok(datagram) = socket.send(self.pace.size, to)
         {
             datagram.fill(0);
             datagram[..4].copy_from_slice(&self.sent.to_be_bytes());
             self.sent += 1;
+            self.next_at += self.pace.interval;
             busy = true;
         }
         while let Ok((datagram, _)) = socket.recv() {

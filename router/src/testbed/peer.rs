@@ -15,7 +15,10 @@ use smoltcp::{
     phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
     wire::{EthernetAddress, HardwareAddress, IpCidr},
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 use wire::Mac;
 
 /// Frames taken in by one turn, and rounds of sending.
@@ -144,7 +147,7 @@ impl Peer {
     }
 
     /// Pings somebody so many times.
-    pub fn ping(&mut self, to: IpAddr, count: u32, interval: std::time::Duration, size: usize) -> JobId {
+    pub fn ping(&mut self, to: IpAddr, count: u32, interval: Duration, size: usize) -> JobId {
         let ident = 1 + self.jobs.len() as u16;
         let echo = Echo::new(&mut self.sockets, ident, to, Pace { count, interval, size }, self.clock.now());
         self.add(Job::Echo(echo))
@@ -163,10 +166,15 @@ impl Peer {
         self.add(Job::Bulk(bulk))
     }
 
-    /// Sends so many numbered datagrams.
+    /// Sends so many numbered datagrams, as fast as the cable takes them.
     pub fn send_datagrams(&mut self, to: IpAddr, port: u16, count: u32, size: usize) -> JobId {
+        self.pace_datagrams(to, port, Pace { count, interval: Duration::ZERO, size })
+    }
+
+    /// Sends numbered datagrams, one each interval.
+    pub fn pace_datagrams(&mut self, to: IpAddr, port: u16, pace: Pace) -> JobId {
         let from = 40_000 + self.jobs.len() as u16;
-        let datagrams = Datagrams::send(&mut self.sockets, (to, port), from, count, size);
+        let datagrams = Datagrams::send(&mut self.sockets, (to, port), from, pace, self.clock.now());
         self.add(Job::Datagrams(datagrams))
     }
 
