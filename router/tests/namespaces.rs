@@ -4,6 +4,8 @@
 //! Needs root and `/dev/net/tun`; without them the tests say so and pass, unless `SOFTNET_NET_TESTS` is set. `SOFTNET_BIN`
 //! names the binary; cargo's own is taken otherwise. `SOFTNET_SOAK=1` is the full size.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod netns;
 
 use netns::{Namespace, available, run, unique};

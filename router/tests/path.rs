@@ -2,6 +2,8 @@
 //!
 //! Closed world: a test names the counters that move, and every other must stay. Every test ends with both books exact.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use kern::{Batch, Ledger, Pool, mbuf::PoolConfig, time::Duration};
 use router::{
     iface::{

@@ -435,6 +435,11 @@ fn summarize(
     let ceiling_gbps = median(&mut over(&ceiling));
     let is_esp = spec.what != What::Forward;
     let right = lanes.iter().all(|l| l.wrong() == 0) && lanes.iter().any(|l| l.packets() > 0);
+    let balanced = books.balanced() && books.audit.held() == 0;
+    if !balanced || !right {
+        let wrong: u64 = lanes.iter().map(|l| l.wrong()).sum();
+        tracing::error!("{}: {wrong} wrong at the sink; {books:?}", spec.name());
+    }
     Row {
         direction: match spec.what {
             What::Forward => None,
@@ -455,6 +460,6 @@ fn summarize(
         ceiling_engine: best.map(|e| e.to_string()),
         ceiling_gbps: is_esp.then_some(ceiling_gbps),
         ratio: (is_esp && ceiling_gbps > 0.0).then(|| gbps / ceiling_gbps),
-        balanced: books.balanced() && books.audit.held() == 0 && right,
+        balanced: balanced && right,
     }
 }

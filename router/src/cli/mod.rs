@@ -16,7 +16,7 @@ pub mod table;
 
 use ask::{At, Failure};
 use clap::{Args, Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 /// A userspace TCP/IP router.
 #[derive(Debug, Parser)]
@@ -111,6 +111,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_target(false).init();
     let at = At { json: cli.common.json, control: cli.common.control, router: cli.common.router };
     match cli.command {
         Command::Run(args) => run::run(&at, &args),

@@ -7,7 +7,7 @@ use super::{
 use crate::control::proto::MbufReport;
 use clap::Args;
 use kern::lock::Locking;
-use std::{io::IsTerminal, path::PathBuf};
+use std::path::PathBuf;
 
 /// What the daemon is told.
 #[derive(Debug, Args)]
@@ -22,8 +22,6 @@ pub struct Run {
 
 /// Runs until SIGTERM, SIGINT or `softnet stop`, and prints how the books stand.
 pub(super) fn run(at: &At, args: &Run) -> Result<Exit, Failure> {
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_target(false).init();
     let books = crate::daemon::run(&args.file, args.locking)?;
     let report = MbufReport::new(&books.audit, &books.balance, true);
     let good = books.balanced() && books.audit.held() == 0;

@@ -294,7 +294,7 @@ impl Worker {
     /// Gives up everything it holds: the router stops.
     pub fn drain(mut self) -> Vec<Port> {
         let _entered = self.magazines.enter();
-        for stage in std::iter::from_fn(|| self.pending.nearest()).collect::<Vec<_>>() {
+        while let Some(stage) = self.pending.nearest() {
             self.stats.ledger.end_all(self.pending.at(stage), Why::Shutdown);
         }
         self.ports
