@@ -17,7 +17,7 @@ use router::{
     },
 };
 use std::net::IpAddr;
-use wire::Mac;
+use wire::{IpProto, Mac, build, ipv4, ipv6};
 
 const ONE: &str = r#"
 [router]
@@ -504,5 +504,150 @@ fn an_open_connection_gives_everything_back_when_the_router_stops() {
     // A turn of the control thread only: what it sends stays in the queue.
     let Scene { bed, control, .. } = &mut scene;
     assert!(control.turn(bed));
+    scene.finish();
+}
+
+/// A generator that a failing run can be repeated with (SplitMix64).
+struct Chance(u64);
+
+impl Chance {
+    fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn up_to(&mut self, most: usize) -> usize {
+        (self.draw() % (most as u64 + 1)) as usize
+    }
+
+    fn octets(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.draw() as u8).collect()
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.up_to(all.len() - 1)]
+    }
+}
+
+/// Something for one of these ports that a worker may let through: checksums are right, and hardly anything else.
+fn noise(chance: &mut Chance, ports: &[u16]) -> Vec<u8> {
+    let proto = chance.one_of(&[6_u8, 6, 6, 17, 17, 1, 58]);
+    let len = chance.one_of(&[0, 4, 8, 12, 19, 20, 24, 60, 61, 100, 1000]);
+    let mut upper = chance.octets(len);
+    if len >= 8 && (proto == 6 || proto == 17) {
+        upper[2..4].copy_from_slice(&chance.one_of(ports).to_be_bytes());
+    }
+    if proto == 17 && len >= 8 && chance.up_to(3) > 0 {
+        upper[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+    }
+    if proto == 6 && len >= 20 && chance.up_to(3) > 0 {
+        // A header length that fits, and flags that make sense now and then.
+        upper[12] = (5 + chance.up_to((len / 4).min(15) - 5) as u8) << 4;
+        upper[13] = chance.one_of(&[2, 16, 18, 4, 1, 17, upper[13]]);
+    }
+    if proto == 1 && len >= 8 {
+        upper[0] = chance.one_of(&[0, 3, 3, 11, 12]);
+    }
+    let host = chance.up_to(250) as u8;
+    let (mut packet, l4, from_to) = if proto != 58 && chance.up_to(1) == 0 {
+        let header = ipv4::Repr {
+            src: [192, 0, 2, host].into(),
+            dst: [192, 0, 2, 1].into(),
+            proto: IpProto(proto),
+            ..ipv4::Repr::default()
+        };
+        (build::raw4(header, &upper), 20, proto != 1 || len >= 8)
+    } else {
+        let proto = if proto == 1 { 58 } else { proto };
+        let header = ipv6::Repr {
+            src: format!("2001:db8:a::1:{host:x}").parse().unwrap(),
+            dst: ROUTER6.parse().unwrap(),
+            next_header: IpProto(proto),
+            ..ipv6::Repr::default()
+        };
+        (build::raw6(header, &upper), 40, true)
+    };
+    let end = packet.len();
+    let proto = IpProto(if l4 == 20 { packet[9] } else { packet[6] });
+    if from_to && chance.up_to(50) > 0 {
+        // What is too short for a checksum has none.
+        let _ = wire::checksum::transport_fill(&mut packet, l4, end, proto);
+    }
+    packet
+}
+
+#[test]
+fn noise_at_open_ports_ends_accounted_for_and_disturbs_no_transfer() {
+    const SIZE: usize = 1 << 20;
+    let rounds = if std::env::var_os("SOFTNET_SOAK").is_some() { 200_000 } else { 2000 };
+    let seed = 11;
+    println!("seed {seed}, {rounds} rounds of 50 frames");
+    let mut chance = Chance(seed);
+    let cable = LinkConfig { delay: Duration::from_micros(300), ..LinkConfig::default() };
+    let mut scene = Scene::new(cable);
+    let id = scene.peer.connect(addr(ROUTER4), 5001, SIZE as u64);
+    assert_eq!(scene.ask(Request::Nc(Nc { to: None, port: 5001, udp: false })), None);
+    for (session, port, udp) in [(Session(2), 5002, false), (Session(3), 6001, true)] {
+        let Scene { bed, control, .. } = &mut scene;
+        let ask = Request::Nc(Nc { to: None, port, udp });
+        let reply = bed.with_root("one", |node, _| control.sessions.handle(session, ask, &node.router));
+        assert!(matches!(reply, Ok(Reply::Stream)));
+    }
+    scene.run(10);
+    let mac = scene.bed.node("one").router.net().named("lan0").unwrap().mac;
+    let router = scene.bed.watch("lan").unwrap()[0].clone();
+    let mut void = Vec::new();
+    for _ in 0..rounds {
+        for _ in 0..50 {
+            let packet = noise(&mut chance, &[5001, 5002, 6001, 7]);
+            router.inject(0, &build::frame(mac, Mac([2, 0, 0, 0, 0, 9]), &packet));
+        }
+        scene.run(1);
+        for session in [Session(2), Session(3)] {
+            scene.control.sessions.poll(session, &mut void);
+        }
+        void.clear();
+        scene.control.sessions.poll(ME, &mut scene.heard);
+    }
+    assert_eq!(scene.ask(Request::Shut), None);
+    scene.until_end();
+    assert!(scene.octets() == peer::stream(SIZE));
+    assert!(scene.peer.bulk(id).is_done() && !scene.peer.bulk(id).failed);
+    let counts = scene.bed.counts("one");
+    println!("{:?}", counts.iter().filter(|(_, n)| **n > 0).collect::<Vec<_>>());
+    assert!(counts["packet.delivered"] > 50 * rounds / 4);
+    scene.finish();
+}
+
+#[test]
+fn there_are_only_so_many_sockets() {
+    let mut scene = Scene::new(LinkConfig::default());
+    let Scene { bed, control, .. } = &mut scene;
+    let mut open = |n: u64, port| {
+        let ask = Request::Nc(Nc { to: None, port, udp: n.is_multiple_of(2) });
+        bed.with_root("one", |node, _| control.sessions.handle(Session(n), ask, &node.router)).unwrap()
+    };
+    for n in 0..128 {
+        assert!(matches!(open(n, 1000 + n as u16), Reply::Stream), "{n}");
+    }
+    let refusal = |reply| match reply {
+        Reply::Now(Response::Refused(refusal)) => refusal.message,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refusal(open(128, 80)), "too many connections");
+    assert_eq!(refusal(open(5, 80)), "a stream is open already");
+    for n in 0..128 {
+        control.sessions.closed(Session(n));
+    }
+    scene.run(1);
+    assert_eq!(scene.ask(Request::Nc(Nc { to: None, port: 80, udp: true })), None);
+    let taken = |scene: &mut Scene, session| {
+        let Scene { bed, control, .. } = scene;
+        let ask = Request::Nc(Nc { to: None, port: 80, udp: true });
+        bed.with_root("one", |node, _| control.sessions.handle(session, ask, &node.router)).unwrap()
+    };
+    assert_eq!(refusal(taken(&mut scene, Session(2))), "port 80 is in use");
     scene.finish();
 }

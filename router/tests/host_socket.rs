@@ -3,13 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use kern::time::{Clock, Duration};
+use kern::{
+    lock::Locking,
+    time::{Clock, Duration},
+};
 use router::{
     control::{
         client::Connection,
         proto::{Nc, Octets, Ping, Request, Response},
         socket::{Handler, Outbox, Reply, Server, Session},
     },
+    router::Setup,
     testbed::{
         Control, Testbed, Texts,
         peer::{self, Peer},
@@ -64,10 +68,24 @@ struct Scene {
     directory: PathBuf,
 }
 
+/// Who runs the worker, and under which locks.
+#[derive(Clone, Copy)]
+enum Worker {
+    ByHand,
+    Thread(Locking),
+}
+
 impl Scene {
-    fn new(name: &str) -> Scene {
+    fn new(name: &str, worker: Worker) -> Scene {
         let mut bed = Testbed::with_clock(Clock::Real);
-        bed.add(Texts { conf: CONF, ..Texts::default() }).unwrap();
+        let locking = match worker {
+            Worker::ByHand => Locking::Fine,
+            Worker::Thread(locking) => locking,
+        };
+        bed.add_with(Texts { conf: CONF, ..Texts::default() }, |setup| Setup { locking, ..setup }).unwrap();
+        if matches!(worker, Worker::Thread(_)) {
+            bed.node("one").router.start().unwrap();
+        }
         let control = Control::of(&mut bed, "one");
         let v6 = "2001:db8:a::10".parse().unwrap();
         let host = peer::host([192, 0, 2, 10], v6, [192, 0, 2, 1].into(), "2001:db8:a::1".parse().unwrap());
@@ -86,7 +104,8 @@ impl Scene {
             assert!(std::time::Instant::now() < patience, "the client waits for ever");
             let Scene { bed, control, peer, server, .. } = self;
             let wait = control.sessions.next_wait().min(Duration::from_millis(1));
-            server.turn(wait, &[], &mut Daemon { control, bed }).unwrap();
+            let shared = bed.node("one").router.shared().clone();
+            server.turn(wait, &[shared.host.descriptor()], &mut Daemon { control, bed }).unwrap();
             bed.run_with(Duration::from_micros(100), &mut [control, peer]);
         }
     }
@@ -108,7 +127,7 @@ impl Scene {
 
 #[test]
 fn a_client_pings() {
-    let mut scene = Scene::new("ping");
+    let mut scene = Scene::new("ping", Worker::ByHand);
     let mut client = scene.client();
     let client = std::thread::spawn(move || {
         let to = "192.0.2.10".parse().unwrap();
@@ -129,10 +148,10 @@ fn a_client_pings() {
     scene.finish();
 }
 
-#[test]
-fn a_client_sends_and_takes_more_than_fits_anywhere() {
+/// A client sends and takes more than fits anywhere on the way.
+fn transfer(name: &str, worker: Worker) {
     const SIZE: usize = 3 << 20;
-    let mut scene = Scene::new("nc");
+    let mut scene = Scene::new(name, worker);
     let id = scene.peer.listen(5001, SIZE as u64);
     let mut client = scene.client();
     let client = std::thread::spawn(move || {
@@ -163,12 +182,27 @@ fn a_client_sends_and_takes_more_than_fits_anywhere() {
     assert!(client.join().unwrap() == peer::stream(SIZE), "what came is not what was sent");
     let bulk = scene.peer.bulk(id);
     assert_eq!((bulk.received, bulk.intact, bulk.failed), (SIZE as u64, true, false));
+    if matches!(worker, Worker::Thread(_)) {
+        let books = scene.bed.with_root("one", |node, root| node.router.audit(root)).unwrap();
+        assert!(books.balanced(), "{books:#?}");
+    }
     scene.finish();
 }
 
 #[test]
+fn a_client_sends_and_takes_more_than_fits_anywhere() {
+    transfer("nc", Worker::ByHand);
+}
+
+#[test]
+fn a_worker_on_a_thread_of_its_own_takes_turns_with_the_stack_under_fine_and_giant_locks() {
+    transfer("fine", Worker::Thread(Locking::Fine));
+    transfer("giant", Worker::Thread(Locking::Giant));
+}
+
+#[test]
 fn a_client_that_goes_while_it_is_held_up_is_noticed() {
-    let mut scene = Scene::new("gone");
+    let mut scene = Scene::new("gone", Worker::ByHand);
     // A host that takes nothing: a UDP client with no one to send to keeps what it is given.
     let mut client = scene.client();
     let client = std::thread::spawn(move || {

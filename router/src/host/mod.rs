@@ -7,6 +7,13 @@
 //! ```text
 //!   workers ── host_input ──► input queue ──► smoltcp (control thread) ──► output queue ── host_output ──► ip_output
 //! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `port` | the two queues, and a bit for each open port |
+//! | `stack`, `turn`, `ports` | smoltcp between them; how a packet of ours begins; who has which port |
+//! | `sessions` | who uses it: clients of the control socket, each with one ping or one connection |
+//! | `ping`, `nc`, `complaint` | those, and what ICMP errors say about their packets |
 
 mod complaint;
 mod nc;
