@@ -26,8 +26,13 @@ pub(crate) fn ether_input(
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
+    // Frames of a burst came in by one interface: it is looked up once.
+    let mut at: Option<&Interface> = None;
     batch.sift(|mut m| {
-        if strip(cx, &mut m) {
+        if at.is_none_or(|i| i.index.0 != m.hdr().rcvif) {
+            at = cx.net.interface(m.hdr().rcvif);
+        }
+        if at.is_some_and(|interface| strip(interface, &mut m)) {
             return Some(m);
         }
         uncommon(cx, held, m, out)
@@ -37,9 +42,8 @@ pub(crate) fn ether_input(
 
 /// An untagged IP frame to this interface's own address loses its header; says whether it was one.
 #[inline(always)]
-fn strip(cx: &Cx<'_>, m: &mut Mbuf) -> bool {
+fn strip(interface: &Interface, m: &mut Mbuf) -> bool {
     let Some(header) = m.data().first_chunk::<HEADER>() else { return false };
-    let Some(interface) = cx.net.interface(m.hdr().rcvif) else { return false };
     let family = match [header[12], header[13]] {
         [0x08, 0x00] => 4,
         [0x86, 0xdd] => 6,
@@ -124,13 +128,37 @@ pub(crate) fn ether_output(
     batch: &mut Box<Batch>,
     _out: &mut Pending,
 ) {
-    batch.sift(|m| address(cx, held, m));
+    let mut last = None;
+    batch.sift(|m| {
+        // The next packet mostly goes through the same gateway.
+        if let Some(Through { egress, nexthop, interface, mac }) = last
+            && (m.hdr().egress, m.hdr().nexthop) == (egress, nexthop)
+            && m.hdr().family != 0
+        {
+            return frame(cx, interface, m, mac);
+        }
+        address(cx, held, m, &mut last)
+    });
     output::if_output(cx, held, batch);
+}
+
+/// A gateway whose link-layer address has just been found.
+#[derive(Clone, Copy)]
+struct Through<'a> {
+    egress: u16,
+    nexthop: u32,
+    interface: &'a Interface,
+    mac: Mac,
 }
 
 /// Puts the Ethernet header on, or leaves the packet with the neighbour until its address is known.
 #[inline(always)]
-fn address(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: Mbuf) -> Option<Mbuf> {
+fn address<'a>(
+    cx: &mut Cx<'a>,
+    held: &mut Held<'_, Softnet>,
+    m: Mbuf,
+    last: &mut Option<Through<'a>>,
+) -> Option<Mbuf> {
     let Some(interface) = cx.net.interface(m.hdr().egress) else {
         m.end(Why::IfDetached, &cx.stats.ledger);
         return None;
@@ -139,18 +167,15 @@ fn address(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: Mbuf) -> Option<Mbu
     if m.hdr().family == 0 {
         return Some(m);
     }
-    let to = next_address(cx, &m);
+    let gateway = cx.net.gateway(m.hdr().nexthop);
+    let to = gateway.unwrap_or_else(|| destination(&m));
     let (m, mac) = match neighbour::resolve(cx, held, interface, to, m) {
         Resolved::Mac(m, mac) => (m, mac),
         Resolved::Waits => return None,
     };
+    let (egress, nexthop) = (m.hdr().egress, m.hdr().nexthop);
+    *last = gateway.map(|_| Through { egress, nexthop, interface, mac });
     frame(cx, interface, m, mac)
-}
-
-/// The address whose link-layer address the frame needs.
-#[inline(always)]
-fn next_address(cx: &Cx<'_>, m: &Mbuf) -> IpAddr {
-    cx.net.gateway(m.hdr().nexthop).unwrap_or_else(|| destination(m))
 }
 
 /// Destination of the packet whose data start at its IP header.

@@ -288,7 +288,11 @@ fn fill_run(
     let index = sa.index().to_header();
     let mut stuck = false;
     batch.sift(|mut m| {
-        if stuck || m.hdr().sa != index || run.len() >= limit {
+        // Packets of other SAs are left where they are: order matters within an SA only.
+        if stuck || m.hdr().sa != index {
+            return Some(m);
+        }
+        if run.len() >= limit {
             stuck = true;
             return Some(m);
         }
@@ -379,13 +383,11 @@ pub(crate) fn esp_input(
         if limit == 0 {
             break;
         }
-        let same = |m: &&Mbuf| find_sa(net, m).is_some_and(|other| Arc::ptr_eq(other, sa));
-        let n = batch.iter().take(limit).take_while(same).count();
-        for m in batch.drain_front(n) {
-            if let Err(m) = run.push(m) {
-                cx.end(m, Why::PendingFull);
-            }
-        }
+        // All packets of this SA at once: order matters within an SA only.
+        batch.sift(|m| {
+            let same = run.len() < limit && find_sa(net, &m).is_some_and(|other| Arc::ptr_eq(other, sa));
+            if same { run.push(m).err() } else { Some(m) }
+        });
         open(cx, held, sa, &mut run, out);
     }
     cx.local.run = Some(run);

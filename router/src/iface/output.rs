@@ -19,21 +19,19 @@ use kern::{
 /// Sends a batch of frames, each to the interface its header names.
 pub(crate) fn if_output(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>) {
     while let Some(first) = batch.as_slice().first() {
-        let port = port_of(cx, first);
-        let same = batch.iter().take_while(|m| port_of(cx, m) == port).count();
-        if same == batch.len() {
+        let egress = first.hdr().egress;
+        let queues = cx.net.interface(egress).map_or(1, |i| u32::from(i.queues.max(1)));
+        let port = port_of(queues, first);
+        let is_same = |m: &Mbuf| m.hdr().egress == egress && (queues == 1 || port_of(queues, m) == port);
+        if batch.iter().all(is_same) {
             send(cx, held, port, batch);
             return;
         }
-        let mut run = std::mem::take(&mut cx.local.tx);
-        let run_batch = run.get_or_insert_with(Box::default);
-        for m in batch.drain_front(same) {
-            if let Err(m) = run_batch.push(m) {
-                m.end(Why::PendingFull, &cx.stats.ledger);
-            }
-        }
-        send(cx, held, port, run_batch);
-        cx.local.tx = run;
+        // All frames of the port at once: order matters within a flow only, and a flow has one port.
+        let mut run = cx.local.tx.take().unwrap_or_default();
+        batch.sift(|m| if is_same(&m) { run.push(m).err() } else { Some(m) });
+        send(cx, held, port, &mut run);
+        cx.local.tx = Some(run);
     }
 }
 
@@ -43,12 +41,9 @@ type Port = (u16, u16);
 /// The queue is chosen by the hash of the frame's own outer header, whichever worker holds it: Linux steers a flow
 /// to the queue last written with its hash, so both directions stay on one worker and nothing is reordered.
 #[inline(always)]
-fn port_of(cx: &Cx<'_>, m: &Mbuf) -> Port {
+fn port_of(queues: u32, m: &Mbuf) -> Port {
     let h = m.hdr();
-    match cx.net.interface(h.egress).map_or(1, |i| i.queues) {
-        0 | 1 => (h.egress, 0),
-        queues => (h.egress, (h.hash % u32::from(queues)) as u16),
-    }
+    (h.egress, if queues == 1 { 0 } else { (h.hash % queues) as u16 })
 }
 
 fn send(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, (egress, queue): Port, batch: &mut Batch) {

@@ -29,7 +29,7 @@ pub(crate) fn ip_output(
     batch.sift(|m| if m.hdr().nexthop == 0 && m.hdr().egress == 0 { route(cx, m, out) } else { Some(m) });
     hooks::pf_out(cx, held, batch, out);
     cx.stats.count.ip_output.add(batch.len() as u64);
-    if batch.iter().all(|m| fits(cx, m)) {
+    if all_fit(cx, batch) {
         out.pass(Stage::EtherOutput, batch, &cx.stats.ledger);
     } else {
         resize(cx, batch, out);
@@ -92,10 +92,25 @@ fn protect(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
     None
 }
 
-/// Whether a packet may go to its device as it is.
+/// Whether all packets may go to their devices as they are.
 #[inline(always)]
+fn all_fit(cx: &Cx<'_>, batch: &Batch) -> bool {
+    let mut to: Option<&Interface> = None;
+    batch.iter().all(|m| {
+        if to.is_none_or(|i| i.index.0 != m.hdr().egress) {
+            to = cx.net.interface(m.hdr().egress);
+        }
+        to.is_none_or(|interface| fits_in(interface, m))
+    })
+}
+
+/// Whether a packet may go to its device as it is.
 fn fits(cx: &Cx<'_>, m: &Mbuf) -> bool {
-    let Some(interface) = cx.net.interface(m.hdr().egress) else { return true };
+    cx.net.interface(m.hdr().egress).is_none_or(|interface| fits_in(interface, m))
+}
+
+#[inline(always)]
+fn fits_in(interface: &Interface, m: &Mbuf) -> bool {
     if m.hdr().gso == Gso::None {
         return m.len() <= usize::from(interface.mtu)
             && (!m.hdr().flags.has(PktFlags::PARTIAL) || interface.caps.checksum);

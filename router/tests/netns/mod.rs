@@ -56,6 +56,7 @@ impl Namespace {
     }
 
     /// Its name, for `ip netns exec`.
+    #[allow(dead_code, reason = "not every test file enters by name")]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
