@@ -16,7 +16,7 @@ build:           ## build the softnet binary (target/release/softnet)
 check: arch      ## formatting, lints, documentation, direction of dependencies
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --quiet
 
 arch:            ## kern and wire know nobody; ipsec, pf, altq know only those two
 	@sh .ci/arch

@@ -1,5 +1,7 @@
 //! The language: what is read, what it expands to, and what is refused, where and with which words.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::fs;

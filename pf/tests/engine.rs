@@ -1,5 +1,7 @@
 //! Verdicts of rules without state: answers, options, fragments, batches, counters.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! States: TCP windows, timeouts, ICMP, limits, reloads, in virtual time.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::net::Ipv4Addr;

@@ -1,6 +1,8 @@
 //! FreeBSD's pfctl parser suite, as far as the language has an engine: what parses prints exactly what pfctl prints, and
 //! parses to itself; the rest is refused as unsupported, not as wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod common;
 
 use std::path::{Path, PathBuf};

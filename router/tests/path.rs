@@ -80,7 +80,7 @@ spdadd 192.0.2.0/24 198.51.100.0/24 any -P in ipsec esp/tunnel/203.0.113.1-203.0
 
 /// The two gateways with hosts' ends of the wires in the test's hands.
 struct Bed {
-    bed: Testbed,
+    net: Testbed,
     here: LinkEnd,
     there: LinkEnd,
     /// MAC of gateway a's and b's LAN sides.
@@ -110,11 +110,11 @@ impl Bed {
             });
         }
         let macs = ["a", "b"].map(|n| bed.node(n).router.net().named("lan0").unwrap().mac);
-        let mut bed = Bed { bed, here, there, macs };
+        let mut bed = Bed { net: bed, here, there, macs };
         // Duplicate address detection, and the gateways find each other.
-        bed.bed.run_for(Duration::from_secs(3));
+        bed.net.run_for(Duration::from_secs(3));
         bed.send(&bed.frame(0, 0, 0));
-        bed.bed.run_for(Duration::from_millis(20));
+        bed.net.run_for(Duration::from_millis(20));
         bed.arrived();
         bed
     }
@@ -148,12 +148,12 @@ impl Bed {
     }
 
     fn counts(&mut self) -> [BTreeMap<String, u64>; 2] {
-        ["a", "b"].map(|n| self.bed.counts(n))
+        ["a", "b"].map(|n| self.net.counts(n))
     }
 
     /// Runs until idle and demands that just these counters moved.
     fn expect(&mut self, before: &[BTreeMap<String, u64>; 2], moved: [&[(&str, u64)]; 2]) {
-        self.bed.run_for(Duration::from_millis(50));
+        self.net.run_for(Duration::from_millis(50));
         // Turns of the loop and pf's lookups are work, not events.
         let quiet = ["worker.", "pf.tests"];
         for ((was, now), (moved, name)) in
@@ -220,14 +220,14 @@ fn a_packet_crosses_two_routers_and_nothing_else_happens() {
     assert_eq!(frames[0][..6], HOST_B.0);
     assert_eq!(frames[0][14 + 8], 62, "two hops less");
     assert_eq!(number_of(&frames[0]), Some((3, 7)));
-    bed.bed.finish();
+    bed.net.finish();
 }
 
 #[test]
 fn a_packet_of_a_protected_flow_crosses_the_wire_as_esp() {
     for locking in ["fine", "giant"] {
         let mut bed = Bed::new(1, locking, true, Some(PF));
-        bed.bed.watch("wan").unwrap().iter().for_each(|end| end.capture(true));
+        bed.net.watch("wan").unwrap().iter().for_each(|end| end.capture(true));
         let before = bed.counts();
         bed.send(&bed.frame(3, 7, 0));
         let sent: &[_] = &[
@@ -250,10 +250,10 @@ fn a_packet_of_a_protected_flow_crosses_the_wire_as_esp() {
         ];
         bed.expect(&before, [&sent, got]);
         assert_eq!(bed.arrived(), [(3, 7)]);
-        let wire: Vec<_> = bed.bed.watch("wan").unwrap().iter().flat_map(LinkEnd::captured).collect();
+        let wire: Vec<_> = bed.net.watch("wan").unwrap().iter().flat_map(LinkEnd::captured).collect();
         assert_eq!(wire.len(), 1);
         assert_eq!(wire[0][14 + 9], 50, "ESP");
-        bed.bed.finish();
+        bed.net.finish();
     }
 }
 
@@ -272,7 +272,7 @@ fn an_expired_packet_is_told_of_and_counted() {
         ("packet.sent", 1),
     ];
     bed.expect(&before, [told, &[]]);
-    bed.bed.finish();
+    bed.net.finish();
 }
 
 /// A small generator, so that a seed can be printed and given again.
@@ -328,7 +328,7 @@ fn malformed_frames_panic_nothing_lose_nothing_and_leave_a_good_flow_alone() {
     let total: u32 = if soak() { 1_000_000 } else { 100_000 };
     let mut chance = Chance(seed());
     let mut bed = Bed::new(1, "fine", true, Some(PF));
-    let wan = bed.bed.watch("wan").unwrap()[0].clone();
+    let wan = bed.net.watch("wan").unwrap()[0].clone();
     let mut lost = std::collections::BTreeSet::new();
     for turn in 0..total / 50 {
         for _ in 0..50 {
@@ -341,16 +341,16 @@ fn malformed_frames_panic_nothing_lose_nothing_and_leave_a_good_flow_alone() {
         }
         bed.send(&bed.frame(3, turn, 0));
         lost.insert(turn);
-        while bed.bed.step() {}
-        bed.bed.clock.advance(Duration::from_micros(200));
+        while bed.net.step() {}
+        bed.net.clock.advance(Duration::from_micros(200));
         bed.arrived().iter().filter(|(flow, _)| *flow == 3).for_each(|(_, n)| {
             lost.remove(n);
         });
     }
-    bed.bed.run_for(Duration::from_secs(70));
+    bed.net.run_for(Duration::from_secs(70));
     assert!(lost.is_empty(), "the good flow lost {lost:?}");
     drain(&bed.here);
-    bed.bed.finish();
+    bed.net.finish();
 }
 
 #[test]
@@ -374,18 +374,18 @@ fn flows_of_one_tunnel_stay_in_order_through_two_workers_and_a_window_of_32_refu
             // Workers take turns as chance has it.
             for _ in 0..chance.below(24) {
                 let (router, worker) = (["a", "b"][chance.below(2)], chance.below(2));
-                bed.bed.with_root(router, |node, root| node.router.step_one(root, worker));
+                bed.net.with_root(router, |node, root| node.router.step_one(root, worker));
             }
-            while bed.bed.step() {}
+            while bed.net.step() {}
             for (flow, number) in bed.arrived() {
                 assert_eq!(number, seen[usize::from(flow)], "flow {flow} out of order or lost, {locking}");
                 seen[usize::from(flow)] += 1;
             }
         }
         assert_eq!(seen, next);
-        let counts = bed.bed.counts("b");
+        let counts = bed.net.counts("b");
         assert_eq!(counts["esp.replay"], 0);
-        bed.bed.finish();
+        bed.net.finish();
     }
 }
 
@@ -394,7 +394,7 @@ fn nothing_lets_a_packet_of_a_protect_policy_out_in_clear() {
     let mut chance = Chance(seed());
     let rounds = if soak() { 2000 } else { 100 };
     let mut bed = Bed::new(1, "fine", true, Some(PF));
-    bed.bed.watch("wan").unwrap().iter().for_each(|end| end.capture(true));
+    bed.net.watch("wan").unwrap().iter().for_each(|end| end.capture(true));
     let conf = gateway("a", 1, 1, "fine");
     let rules = [PF, "pass no state\n", "pass out on wan0 tag x\n", "pass quick on lan0\npass\n"];
     for round in 0..rounds {
@@ -403,22 +403,22 @@ fn nothing_lets_a_packet_of_a_protect_policy_out_in_clear() {
             IPSEC.lines().filter(|_| chance.below(2) == 0).fold(String::new(), |s, l| s + l + "\n");
         let ipsec = format!("{sas}{OUT_A}");
         let texts = Texts { conf: &conf, pf: Some(rules[chance.below(rules.len())]), ipsec: Some(&ipsec) };
-        bed.bed.reload("a", texts).unwrap();
+        bed.net.reload("a", texts).unwrap();
         for i in 0..5 {
             bed.send(&bed.frame(i, round, 0));
         }
-        bed.bed.run_for(Duration::from_millis(5));
+        bed.net.run_for(Duration::from_millis(5));
     }
-    for frame in bed.bed.watch("wan").unwrap().iter().flat_map(LinkEnd::captured) {
+    for frame in bed.net.watch("wan").unwrap().iter().flat_map(LinkEnd::captured) {
         if frame[12..14] == [0x08, 0x00] && frame[14 + 9] != 50 {
             let dst = &frame[14 + 16..14 + 20];
             assert_ne!(dst[..3], [198, 51, 100], "in clear on the wire: {frame:x?}");
         }
     }
-    let counts = bed.bed.counts("a");
+    let counts = bed.net.counts("a");
     assert!(counts["spd.no_sa"] > 0 && counts["esp.out"] > 0, "both kinds of round happened");
     drain(&bed.there);
-    bed.bed.finish();
+    bed.net.finish();
 }
 
 #[test]
@@ -426,11 +426,13 @@ fn a_steady_state_allocates_nothing() {
     let mut bed = Bed::new(1, "fine", true, Some(PF));
     let frames: Vec<_> = (0..32).map(|i| bed.frame(i, 0, 0)).collect();
     let turn = |bed: &mut Bed, watched: bool| {
-        frames.iter().for_each(|f| assert!(bed.send(f)));
+        for frame in &frames {
+            assert!(bed.send(frame));
+        }
         WATCHED.set(watched);
-        while bed.bed.step() {}
+        while bed.net.step() {}
         WATCHED.set(false);
-        bed.bed.clock.advance(Duration::from_micros(500));
+        bed.net.clock.advance(Duration::from_micros(500));
         bed.arrived().len()
     };
     for _ in 0..200 {
@@ -440,5 +442,5 @@ fn a_steady_state_allocates_nothing() {
     let got: usize = (0..500).map(|_| turn(&mut bed, true)).sum();
     assert_eq!(got, 500 * 32);
     assert_eq!(ALLOCATIONS.get(), 0, "allocations in 500 turns of both routers");
-    bed.bed.finish();
+    bed.net.finish();
 }

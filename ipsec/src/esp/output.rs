@@ -158,7 +158,7 @@ impl<S, B: DerefMut<Target = Batch>> Pending<S, B> {
 /// Seals the run and lets it leave in its turn.
 ///
 /// Unless the answer is [`Leave::Parked`], what is in the run may be transmitted now, in this order: this run, and
-/// perhaps others of the SA behind it. After [`Leave::Taken`] the worker notes the SA in its [`Releasing`].
+/// perhaps others of the SA behind it. After [`Leave::Taken`] the worker notes the SA in its [`Releasing`](super::Releasing).
 #[inline]
 pub fn finish<S, B>(
     mut pending: Pending<S, B>,

@@ -77,6 +77,7 @@ impl Namespace {
     }
 
     /// Runs `body` on a thread inside.
+    #[allow(dead_code, reason = "not every test file enters by thread")]
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         body: impl FnOnce() -> T + Send + 'static,
