@@ -239,12 +239,7 @@ pub(crate) fn esp_output(
             continue;
         }
         if !seal(cx, held, sa, &mut run, out) {
-            // Too many runs of this SA are out: keep the packets, ahead of the rest.
-            let mut rest = std::mem::take(&mut run);
-            batch.move_to(&mut rest);
-            cx.stats.ledger.end_all(batch, Why::PendingFull);
-            std::mem::swap(batch, &mut rest);
-            run = rest;
+            keep(cx, batch, &mut run);
             break;
         }
     }
@@ -388,7 +383,10 @@ pub(crate) fn esp_input(
             let same = run.len() < limit && find_sa(net, &m).is_some_and(|other| Arc::ptr_eq(other, sa));
             if same { run.push(m).err() } else { Some(m) }
         });
-        open(cx, held, sa, &mut run, out);
+        if !open(cx, held, sa, &mut run, out) {
+            keep(cx, batch, &mut run);
+            break;
+        }
     }
     cx.local.run = Some(run);
 }
@@ -398,16 +396,30 @@ fn find_sa<'a>(net: &'a NetConfig, m: &Mbuf) -> Option<&'a Arc<Sa>> {
     net.sad.for_packet(m.data(), m.l4())
 }
 
-fn open(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, sa: &Arc<Sa>, run: &mut Batch, out: &mut Pending) {
+/// Opens a run and sends on what may leave now; false if the SA is too busy to take it.
+fn open(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    sa: &Arc<Sa>,
+    run: &mut Batch,
+    out: &mut Pending,
+) -> bool {
     let ledger = &cx.stats.ledger;
     let mut turn =
         LoopTurn { worker: order::Worker(cx.me as u16), now: cx.now, releasing: &mut cx.local.releasing };
     if esp::input::esp_input(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_err() {
-        // Only with runs of this SA out on other workers; what arrives now is one window too late anyway.
-        ledger.end_all(run, Why::EspReplay);
-        return;
+        return false;
     }
     take_opened(cx, run, out);
+    true
+}
+
+/// Too many runs of an SA are out on other workers: its packets wait, ahead of the rest.
+#[cold]
+fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
+    batch.move_to(run);
+    cx.stats.ledger.end_all(batch, Why::PendingFull);
+    std::mem::swap(batch, run);
 }
 
 /// What came out of a tunnel must be what the tunnel is for.
