@@ -14,7 +14,7 @@
 
 use crate::{
     icmp::{self, Error},
-    iface::{cut, gso_header_len},
+    iface::{cut, vnet},
     netconfig::NetConfig,
     worker::{Cx, Pending, Stage},
 };
@@ -293,7 +293,7 @@ fn fill_run(
         }
         let segment = match m.hdr().gso {
             Gso::None => m.len(),
-            _ => gso_header_len(&m) + usize::from(m.hdr().gso_size),
+            _ => vnet::header_len(&m) + usize::from(m.hdr().gso_size),
         };
         let inner_mtu = sa.inner_mtu(usize::from(mtu));
         // What the router itself says over IPv6 has nobody else to make it smaller: the outer packet is fragmented.

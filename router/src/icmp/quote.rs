@@ -26,7 +26,7 @@ pub(super) fn quote<'a>(m: &'a Mbuf, scratch: &'a mut Scratch) -> Option<&'a [u8
 }
 
 fn first_segment<'a>(m: &Mbuf, kind: Kind, scratch: &'a mut Scratch) -> Option<&'a [u8]> {
-    let (data, header) = (m.data(), crate::iface::gso_header_len(m));
+    let (data, header) = (m.data(), crate::iface::vnet::header_len(m));
     let payload = data.get(header..)?;
     let size = usize::from(m.hdr().gso_size);
     let cut = Cut::new(data.get(..header)?, kind, m.csum_start(), size, payload.len(), false).ok()?;

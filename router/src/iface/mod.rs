@@ -12,7 +12,6 @@ pub mod vnet;
 use crate::route::IfIndex;
 use altq::IfQueue;
 use driver::{Caps, Driver};
-use kern::{Gso, Mbuf};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
@@ -117,39 +116,4 @@ impl Interface {
         let all = || self.addrs.iter().filter(same);
         all().find(|a| a.contains(to)).or_else(|| all().find(global)).or_else(|| all().next()).map(|a| a.addr)
     }
-}
-
-/// How a packet counts on the wire: frames and octets of each of its segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnWire {
-    /// Frames.
-    pub frames: u64,
-    /// Octets, of all of them, headers repeated.
-    pub bytes: u64,
-}
-
-/// What a frame counts for on the wire.
-#[inline(always)]
-pub fn on_wire(m: &Mbuf) -> OnWire {
-    if m.hdr().gso == Gso::None {
-        return OnWire { frames: 1, bytes: m.len() as u64 };
-    }
-    super_on_wire(m)
-}
-
-/// Octets of all headers in front of a super-frame's payload.
-pub fn gso_header_len(m: &Mbuf) -> usize {
-    let start = m.csum_start();
-    match m.hdr().gso {
-        Gso::Tcp4 | Gso::Tcp6 => start + m.data().get(start + 12).map_or(20, |b| usize::from(b >> 4) * 4),
-        Gso::Udp4 | Gso::Udp6 => start + 8,
-        Gso::None => m.len(),
-    }
-}
-
-fn super_on_wire(m: &Mbuf) -> OnWire {
-    let header = gso_header_len(m).min(m.len());
-    let size = usize::from(m.hdr().gso_size).max(1);
-    let frames = (m.len() - header).div_ceil(size).max(1);
-    OnWire { frames: frames as u64, bytes: (m.len() + (frames - 1) * header) as u64 }
 }

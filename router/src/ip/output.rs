@@ -9,7 +9,7 @@ use crate::{
     ether, hooks,
     hooks::Policy,
     icmp::{self, Error},
-    iface::{Interface, cut, driver::Caps, gso_header_len},
+    iface::{Interface, cut, driver::Caps, vnet},
     route::NextHop,
     worker::{Cx, Pending, Stage},
 };
@@ -121,7 +121,7 @@ fn fits_in(interface: &Interface, m: &Mbuf) -> bool {
 /// Whether a super-frame may go out whole.
 fn whole(interface: &Interface, m: &Mbuf) -> bool {
     takes(interface.caps, m.hdr().gso)
-        && gso_header_len(m) + usize::from(m.hdr().gso_size) <= usize::from(interface.mtu)
+        && vnet::header_len(m) + usize::from(m.hdr().gso_size) <= usize::from(interface.mtu)
         && interface.ifq.as_ref().is_none_or(|q| !q.must_cut(m))
 }
 
@@ -156,7 +156,7 @@ fn resize_one(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
     let interface = net.interface(m.hdr().egress)?;
     let mtu = usize::from(interface.mtu);
     if m.hdr().gso != Gso::None {
-        let segment = gso_header_len(&m) + usize::from(m.hdr().gso_size);
+        let segment = vnet::header_len(&m) + usize::from(m.hdr().gso_size);
         if segment > mtu && m.hdr().flags.has(PktFlags::DF) {
             return too_big(cx, m, interface.mtu, out);
         }

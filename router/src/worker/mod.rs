@@ -19,7 +19,7 @@ use crate::{
     ether, host, icmp,
     iface::{
         driver::{Driver, Read, RxCx, RxQueue},
-        on_wire, output,
+        output, vnet,
     },
     ip, neighbour,
     netconfig::NetConfig,
@@ -375,9 +375,9 @@ fn read(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, port: &mut Port, batch: &mut B
     let (mut frames, mut bytes) = (0, 0);
     for m in new {
         m.hdr_mut().rcvif = port.index.0;
-        let wire = on_wire(m);
-        frames += wire.frames;
-        bytes += wire.bytes;
+        let wire = vnet::on_the_wire(m);
+        frames += wire.0;
+        bytes += wire.1;
     }
     cx.stats.interface(port.index.0).received(frames, bytes);
     cx.stats.count.bursts.inc();
