@@ -71,7 +71,7 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
             SaReport {
                 src: config.src,
                 dst: config.dst,
-                protocol: "esp",
+                protocol: config.protocol.name(),
                 mode: config.mode.name(),
                 spi: config.spi.0,
                 reqid: config.reqid,

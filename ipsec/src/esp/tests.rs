@@ -3,7 +3,7 @@
 use super::{input::esp_input, output::esp_output, *};
 use crate::{
     order::{Leave, Worker},
-    sa::{Life, Lifetime, Mode, Padding, Sa, SaConfig, SaIndex, Setup, Spi},
+    sa::{Life, Lifetime, Mode, Padding, Protocol, Sa, SaConfig, SaIndex, Setup, Spi},
     transform::{Engine, RUN, Suite},
 };
 use kern::{
@@ -34,6 +34,7 @@ fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
         src: ends[0],
         dst: ends[1],
         spi: Spi(0x1000),
+        protocol: Protocol::Esp,
         mode: Mode::Tunnel,
         reqid: 0,
         suite,

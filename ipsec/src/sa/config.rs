@@ -32,11 +32,36 @@ impl SaIndex {
     }
 }
 
+/// The protocol an SA speaks. SPIs of different protocols are different things (RFC 4301, 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Encapsulating security payload (RFC 4303).
+    #[default]
+    Esp,
+    /// Authentication header (RFC 4302).
+    Ah,
+    /// Payload compression (RFC 3173); its SPI is a CPI of 16 bits.
+    Ipcomp,
+}
+
+impl Protocol {
+    /// The word of setkey(8).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protocol::Esp => "esp",
+            Protocol::Ah => "ah",
+            Protocol::Ipcomp => "ipcomp",
+        }
+    }
+}
+
 /// What an SA does to the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// As the policy says; manual SAs may leave it open.
     Any,
+    /// The payload of a packet is protected, its header stays.
+    Transport,
     /// A whole packet goes into another.
     Tunnel,
 }
@@ -46,6 +71,7 @@ impl Mode {
     pub const fn name(self) -> &'static str {
         match self {
             Mode::Any => "any",
+            Mode::Transport => "transport",
             Mode::Tunnel => "tunnel",
         }
     }
@@ -83,6 +109,8 @@ pub struct SaConfig {
     pub dst: IpAddr,
     /// Security parameters index, chosen by the destination.
     pub spi: Spi,
+    /// Protocol.
+    pub protocol: Protocol,
     /// Mode.
     pub mode: Mode,
     /// Binds it to policies of level `unique`; 0 for none.

@@ -20,7 +20,7 @@
 mod config;
 mod moving;
 
-pub use config::{Lifetime, Mode, Padding, SaConfig, SaIndex, Spi};
+pub use config::{Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Spi};
 pub use moving::{Life, Moving, Refused, Status, Used};
 
 pub(crate) use moving::{Inbound, Outbound};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    sa::{Lifetime, Padding, SaConfig, Setup, Spi},
+    sa::{Lifetime, Padding, Protocol, SaConfig, Setup, Spi},
     selector::{Ends, Match, Prefix, Upper},
     transform::Suite,
 };
@@ -19,6 +19,7 @@ fn sa(index: u32, src: IpAddr, dst: IpAddr, reqid: u32) -> Arc<Sa> {
         src,
         dst,
         spi: Spi(0x1000 + index),
+        protocol: Protocol::Esp,
         mode: Mode::Tunnel,
         reqid,
         suite: Suite::Aes128Gcm16,

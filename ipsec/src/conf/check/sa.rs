@@ -7,7 +7,7 @@ use crate::{
         statement::{Add, Algorithm, At, Extension, FlagWord, ModeWord},
     },
     replay,
-    sa::{Lifetime, Mode, Padding, SaConfig},
+    sa::{Lifetime, Mode, Padding, Protocol, SaConfig},
     transform::Suite,
 };
 use kern::secret::SecretBytes;
@@ -44,6 +44,7 @@ impl Checker<'_> {
                 src,
                 dst,
                 spi,
+                protocol: Protocol::Esp,
                 mode: Mode::Any,
                 reqid: 0,
                 suite: Suite::Aes128Gcm16,
