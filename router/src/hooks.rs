@@ -47,9 +47,14 @@ pub(crate) fn pf_in(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut B
     if cx.net.pf.is_none() || batch.is_empty() {
         return;
     }
-    let opened = batch.iter().filter(|m| m.hdr().sa != 0).count();
+    let from = batch.as_slice()[0].hdr().rcvif;
+    let (mut opened, mut other) = (0, false);
+    for m in batch.iter() {
+        opened += usize::from(m.hdr().sa != 0);
+        other |= m.hdr().rcvif != from;
+    }
     if opened == 0 {
-        let via = same_rcvif(batch).map_or(Via::Rcvif, Via::One);
+        let via = if other { Via::Rcvif } else { Via::One(pf::IfIndex(from)) };
         pf_batch(cx, held, Direction::In, via, batch, out);
     } else if !cx.net.enc0 && opened == batch.len() {
         // As in 2013: what came out of a tunnel has been judged as ESP.
@@ -58,12 +63,6 @@ pub(crate) fn pf_in(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut B
     } else {
         pf_mixed(cx, held, batch, out);
     }
-}
-
-fn same_rcvif(batch: &Batch) -> Option<pf::IfIndex> {
-    let mut all = batch.iter().map(|m| m.hdr().rcvif);
-    let first = all.next()?;
-    all.all(|i| i == first).then_some(pf::IfIndex(first))
 }
 
 /// A batch with packets from wires and from tunnels, in order.
@@ -84,19 +83,18 @@ fn pf_mixed(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, ou
     });
 }
 
-/// pf on packets that leave by the interface their header names.
+/// pf on packets that leave by the interface their header names; `via` says it too if it is one for all.
 #[inline]
-pub(crate) fn pf_out(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, out: &mut Pending) {
-    if cx.net.pf.is_none() || batch.is_empty() {
-        return;
+pub(crate) fn pf_out(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    via: Via,
+    batch: &mut Batch,
+    out: &mut Pending,
+) {
+    if cx.net.pf.is_some() && !batch.is_empty() {
+        pf_batch(cx, held, Direction::Out, via, batch, out);
     }
-    let first = batch.as_slice()[0].hdr().egress;
-    let via = if batch.iter().all(|m| m.hdr().egress == first) {
-        Via::One(pf::IfIndex(first))
-    } else {
-        Via::Egress
-    };
-    pf_batch(cx, held, Direction::Out, via, batch, out);
 }
 
 fn pf_batch(
@@ -221,12 +219,14 @@ pub(crate) fn esp_output(
     out: &mut Pending,
 ) {
     pf_enc_out(cx, held, batch, out);
+    gather(cx, batch, |m| m.hdr().sa);
     let mut run = cx.local.run.take().unwrap_or_default();
     let net = cx.net;
-    while let Some(first) = batch.as_slice().first() {
-        let Some(sa) = SaIndex::from_header(first.hdr().sa).and_then(|i| net.sad.get(i)) else {
+    // Groups are taken from the end, where nothing has to close up behind them.
+    while let Some(last) = batch.as_slice().last() {
+        let Some(sa) = SaIndex::from_header(last.hdr().sa).and_then(|i| net.sad.get(i)) else {
             // The SA went with a reload between lookup and here.
-            batch.drain_front(1).for_each(|m| cx.end(m, Why::SpNoSa));
+            batch.pop().into_iter().for_each(|m| cx.end(m, Why::SpNoSa));
             continue;
         };
         let room = out.room(Stage::IpOutput).min(run.room());
@@ -244,6 +244,13 @@ pub(crate) fn esp_output(
         }
     }
     cx.local.run = Some(run);
+}
+
+/// Brings packets of one SA together: order matters within an SA only, and a run is of one SA.
+fn gather(cx: &mut Cx<'_>, batch: &mut Box<Batch>, sa: impl FnMut(&mut Mbuf) -> u32) {
+    let mut spare = cx.local.run.take().unwrap_or_default();
+    batch.gather(&mut spare, sa);
+    cx.local.run = Some(spare);
 }
 
 /// pf on inner packets, once each.
@@ -270,7 +277,7 @@ fn pf_enc_out(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, 
     batch.iter_mut().for_each(|m| m.hdr_mut().flags.set(PktFlags::RETRIED));
 }
 
-/// Moves packets of one SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
+/// Moves packets of the last SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
 fn fill_run(
     cx: &mut Cx<'_>,
     sa: &Arc<Sa>,
@@ -280,14 +287,13 @@ fn fill_run(
     out: &mut Pending,
 ) {
     let mtu = outer_mtu(cx.net, sa.config().dst);
-    let index = sa.index().to_header();
+    let from = batch.last_group(|m| m.hdr().sa);
+    if is_plain(batch, from, sa.inner_mtu(mtu.into())) {
+        return batch.move_from(from, limit - run.len(), run);
+    }
     let mut stuck = false;
-    batch.sift(|mut m| {
-        // Packets of other SAs are left where they are: order matters within an SA only.
-        if stuck || m.hdr().sa != index {
-            return Some(m);
-        }
-        if run.len() >= limit {
+    batch.sift_from(from, |mut m| {
+        if stuck || run.len() >= limit {
             stuck = true;
             return Some(m);
         }
@@ -321,6 +327,16 @@ fn fill_run(
         stuck = true;
         Some(m)
     });
+}
+
+/// Whether all packets from a place on can be sealed as they are.
+#[inline(always)]
+fn is_plain(batch: &Batch, from: usize, mtu: usize) -> bool {
+    let packets = batch.as_slice().get(from..).unwrap_or_default();
+    packets.iter().all(|m| {
+        let h = m.hdr();
+        h.gso == Gso::None && m.len() <= mtu && !h.flags.has(PktFlags::PARTIAL)
+    })
 }
 
 /// The MTU of the link by which a tunnel leaves.
@@ -367,22 +383,24 @@ pub(crate) fn esp_input(
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
-    let mut run = cx.local.run.take().unwrap_or_default();
     let net = cx.net;
-    while let Some(first) = batch.as_slice().first() {
-        let Some(sa) = find_sa(net, first) else {
-            batch.drain_front(1).for_each(|m| cx.end(m, Why::EspNoSa));
+    gather(cx, batch, |m| {
+        let sa = find_sa(net, m).map_or(0, |sa| sa.index().to_header());
+        m.hdr_mut().sa = sa;
+        sa
+    });
+    let mut run = cx.local.run.take().unwrap_or_default();
+    while let Some(last) = batch.as_slice().last() {
+        let Some(sa) = SaIndex::from_header(last.hdr().sa).and_then(|i| net.sad.get(i)) else {
+            batch.pop().into_iter().for_each(|m| cx.end(m, Why::EspNoSa));
             continue;
         };
         let limit = ipsec::transform::RUN.min(out.room(Stage::IpInput));
         if limit == 0 {
             break;
         }
-        // All packets of this SA at once: order matters within an SA only.
-        batch.sift(|m| {
-            let same = run.len() < limit && find_sa(net, &m).is_some_and(|other| Arc::ptr_eq(other, sa));
-            if same { run.push(m).err() } else { Some(m) }
-        });
+        let from = batch.last_group(|m| m.hdr().sa);
+        batch.move_from(from, limit, &mut run);
         if !open(cx, held, sa, &mut run, out) {
             keep(cx, batch, &mut run);
             break;

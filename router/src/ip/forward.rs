@@ -85,8 +85,8 @@ fn decide(cx: &mut Cx<'_>, m: &mut Mbuf) -> Next {
         }
         net.fib.lookup6(dst)
     };
-    let id = net.fib.select(id, m.hdr().hash);
-    match *net.fib.hop(id) {
+    let (id, hop) = net.fib.resolve(id, m.hdr().hash);
+    match *hop {
         NextHop::Connected { iface } | NextHop::Gateway { iface, .. } => onwards(cx, m, id, iface.0),
         NextHop::Local { .. } => Next::Stage(local(net, m)),
         _ => uncommon(net, m, id),
