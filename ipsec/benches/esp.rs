@@ -147,7 +147,7 @@ fn measure(bench: &mut Bench, suite: Suite, size: usize, packets: usize, workers
     println!(
         "{:18} {size:5} run {packets:2} workers {workers}   out {out:6.1} cipher {seal:6.1} added {:5.1}   \
          in {inbound:6.1} cipher {open:6.1} added {:5.1}",
-        suite.name(),
+        suite.to_string(),
         out - seal,
         inbound - open,
     );

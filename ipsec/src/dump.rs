@@ -37,7 +37,7 @@ pub struct SaReport {
     /// The algorithm's word in setkey.
     pub algorithm: &'static str,
     /// The algorithm with its key length.
-    pub suite: &'static str,
+    pub suite: String,
     /// Bits of the key, salt included.
     pub key_bits: usize,
     /// Who does the arithmetic.
@@ -76,7 +76,7 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
                 spi: config.spi.0,
                 reqid: config.reqid,
                 algorithm: config.suite.setkey_name(),
-                suite: config.suite.name(),
+                suite: config.suite.to_string(),
                 key_bits: sa.key_bits(),
                 engine: sa.engine().name(),
                 esn: config.esn,
