@@ -21,9 +21,9 @@ use crate::{
 use ipsec::{
     esp::{self, LoopTurn},
     order,
-    sa::{Sa, SaIndex},
+    sa::{Mode, Sa, SaIndex},
     selector::Packet as Selected,
-    spd::Decision,
+    spd::{Decision, Path, Rest},
 };
 use kern::{
     Batch, Gso, Mbuf, Owner, PktFlags, Why,
@@ -35,6 +35,7 @@ use kern::{
 };
 use pf::{Answer, Direction, PfCx, Refused, Reset, Via};
 use std::{net::IpAddr, sync::Arc};
+use wire::IpProto;
 
 /// The number of `enc0`, the interface at which pf sees packets inside tunnels.
 pub(crate) const ENC0: pf::IfIndex = pf::IfIndex(crate::stats::INTERFACES as u16 - 1);
@@ -166,8 +167,8 @@ pub(crate) fn refuse_connection(cx: &mut Cx<'_>, m: Mbuf, out: &mut Pending) {
 pub(crate) enum Policy {
     /// No policy, or bypass.
     None,
-    /// Into this SA.
-    Protect(SaIndex),
+    /// Into the SA that its header now names.
+    Protect,
     /// It must be protected and cannot be.
     Refuse(Why),
     /// It must not leave.
@@ -176,30 +177,40 @@ pub(crate) enum Policy {
 
 /// Looks up a packet on its way out, before anything may translate it.
 #[inline(always)]
-pub(crate) fn policy_out(cx: &Cx<'_>, m: &Mbuf) -> Policy {
+pub(crate) fn policy_out(cx: &mut Cx<'_>, m: &mut Mbuf) -> Policy {
     let spd = &cx.net.spd;
     if !spd.has_out() {
         return Policy::None;
     }
-    match spd.lookup_out(&Selected::read(m)) {
+    let decision = spd.lookup_out(&Selected::read(m), &mut cx.local.flows);
+    follow(decision, m)
+}
+
+/// What a decision means for a packet. Until it is sealed, `nexthop` has what is left of its bundle.
+#[inline(always)]
+fn follow(decision: Decision, m: &mut Mbuf) -> Policy {
+    match decision {
         Decision::Bypass => Policy::None,
-        Decision::Protect(sa) => Policy::Protect(sa),
+        Decision::Protect(sa, rest) => {
+            let h = m.hdr_mut();
+            (h.sa, h.nexthop) = (sa.to_header(), rest.to_header());
+            Policy::Protect
+        }
         Decision::NoSa => Policy::Refuse(Why::SpNoSa),
         Decision::Discard => Policy::Discard,
     }
 }
 
-/// The same check for a packet that arrived in clear; what was opened has had it already.
+/// Checks a packet that arrived in clear: it must not be of a protect policy (RFC 4301 5.2). What was opened has been
+/// checked.
 #[inline(always)]
-pub(crate) fn policy_clear(net: &NetConfig, m: &Mbuf) -> Result<(), Why> {
-    if m.hdr().sa == 0 && net.spd.has_in() { policy_in(net, m) } else { Ok(()) }
+pub(crate) fn policy_clear(cx: &mut Cx<'_>, m: &Mbuf) -> Result<(), Why> {
+    if m.hdr().sa == 0 && cx.net.spd.has_in() { policy_in(cx, m, Path::CLEAR) } else { Ok(()) }
 }
 
-/// Checks a packet that came in against the inbound policies: one that arrived in clear must not be of a protect
-/// policy, one that came out of a tunnel must be what that tunnel is for (RFC 4301 5.2).
 #[inline(always)]
-fn policy_in(net: &NetConfig, m: &Mbuf) -> Result<(), Why> {
-    net.spd.check_in(&Selected::read(m), SaIndex::from_header(m.hdr().sa))
+fn policy_in(cx: &mut Cx<'_>, m: &Mbuf, path: Path) -> Result<(), Why> {
+    cx.net.spd.check_in(&Selected::read(m), path, &mut cx.local.flows)
 }
 
 /// Whether there are SAs at all.
@@ -301,7 +312,8 @@ fn fill_run(
             Gso::None => m.len(),
             _ => vnet::header_len(&m) + usize::from(m.hdr().gso_size),
         };
-        let inner_mtu = sa.inner_mtu(usize::from(mtu));
+        let behind = cx.net.spd.overhead(Rest::from_header(m.hdr().nexthop));
+        let inner_mtu = sa.inner_mtu(usize::from(mtu).saturating_sub(behind));
         // What the router itself says over IPv6 has nobody else to make it smaller: the outer packet is fragmented.
         let own6 = m.hdr().family == 6 && m.hdr().flags.has(PktFlags::ORIGIN);
         if segment > inner_mtu && m.hdr().flags.has(PktFlags::DF) && !own6 {
@@ -364,15 +376,35 @@ fn seal(
     true
 }
 
-/// Outer packets need a route of their own.
+/// Outer packets need a route of their own, or another SA first.
 fn send_sealed(cx: &Cx<'_>, run: &mut Batch, out: &mut Pending) {
     for mut m in run.drain() {
         let h = m.hdr_mut();
+        let rest = Rest::from_header(h.nexthop);
         h.egress = 0;
         h.nexthop = 0;
         h.sa = 0;
         h.flags.clear(PktFlags::RETRIED);
-        out.push(Stage::IpOutput, m, &cx.stats.ledger);
+        if rest.is_none() {
+            out.push(Stage::IpOutput, m, &cx.stats.ledger);
+        } else {
+            go_on(cx, m, rest, out);
+        }
+    }
+}
+
+/// The next SA of a bundle. pf has seen the packet that is inside all of them.
+#[cold]
+fn go_on(cx: &Cx<'_>, mut m: Mbuf, rest: Rest, out: &mut Pending) {
+    let decision = cx.net.spd.go_on(rest, &Selected::read(&m));
+    match follow(decision, &mut m) {
+        Policy::None => out.push(Stage::IpOutput, m, &cx.stats.ledger),
+        Policy::Protect => {
+            m.hdr_mut().flags.set(PktFlags::RETRIED);
+            out.push(Stage::EspOutput, m, &cx.stats.ledger);
+        }
+        Policy::Refuse(why) => cx.end(m, why),
+        Policy::Discard => cx.end(m, Why::SpDiscard),
     }
 }
 
@@ -411,7 +443,7 @@ pub(crate) fn esp_input(
 
 #[inline(always)]
 fn find_sa<'a>(net: &'a NetConfig, m: &Mbuf) -> Option<&'a Arc<Sa>> {
-    net.sad.for_packet(m.data(), m.l4())
+    net.sad.for_packet(m.data(), IpProto(m.hdr().proto), m.l4())
 }
 
 /// Opens a run and sends on what may leave now; false if the SA is too busy to take it.
@@ -440,15 +472,53 @@ fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
     std::mem::swap(batch, run);
 }
 
-/// What came out of a tunnel must be what the tunnel is for.
-fn take_opened(cx: &Cx<'_>, run: &mut Batch, out: &mut Pending) {
+/// What came out of SAs must be what they are for.
+fn take_opened(cx: &mut Cx<'_>, run: &mut Batch, out: &mut Pending) {
     cx.stats.count.esp_in.add(run.len() as u64);
-    for m in run.drain() {
-        match policy_in(cx.net, &m) {
+    for mut m in run.drain() {
+        let path = Path::from_header(m.hdr().sa, m.hdr().nexthop);
+        let checked = policy_in(cx, &m, path);
+        if is_ipsec(&m) && is_layer(cx.net, &mut m, checked.is_ok()) {
+            m.hdr_mut().nexthop = path.earlier();
+            out.push(Stage::EspInput, m, &cx.stats.ledger);
+            continue;
+        }
+        m.hdr_mut().nexthop = 0;
+        match checked {
             Ok(()) => out.push(Stage::IpInput, m, &cx.stats.ledger),
             Err(why) => cx.end(m, why),
         }
     }
+}
+
+/// Whether the packet is of a protocol that SAs are for.
+#[inline(always)]
+fn is_ipsec(m: &Mbuf) -> bool {
+    let at = if m.hdr().family == 4 { 9 } else { 6 };
+    m.data().get(at).is_some_and(|proto| is_ipsec_proto(*proto))
+}
+
+/// ESP, AH, IPComp.
+#[inline(always)]
+pub(crate) const fn is_ipsec_proto(proto: u8) -> bool {
+    matches!(proto, 50 | 51 | 108)
+}
+
+/// Whether the next SA of the same bundle is to open it; then its header says where. A tunnel's packet that a policy is
+/// content with goes the way of all packets instead: it belongs to a tunnel inside a tunnel, which has its own policy.
+#[cold]
+fn is_layer(net: &NetConfig, m: &mut Mbuf, content: bool) -> bool {
+    let opened = SaIndex::from_header(m.hdr().sa).and_then(|sa| net.sad.get(sa));
+    if content && opened.is_none_or(|sa| sa.config().mode != Mode::Transport) {
+        return false;
+    }
+    let Ok(parsed) = wire::parse::parse_ip(m.data()) else { return false };
+    if parsed.is_fragment() || net.sad.for_packet(m.data(), parsed.proto, parsed.l4.into()).is_none() {
+        return false;
+    }
+    m.set_l4(parsed.l4.into());
+    m.hdr_mut().proto = parsed.proto.0;
+    true
 }
 
 /// The loop has written everything it had: what was parked behind it may follow.

@@ -360,7 +360,6 @@ fn describe(m: &mut Mbuf, family: u8, sa: u32) {
     h.flags = PktFlags::empty();
     h.sa = sa;
     h.hash = 0;
-    h.nexthop = 0;
     h.state = 0;
     h.state_gen = 0;
 }

@@ -131,12 +131,9 @@ fn is_on_link(dst: IpAddr) -> bool {
 
 /// What the router itself sends meets the SPD like any other packet.
 fn protect(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
-    match hooks::policy_out(cx, &m) {
+    match hooks::policy_out(cx, &mut m) {
         Policy::None => return Some(m),
-        Policy::Protect(sa) => {
-            m.hdr_mut().sa = sa.to_header();
-            out.push(Stage::EspOutput, m, &cx.stats.ledger);
-        }
+        Policy::Protect => out.push(Stage::EspOutput, m, &cx.stats.ledger),
         Policy::Refuse(why) => cx.end(m, why),
         Policy::Discard => cx.end(m, Why::SpDiscard),
     }
