@@ -433,6 +433,28 @@ impl Tables {
         })
     }
 
+    /// `-F Tables`: every table of an anchor is empty and no longer defined; those that no rule refers to go.
+    pub fn clear(&self, anchor: &str) -> u64 {
+        self.inner.with(|r| {
+            let all: Vec<Shared> = r.all.values().filter(|t| t.anchor == anchor).cloned().collect();
+            let mut cleared = 0;
+            for table in all {
+                cleared += u64::from(table.active.swap(false, Ordering::Relaxed));
+                table.persist.store(false, Ordering::Relaxed);
+                let old = table.current.swap(Arc::default());
+                r.retired.push(old);
+            }
+            r.all.retain(|(a, _), t| a != anchor || t.rules.load(Ordering::Relaxed) > 0);
+            r.collect();
+            cleared
+        })
+    }
+
+    /// How many tables, and entries of all together, there may be.
+    pub fn limits(&self) -> (u32, u32) {
+        self.inner.with(|r| (r.limit_tables, r.limit_entries))
+    }
+
     /// Frees versions that no worker looks at any more.
     pub fn collect(&self) {
         self.inner.with(Registry::collect);

@@ -19,8 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longest request.
-const LINE: usize = 64 * 1024;
+/// Longest request: a table of 200,000 addresses.
+const LINE: usize = 16 << 20;
 /// A client with more than this to take is told nothing new.
 const HIGH_WATER: usize = 1 << 20;
 /// A client may take this long to take anything.
