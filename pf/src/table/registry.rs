@@ -194,7 +194,7 @@ impl Tables {
             for table in defined {
                 let old = r.find(anchor, &table.name);
                 let rules = spoken_of.get(table.name.as_str()).copied().unwrap_or(0);
-                staged.push(Staged { rules, ..self.stage_one(anchor, table, old, now)? });
+                staged.push(Staged { rules, ..self.stage_one(anchor, table, old.as_ref(), now)? });
             }
             for (name, &rules) in spoken_of {
                 if !defined.iter().any(|t| t.name == *name) {
@@ -213,13 +213,13 @@ impl Tables {
         &self,
         anchor: &str,
         wanted: &conf::Table,
-        old: Option<Shared>,
+        old: Option<&Shared>,
         now: u64,
     ) -> Result<Staged, TableError> {
         check_name(&wanted.name)?;
         let define = Define { constant: wanted.constant, persist: wanted.persist, counters: wanted.counters };
         // A table without contents of its own keeps what it has.
-        if let Some(old) = &old
+        if let Some(old) = old
             && wanted.entries.is_empty()
             && old.counters.load(Ordering::Relaxed) == wanted.counters
         {
@@ -227,7 +227,7 @@ impl Tables {
         }
         let table = Table::new(anchor, &wanted.name, self.workers, now);
         table.counters.store(wanted.counters, Ordering::Relaxed);
-        let before = old.as_ref().map(|t| t.current.load_full());
+        let before = old.map(|t| t.current.load_full());
         let mut contents = Contents::default();
         for entry in &wanted.entries {
             let kept = before.as_ref().and_then(|b| b.get(entry.prefix)).filter(|a| a.not == entry.not);

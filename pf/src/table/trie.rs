@@ -115,7 +115,7 @@ impl<V: Clone> Trie<V> {
             let value = nibble(key, node.depth);
             let covering = node.own & COVERING[usize::from(value)];
             if covering != 0 {
-                best = node.items.get(rank(node.own, 15 - covering.leading_zeros()));
+                best = node.items.get(rank(node.own, covering.ilog2()));
             }
             if node.below & 1 << value == 0 {
                 return best;

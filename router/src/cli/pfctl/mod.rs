@@ -300,22 +300,22 @@ impl Ctl<'_> {
             }
             Show::Labels => {
                 let report = ask!(at, PfRequest::Labels, Labels);
-                at.print(&report, || report.iter().map(|l| l.text.clone() + "\n").collect())
+                at.print(&report, || lines(report.iter().map(|l| l.text.clone())))
             }
             Show::Timeouts => {
                 let report = ask!(at, PfRequest::Timeouts, Timeouts);
-                at.print(&report, || report.iter().map(|l| l.clone() + "\n").collect())
+                at.print(&report, || lines(report.iter().cloned()))
             }
             Show::Memory => {
                 let report = ask!(at, PfRequest::Limits, Limits);
                 at.print(&report, || {
-                    report.iter().map(|l| format!("{:<13} hard limit {:>10}\n", l.name, l.limit)).collect()
+                    lines(report.iter().map(|l| format!("{:<13} hard limit {:>10}", l.name, l.limit)))
                 })
             }
             Show::Interfaces => {
                 let report = ask!(at, PfRequest::Interfaces, Interfaces);
                 let skip = |skip: bool| if skip && verbose > 0 { " (skip)" } else { "" };
-                at.print(&report, || report.iter().map(|i| format!("{}{}\n", i.name, skip(i.skip))).collect())
+                at.print(&report, || lines(report.iter().map(|i| format!("{}{}", i.name, skip(i.skip)))))
             }
             Show::Tables => {
                 let report = ask!(at, PfRequest::Tables { anchor: self.anchor() }, Tables);
@@ -344,6 +344,10 @@ impl Ctl<'_> {
         }
         Ok(())
     }
+}
+
+fn lines(all: impl Iterator<Item = String>) -> String {
+    all.flat_map(|line| [line, "\n".to_owned()]).collect()
 }
 
 /// Reads a file, or standard input for `-`.

@@ -23,7 +23,9 @@ impl Ctl<'_> {
         if self.at.json {
             self.at.print(&report, String::new)?;
         } else {
-            said(&request.command, &report).iter().for_each(|line| self.tell(line));
+            for line in said(&request.command, &report) {
+                self.tell(&line);
+            }
             let text = entries(&request.command, &report, self.args.verbose);
             self.at.print(&report, || text)?;
         }
