@@ -80,7 +80,8 @@ fn keep() -> impl Strategy<Value = Keep> {
                 timeouts
                     .extend([(Timeout::AdaptiveStart, max * 6 / 10), (Timeout::AdaptiveEnd, max * 12 / 10)]);
             }
-            Keep { max: max.unwrap_or(0), no_sync, bound, sloppy, timeouts }
+            timeouts.sort_by_key(|&(t, _)| t);
+            Keep { max: max.unwrap_or(0), no_sync, bound, sloppy, timeouts, ..Keep::default() }
         },
     )
 }
@@ -189,7 +190,6 @@ fn make_consistent(rule: &mut Rule) {
         rule.from.port.is_none() && rule.to.port.is_none() && rule.icmp.is_none() && rule.flags.is_none();
     let family = rule.family;
     match &mut rule.action {
-        Action::Pass => return,
         Action::Block(reply @ Reply::Rst { .. }) if !is_tcp => *reply = Reply::Drop,
         Action::Block(Reply::Icmp { inet, inet6 }) => match family {
             Some(Family::Inet) => *inet6 = 4,
@@ -197,6 +197,7 @@ fn make_consistent(rule: &mut Rule) {
             None => {}
         },
         Action::Block(_) => {}
+        _ => return,
     }
     rule.keep = None;
     rule.allow_opts = false;

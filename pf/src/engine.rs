@@ -24,7 +24,6 @@ use crate::{
     ruleset::{Compiled, Constant, Ruleset},
     slab::RuleSlot,
     state::{Hit, Lookup, Passing, Tracked},
-    table::{Counted, Fate},
     verdict::{Answer, Passed, Refused, Reset, Verdict, refuse},
 };
 
@@ -335,11 +334,11 @@ impl<'a> PfCx<'a> {
             return if p.options { self.block(Why::PfOptions) } else { Verdict::pass() };
         };
         self.count(rule.slot, direction, p.segments, p.bytes);
-        self.count_tables(direction, rule, p);
         match rule.action {
             Action::Block(reply) => refuse(reply, p),
             Action::Pass if p.options && !rule.allow_opts => self.block(Why::PfOptions),
-            Action::Pass => {
+            // Only pass and block rules are compiled yet: `conf` refuses the others.
+            _ => {
                 if rule.keep.is_some()
                     && seen.lookup.opens_state(p)
                     && let Err(verdict) = self.keep_state(direction, index, m, seen, rule, outcome.tag)
@@ -350,21 +349,6 @@ impl<'a> PfCx<'a> {
                 Verdict::pass()
             }
         }
-    }
-
-    /// Counts a packet in the tables of the rule that decides on it.
-    #[inline]
-    fn count_tables(&self, direction: Direction, rule: &Compiled, p: &Packet) {
-        let counted = Counted {
-            direction,
-            family: p.family,
-            fate: if rule.action == Action::Pass { Fate::Pass } else { Fate::Block },
-            not: false,
-            packets: p.segments,
-            bytes: p.bytes,
-        };
-        rule.src.count(self.worker.id, p.src, &counted);
-        rule.dst.count(self.worker.id, p.dst, &counted);
     }
 
     /// Makes the state of a packet that `rule` passes. If another worker has made it meanwhile, that one decides.

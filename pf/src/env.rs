@@ -72,6 +72,12 @@ pub struct Environment {
     pub hosts: Vec<(String, Vec<IpAddr>)>,
     /// Service names beyond the built-in ones: name, port, protocol. The first of several for one port is printed.
     pub services: Vec<(String, u16, u8)>,
+    /// Protocol names beyond the built-in ones.
+    pub protocols: Vec<(String, u8)>,
+    /// User names beyond the built-in ones.
+    pub users: Vec<(String, u32)>,
+    /// Group names beyond the built-in ones.
+    pub groups: Vec<(String, u32)>,
 }
 
 impl Environment {
@@ -88,6 +94,27 @@ impl Environment {
     /// The addresses of a host.
     pub fn host(&self, name: &str) -> Option<&[IpAddr]> {
         self.hosts.iter().find(|(n, _)| n == name).map(|(_, a)| a.as_slice())
+    }
+
+    /// The number of a protocol.
+    pub fn protocol(&self, name: &str) -> Option<u8> {
+        find(&self.protocols, name).or_else(|| names::protocol(name))
+    }
+
+    /// The name of a protocol.
+    pub fn protocol_name(&self, number: u8) -> Option<&str> {
+        let own = self.protocols.iter().find(|&&(_, n)| n == number).map(|(name, _)| name.as_str());
+        own.or_else(|| names::protocol_name(number))
+    }
+
+    /// The number of a user.
+    pub fn user(&self, name: &str) -> Option<u32> {
+        find(&self.users, name).or_else(|| names::user(name))
+    }
+
+    /// The number of a group.
+    pub fn group(&self, name: &str) -> Option<u32> {
+        find(&self.groups, name).or_else(|| names::group(name))
     }
 
     /// The port of a service.
@@ -119,6 +146,10 @@ impl Environment {
     pub(crate) fn entries_of(&self, dynamic: &Dynamic, family: Option<Family>) -> Vec<Entry> {
         self.addresses_of(dynamic, family).into_iter().map(|prefix| Entry { not: false, prefix }).collect()
     }
+}
+
+fn find<T: Copy>(names: &[(String, T)], name: &str) -> Option<T> {
+    names.iter().find(|(n, _)| n == name).map(|&(_, number)| number)
 }
 
 impl Interface {

@@ -129,7 +129,7 @@ mod tests {
         arbitrary,
         conf::Table,
         env::{IfAddress, Interface},
-        rule::{Host, Peer, Rule},
+        rule::{Host, Peer, Rule, Rules},
     };
     use proptest::prelude::*;
 
@@ -151,6 +151,7 @@ mod tests {
         let entry = |not, text: &str, len| Entry { not, prefix: Prefix::new(text.parse().unwrap(), len) };
         Table {
             name: "t".into(),
+            anchor: String::new(),
             constant: false,
             persist: false,
             counters: false,
@@ -159,6 +160,7 @@ mod tests {
                 entry(true, "192.0.2.2", 32),
                 entry(false, "2001:db8::4", 127),
             ],
+            files: Vec::new(),
         }
     }
 
@@ -224,6 +226,7 @@ mod tests {
         };
         let is_in = match &peer.host {
             Host::Any => return true,
+            Host::NoRoute | Host::UrpfFailed => return false,
             Host::Prefix(prefix) => within(prefix),
             Host::Range(a, b) => Family::of(*a) == family && (bits(*a)..=bits(*b)).contains(&addr),
             Host::Dynamic(d) => env.addresses_of(d, None).iter().any(within),
@@ -248,12 +251,12 @@ mod tests {
             packets in proptest::collection::vec((arbitrary::packet(), any::<bool>(), 0_u16..4), 20),
         ) {
             let mut names = Names::new();
-            let conf = Arc::new(PfConf { rules, tables: vec![table()], ..PfConf::default() });
+            let conf = Arc::new(PfConf { rules: Rules { filter: rules, ..Rules::default() }, tables: vec![table()], ..PfConf::default() });
             let ruleset = Pf::new(1, 1).compile(&conf, &env(), &mut names).unwrap();
             for (p, inward, index) in packets {
                 let direction = if inward { Direction::In } else { Direction::Out };
                 let fast = evaluate(&ruleset.rules, ruleset.evaluations_of(0), direction, IfIndex(index), &p);
-                let plain = linear(&conf.rules, &mut names, direction, IfIndex(index), &p);
+                let plain = linear(&conf.rules.filter, &mut names, direction, IfIndex(index), &p);
                 prop_assert_eq!(fast, plain);
                 // What is known beforehand of an interface must be what each of its packets gets.
                 if let crate::ruleset::Constant::Pass { rule, .. } = ruleset.constant(direction, IfIndex(index)) {

@@ -1,4 +1,4 @@
-//! Names that pf.conf uses for numbers: services, protocols, ICMP types and codes, TOS values.
+//! Names that pf.conf uses for numbers: services, protocols, users, groups, ICMP types and codes, TOS values.
 //!
 //! As in BSD's /etc/services and /etc/protocols and in pfctl's own tables. The first name of a number is the one printed.
 
@@ -106,6 +106,83 @@ pub fn service_name(port: u16, proto: Option<u8>) -> Option<&'static str> {
         None => true,
     };
     SERVICES.iter().find(|&&(_, p, which)| p == port && fits(which)).map(|&(name, ..)| name)
+}
+
+const USERS: &[(&str, u32)] = &[
+    ("root", 0),
+    ("toor", 0),
+    ("daemon", 1),
+    ("operator", 2),
+    ("bin", 3),
+    ("tty", 4),
+    ("kmem", 5),
+    ("games", 7),
+    ("news", 8),
+    ("man", 9),
+    ("sshd", 22),
+    ("smmsp", 25),
+    ("mailnull", 26),
+    ("bind", 53),
+    ("unbound", 59),
+    ("proxy", 62),
+    ("_pflogd", 64),
+    ("_dhcp", 65),
+    ("uucp", 66),
+    ("pop", 68),
+    ("auditdistd", 78),
+    ("www", 80),
+    ("ntpd", 123),
+    ("_ypldap", 160),
+    ("hast", 845),
+    ("nobody", 65534),
+];
+
+const GROUPS: &[(&str, u32)] = &[
+    ("wheel", 0),
+    ("daemon", 1),
+    ("kmem", 2),
+    ("sys", 3),
+    ("tty", 4),
+    ("operator", 5),
+    ("mail", 6),
+    ("bin", 7),
+    ("news", 8),
+    ("man", 9),
+    ("games", 13),
+    ("ftp", 14),
+    ("staff", 20),
+    ("sshd", 22),
+    ("smmsp", 25),
+    ("mailnull", 26),
+    ("guest", 31),
+    ("video", 44),
+    ("realtime", 47),
+    ("bind", 53),
+    ("unbound", 59),
+    ("proxy", 62),
+    ("authpf", 63),
+    ("_pflogd", 64),
+    ("_dhcp", 65),
+    ("uucp", 66),
+    ("dialer", 68),
+    ("network", 69),
+    ("audit", 77),
+    ("www", 80),
+    ("ntpd", 123),
+    ("_ypldap", 160),
+    ("hast", 845),
+    ("nogroup", 65533),
+    ("nobody", 65534),
+];
+
+/// The number of a user.
+pub fn user(name: &str) -> Option<u32> {
+    USERS.iter().find(|(n, _)| *n == name).map(|&(_, id)| id)
+}
+
+/// The number of a group.
+pub fn group(name: &str) -> Option<u32> {
+    GROUPS.iter().find(|(n, _)| *n == name).map(|&(_, id)| id)
 }
 
 const PROTOCOLS: &[(&str, u8)] = &[

@@ -42,7 +42,7 @@ pub fn rules(ruleset: &Ruleset, env: &Environment) -> Vec<RuleInfo> {
             states_made: totals.states_made,
         }
     };
-    ruleset.conf().rules.iter().enumerate().map(each).collect()
+    ruleset.conf().rules.filter.iter().enumerate().map(each).collect()
 }
 
 impl RuleInfo {

@@ -11,7 +11,7 @@ macro_rules! timeouts {
         pub enum Timeout { $( #[doc = $keyword] $name, )* }
 
         impl Timeout {
-            /// All, in the order in which pfctl prints them.
+            /// All, in the order in which pfctl prints those of a rule.
             pub const ALL: &'static [Timeout] = &[ $( Timeout::$name, )* ];
 
             /// The keyword.
@@ -43,16 +43,24 @@ timeouts! {
     OtherFirst = "other.first", 60, 60, 60, 60;
     OtherSingle = "other.single", 30, 30, 30, 30;
     OtherMultiple = "other.multiple", 60, 60, 60, 60;
+    Fragment = "frag", 30, 30, 30, 30;
     Interval = "interval", 10, 10, 10, 10;
     AdaptiveStart = "adaptive.start", 0, 0, 0, 0;
     AdaptiveEnd = "adaptive.end", 0, 0, 0, 0;
+    SrcTrack = "src.track", 0, 0, 0, 0;
+    TcpTsdiff = "tcp.tsdiff", 30, 60, 10, 60;
+    SctpFirst = "sctp.first", 120, 120, 120, 120;
+    SctpOpening = "sctp.opening", 30, 30, 30, 30;
+    SctpEstablished = "sctp.established", 86400, 86400, 86400, 86400;
+    SctpClosing = "sctp.closing", 900, 900, 900, 900;
+    SctpClosed = "sctp.closed", 90, 90, 90, 90;
 }
 
 impl Timeout {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// How many of them are classes of states.
-    pub const CLASSES: usize = Timeout::Interval as usize;
+    pub const CLASSES: usize = Timeout::Fragment as usize;
 
     /// The timeout with this keyword.
     pub fn of(keyword: &str) -> Option<Timeout> {

@@ -15,7 +15,7 @@ fn load(text: &str) -> Result<PfConf, Vec<ConfError>> {
 fn rules(text: &str) -> Vec<String> {
     let conf = load(text)
         .unwrap_or_else(|e| panic!("{}", e.iter().map(ConfError::with_caret).collect::<Vec<_>>().join("\n")));
-    conf.rules.iter().map(|r| print::rule(r, &common::router())).collect()
+    conf.rules.filter.iter().map(|r| print::rule(r, &common::router())).collect()
 }
 
 fn errors(text: &str) -> Vec<String> {
@@ -247,7 +247,7 @@ fn included_files_are_named_in_their_errors_and_the_command_line_wins_over_macro
     let defines = [("x".to_owned(), "9.9.9.9".to_owned())];
     let conf =
         pf::conf::load_text("pf.conf", "x = 1.1.1.1\nblock from $x\n", &common::router(), &defines).unwrap();
-    assert_eq!(print::rule(&conf.rules[0], &common::router()), "block drop inet from 9.9.9.9 to any");
+    assert_eq!(print::rule(&conf.rules.filter[0], &common::router()), "block drop inet from 9.9.9.9 to any");
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn antispoof_and_log_are_accepted_and_log_is_warned_about() {
     let conf = load("pass in log (all, to pflog1) on lan0\n").unwrap();
     assert_eq!(conf.warnings.len(), 1);
     assert_eq!(
-        print::rule(&conf.rules[0], &common::router()),
+        print::rule(&conf.rules.filter[0], &common::router()),
         "pass in log (all, to pflog1) on lan0 all flags S/SA keep state"
     );
 }

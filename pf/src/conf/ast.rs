@@ -5,10 +5,14 @@ use std::net::IpAddr;
 use super::{
     altq::{AltqSpec, QueueSpec},
     error::Pos,
+    options::{Limit, Optimizer, Syncookies},
 };
 use crate::{
     addr::Family,
-    rule::{Direction, Dynamic, Keep, Log, On, Ports, QueueRef, Reply, Tagged, TcpFlags},
+    limiter::Limiter,
+    rule::{
+        Action, Dynamic, IdMatch, Keep, Log, Method, On, PortSet, Ports, Reply, RouteKind, Rule, TcpFlags,
+    },
     timeout::{Optimization, Timeout},
 };
 
@@ -40,10 +44,18 @@ pub(crate) enum Statement {
     Altq(Vec<At<AltqSpec>>),
     /// `queue ...`
     Queue(Box<At<QueueSpec>>),
-    /// A filter rule.
+    /// A rule, or the call of an anchor.
     Rule(Box<RuleDef>),
+    /// An Ethernet rule, or the call of an anchor of these.
+    Ether(Box<EtherDef>),
     /// `antispoof for ...`
     Antispoof(Antispoof),
+    /// `load anchor "name" from "file"`
+    LoadAnchor { name: At<String>, file: At<String> },
+    /// `state limiter`, `source limiter`
+    Limiter(Box<Limiter>),
+    /// `}`: the rules of an anchor end.
+    EndAnchor(Pos),
 }
 
 /// One setting.
@@ -51,15 +63,24 @@ pub(crate) enum Statement {
 pub(crate) enum Setting {
     Skip(Vec<String>),
     BlockPolicy(Reply),
+    FailPolicy(Reply),
     /// `if-bound` or not.
     StatePolicy(bool),
     /// The profile, and the word that was used for it.
     Optimization(Optimization, String),
-    LimitStates(u32),
+    Optimizer(Optimizer),
+    Limit(Limit, u32),
     Timeout(Timeout, u32),
     StateDefaults(KeepDef),
-    /// Accepted, printed, and without effect since it states what is so anyway.
-    AsIs(String),
+    LogInterface(Option<String>),
+    Fingerprints(String),
+    HostId(u32),
+    /// `reassemble yes no-df`: whether, and whether with `no-df`.
+    Reassemble(bool, bool),
+    Syncookies(Syncookies),
+    Debug(String),
+    KeepCounters,
+    RequireOrder(bool),
 }
 
 /// `table <name> persist const counters { ... } file "..."`
@@ -69,9 +90,14 @@ pub(crate) struct TableDef {
     pub(crate) constant: bool,
     pub(crate) persist: bool,
     pub(crate) counters: bool,
-    pub(crate) entries: Vec<HostDef>,
-    /// Whether there was a list at all, be it empty.
-    pub(crate) listed: bool,
+    pub(crate) parts: Vec<TablePart>,
+}
+
+/// What a table is made of.
+#[derive(Clone, Debug)]
+pub(crate) enum TablePart {
+    List(Vec<HostDef>),
+    File(At<String>),
 }
 
 /// `antispoof log quick for { if } inet`
@@ -82,7 +108,9 @@ pub(crate) struct Antispoof {
     pub(crate) quick: bool,
     pub(crate) on: Vec<At<(bool, String)>>,
     pub(crate) family: Option<Family>,
-    pub(crate) label: Option<String>,
+    pub(crate) labels: Vec<At<String>>,
+    pub(crate) ridentifier: u32,
+    pub(crate) rtable: Option<u32>,
 }
 
 /// An address as written.
@@ -106,6 +134,8 @@ pub(crate) enum HostWord {
     Name(String),
     Dynamic(Dynamic),
     Table(String),
+    NoRoute,
+    UrpfFailed,
 }
 
 /// An ICMP type as written; names are resolved when the family is known.
@@ -132,42 +162,161 @@ pub(crate) struct KeepDef {
     pub(crate) keep: Keep,
     /// `if-bound` or `floating`, if it says.
     pub(crate) bound: Option<bool>,
+    /// Where `source-track` stands, if it does.
+    pub(crate) track_at: Option<Pos>,
 }
 
-/// A rule as written. An empty list is a field that is not there.
+/// A rule as written: what is the same in all rules it expands to, and the lists. An empty list is a field that is not
+/// there.
 #[derive(Clone, Debug)]
 pub(crate) struct RuleDef {
     pub(crate) at: Pos,
-    /// None is pass.
-    pub(crate) block: Option<BlockWord>,
-    pub(crate) direction: Option<Direction>,
-    pub(crate) log: Option<Log>,
-    pub(crate) quick: bool,
+    /// What the lists below do not say. `tag` and `tagged` have their macros yet.
+    pub(crate) rule: Rule,
+    /// `block` alone: `set block-policy` says how.
+    pub(crate) by_policy: bool,
     pub(crate) on: Vec<At<On>>,
-    pub(crate) family: Option<Family>,
+    pub(crate) route: Option<RouteDef>,
     pub(crate) proto: Vec<At<u8>>,
     pub(crate) from: Vec<HostDef>,
     pub(crate) from_port: Vec<At<Ports>>,
+    pub(crate) os: Vec<At<String>>,
     pub(crate) to: Vec<HostDef>,
     pub(crate) to_port: Vec<At<Ports>>,
+    pub(crate) users: Vec<At<IdMatch>>,
+    pub(crate) groups: Vec<At<IdMatch>>,
     /// Inner none is `flags any`.
     pub(crate) flags: Option<At<Option<TcpFlags>>>,
     pub(crate) icmp: Vec<IcmpDef>,
-    pub(crate) tos: Option<u8>,
     pub(crate) state: Option<At<StateWord>>,
+    pub(crate) state_limiter: Option<At<LimiterDef>>,
+    pub(crate) source_limiter: Option<At<LimiterDef>>,
     pub(crate) fragment: Option<Pos>,
     pub(crate) allow_opts: Option<Pos>,
     pub(crate) labels: Vec<At<String>>,
-    pub(crate) queue: Option<QueueRef>,
-    pub(crate) tag: Option<At<String>>,
-    pub(crate) tagged: Option<Tagged>,
+    /// `nat-to`, or what is behind the arrow of nat and binat.
+    pub(crate) nat: Option<PoolDef>,
+    /// `rdr-to`, or what is behind the arrow of rdr.
+    pub(crate) rdr: Option<PoolDef>,
+    pub(crate) binat: Option<PoolDef>,
+    pub(crate) af_to: Option<At<AfToDef>>,
 }
 
-/// What follows `block`.
+impl RuleDef {
+    pub(crate) fn new(at: Pos, action: Action) -> RuleDef {
+        RuleDef {
+            at,
+            rule: Rule { at, ..Rule::all(action) },
+            by_policy: false,
+            on: Vec::new(),
+            route: None,
+            proto: Vec::new(),
+            from: Vec::new(),
+            from_port: Vec::new(),
+            os: Vec::new(),
+            to: Vec::new(),
+            to_port: Vec::new(),
+            users: Vec::new(),
+            groups: Vec::new(),
+            flags: None,
+            icmp: Vec::new(),
+            state: None,
+            state_limiter: None,
+            source_limiter: None,
+            fragment: None,
+            allow_opts: None,
+            labels: Vec::new(),
+            nat: None,
+            rdr: None,
+            binat: None,
+            af_to: None,
+        }
+    }
+}
+
+/// `state limiter "name" (block)` of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LimiterDef {
+    pub(crate) which: LimiterWord,
+    pub(crate) block: bool,
+}
+
+/// How a rule names a limiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LimiterWord {
+    Name(String),
+    Id(u8),
+}
+
+/// `route-to (if host) ...`
+#[derive(Clone, Debug)]
+pub(crate) struct RouteDef {
+    pub(crate) kind: RouteKind,
+    pub(crate) pool: PoolDef,
+    pub(crate) prefer_inet6: bool,
+}
+
+/// `af-to inet from ... to ...`
+#[derive(Clone, Debug)]
+pub(crate) struct AfToDef {
+    pub(crate) family: Family,
+    pub(crate) from: PoolDef,
+    pub(crate) to: Option<PoolDef>,
+}
+
+/// A pool as written.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolDef {
+    pub(crate) at: Pos,
+    pub(crate) hosts: Vec<PoolHostDef>,
+    pub(crate) port: Option<At<PoolPort>>,
+    pub(crate) method: Option<At<Method>>,
+    pub(crate) sticky: bool,
+    pub(crate) static_port: Option<Pos>,
+    pub(crate) port_set: Option<At<PortSet>>,
+    pub(crate) endpoint_independent: Option<Pos>,
+}
+
+impl PoolDef {
+    pub(crate) const fn new(at: Pos) -> PoolDef {
+        PoolDef {
+            at,
+            hosts: Vec::new(),
+            port: None,
+            method: None,
+            sticky: false,
+            static_port: None,
+            port_set: None,
+            endpoint_independent: None,
+        }
+    }
+}
+
+/// An item of a pool.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolHostDef {
+    pub(crate) interface: Option<String>,
+    /// None for a next hop that is an interface alone.
+    pub(crate) host: Option<HostDef>,
+}
+
+/// `port a`, `port a:b`, `port a:*`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BlockWord {
-    /// Nothing: `set block-policy` says.
-    Policy,
-    /// An answer, or that there is none.
-    Reply(Reply),
+pub(crate) enum PoolPort {
+    One(u16),
+    Range(u16, u16),
+    /// As many as the rule's destination ports.
+    Star(u16),
+}
+
+/// An Ethernet rule as written.
+#[derive(Clone, Debug)]
+pub(crate) struct EtherDef {
+    pub(crate) rule: crate::ether::EtherRule,
+    pub(crate) on: Vec<At<On>>,
+    pub(crate) proto: Vec<u16>,
+    pub(crate) from: Vec<crate::ether::MacMatch>,
+    pub(crate) to: Vec<crate::ether::MacMatch>,
+    pub(crate) l3_from: Vec<HostDef>,
+    pub(crate) l3_to: Vec<HostDef>,
 }

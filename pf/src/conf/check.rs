@@ -5,13 +5,15 @@ use std::collections::{HashMap, HashSet};
 use super::{
     PfConf,
     altq::{AltqSpec, QueueSpec, Scheduler},
-    ast::{At, IcmpDef, RuleDef},
+    ast::{At, IcmpDef, PoolDef, RouteDef, RuleDef},
     error::{Fault, Parsed, Pos},
+    resolve::Resolved,
 };
 use crate::{
     addr::Family,
     names,
-    rule::{Action, Ports, Reply, Rule, TcpFlags},
+    pool::Pool,
+    rule::{Action, Host, Ports, Reply, Rule, TcpFlags},
 };
 
 const TCP: u8 = 6;
@@ -25,7 +27,7 @@ pub(crate) fn whole(conf: &PfConf) -> Vec<Fault> {
     let mut faults = Vec::new();
     let defined: HashSet<&str> = conf.queues.iter().map(|q| q.name.as_str()).collect();
     let mut seen = HashSet::new();
-    for rule in &conf.rules {
+    for rule in conf.rules.all().chain(conf.anchors.iter().flat_map(|a| a.rules.all())) {
         let Some(queue) = &rule.queue else { continue };
         for name in [Some(&queue.name), queue.low_delay.as_ref()].into_iter().flatten() {
             if !defined.contains(name.as_str()) && seen.insert((rule.at, name)) {
@@ -67,7 +69,7 @@ pub(crate) fn rule(
         ));
     }
     if let Some(at) = def.allow_opts
-        && rule.action != Action::Pass
+        && matches!(rule.action, Action::Block(_))
     {
         return Err(Fault::new(at, "allow-opts can only be specified for pass rules"));
     }
@@ -88,6 +90,66 @@ pub(crate) fn rule(
             .help("the flags before `/` also stand behind it"));
     }
     Ok(())
+}
+
+/// Where a next hop cannot be.
+pub(crate) fn route(route: &RouteDef, rule: &Rule) -> Parsed<()> {
+    let at = route.pool.at;
+    if matches!(rule.action, Action::Block(_)) {
+        return Err(Fault::new(at, "route-to, reply-to and dup-to are not supported on block rules"));
+    }
+    if rule.direction.is_none() {
+        return Err(Fault::new(at, "direction must be explicit with rules that specify routing")
+            .help("add in or out"));
+    }
+    Ok(())
+}
+
+/// Where a translation cannot be.
+pub(crate) fn translation(pool: &PoolDef, rule: &Rule) -> Parsed<()> {
+    if matches!(rule.action, Action::Block(_)) {
+        return Err(
+            Fault::new(pool.at, "translation is not supported on block rules").help("use pass or match")
+        );
+    }
+    if rule.anchor.is_some() {
+        return Err(Fault::new(pool.at, "an anchor does not translate").help("its rules do"));
+    }
+    Ok(())
+}
+
+/// Both sides of a binat are networks of one length, or one of them is an interface.
+pub(crate) fn binat(at: Pos, src: &Resolved, pool: Option<&Pool>) -> Parsed<()> {
+    let (Host::Prefix(from), Some(Host::Prefix(to))) =
+        (&src.host, pool.and_then(|p| p.hosts.first()).map(|h| &h.host))
+    else {
+        return Ok(());
+    };
+    if from.length() != to.length() {
+        return Err(Fault::new(at, "'binat' source mask and redirect mask must be the same")
+            .help(format!("{from} and {to} are of different lengths")));
+    }
+    Ok(())
+}
+
+/// `af-to` changes the family, of packets that come in.
+pub(crate) fn af_to(at: Pos, to: Family, from: Option<Family>, rule: &Rule) -> Parsed<()> {
+    if matches!(rule.action, Action::Block(_)) || rule.anchor.is_some() {
+        return Err(Fault::new(at, "af-to is for pass and match rules"));
+    }
+    if rule.nat.is_some() || rule.rdr.is_some() {
+        return Err(Fault::new(at, "af-to does not go together with nat-to, rdr-to and binat-to"));
+    }
+    if rule.direction != Some(crate::rule::Direction::In) {
+        return Err(Fault::new(at, "af-to can only be used on inbound rules").help("add in"));
+    }
+    match from {
+        None => Err(Fault::new(at, "no address family specified").help("add inet or inet6")),
+        Some(family) if family == to => {
+            Err(Fault::new(at, "incorrect address family translation").help("af-to names the other family"))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 fn icmp_type(icmp: &IcmpDef, rule: &Rule) -> Parsed<()> {

@@ -10,11 +10,16 @@ use super::{
 pub(crate) struct Cursor<'a> {
     line: &'a Line,
     i: usize,
+    /// Keywords met that may lack an engine, for [`super::unsupported`].
+    pub(crate) uses: Vec<Use>,
 }
+
+/// A keyword and where it stands.
+pub(crate) type Use = At<&'static str>;
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(line: &'a Line) -> Cursor<'a> {
-        Cursor { line, i: 0 }
+        Cursor { line, i: 0, uses: Vec::new() }
     }
 
     /// The next token.
@@ -29,6 +34,29 @@ impl<'a> Cursor<'a> {
     /// Where the next token is, or the line ends.
     pub(crate) fn at(&self) -> Pos {
         self.line.tokens.get(self.i).map_or(self.line.end, |t| t.at)
+    }
+
+    /// Notes that a keyword is used.
+    pub(crate) fn note(&mut self, at: Pos, keyword: &'static str) {
+        self.uses.push(At::new(at, keyword));
+    }
+
+    /// Takes this word if it comes next, and notes that it is used.
+    pub(crate) fn accept_noted(&mut self, word: &'static str) -> bool {
+        let at = self.at();
+        let is = self.accept(word);
+        if is {
+            self.note(at, word);
+        }
+        is
+    }
+
+    /// The next token if it is an unquoted word.
+    pub(crate) fn peek_word(&self) -> Option<&'a str> {
+        match self.peek() {
+            Some(Tok::Word(w)) => Some(w),
+            _ => None,
+        }
     }
 
     pub(crate) fn skip(&mut self) {

@@ -1,51 +1,52 @@
-//! From statements to a configuration: lists become rules, names become addresses, and what cannot mean anything is
-//! refused.
-//!
-//! A list expands to the cross product, in pfctl's order, the last varying fastest: interface, protocol, ICMP type,
-//! source host, source port, destination host, destination port. Combinations of two families are left out; a rule of
-//! which nothing remains is an error.
+//! From statements to a configuration: settings, tables, anchors and Ethernet rules. What lists expand to is in
+//! [`super::product`].
 
 use super::{
     PfConf, Table,
     altq::{AltqSpec, QueueSpec},
     ast::{
-        Antispoof, At, BlockWord, HostDef, HostWord, IcmpDef, KeepDef, RuleDef, Setting, StateWord,
-        Statement, TableDef,
+        Antispoof, At, EtherDef, HostDef, HostWord, KeepDef, RuleDef, Setting, Statement, TableDef, TablePart,
     },
     check,
-    error::{Fault, Parsed},
-    label,
-    resolve::{self, Resolved},
-    set,
+    error::{Fault, Parsed, Pos},
+    options::{Limit, Reassemble, Syncookies},
+    product, resolve,
 };
 use crate::{
     addr::{Entry, Family},
     env::Environment,
+    ether::EtherRule,
+    limiter::Limiter,
     print,
-    rule::{
-        Action, Direction, Dynamic, Host, IcmpMatch, Keep, On, Part, Ports, Reply, Rule, Tagged, TcpFlags,
-    },
+    rule::{Action, Anchor, AnchorCall, Direction, Dynamic, Host, On, Part, Peer, Reply, Rule, Rules},
     timeout::{Timeout, Timeouts},
 };
 
-const TCP: u8 = 6;
-
 /// Builds the configuration, statement by statement.
 pub(crate) struct Expander<'a> {
-    env: &'a Environment,
-    conf: PfConf,
-    defaults: KeepDef,
+    pub(super) env: &'a Environment,
+    pub(super) conf: PfConf,
+    pub(super) defaults: KeepDef,
     timeouts_set: Vec<Timeout>,
+    /// The anchor that everything is in: that of `-a` or of `load anchor`.
+    base: String,
+    /// The anchors whose braces are open: path, and where they began.
+    open: Vec<(String, Pos)>,
+    /// How many anchors without a name there are.
+    unnamed: usize,
     pub(crate) warnings: Vec<Fault>,
 }
 
 impl<'a> Expander<'a> {
-    pub(crate) fn new(env: &'a Environment) -> Expander<'a> {
+    pub(crate) fn new(env: &'a Environment, anchor: &str) -> Expander<'a> {
         Expander {
             env,
             conf: PfConf::default(),
             defaults: KeepDef::default(),
             timeouts_set: Vec::new(),
+            base: anchor.trim_matches('/').to_owned(),
+            open: Vec::new(),
+            unnamed: 0,
             warnings: Vec::new(),
         }
     }
@@ -62,27 +63,235 @@ impl<'a> Expander<'a> {
     }
 
     pub(crate) fn macro_line(&mut self, name: &str, value: &str) {
-        self.conf.preamble.push(format!("{name} = \"{value}\""));
+        self.line(format!("{name} = \"{value}\""));
+    }
+
+    /// `load anchor` is printed where it stands.
+    pub(crate) fn load_line(&mut self, name: &str, file: &str) {
+        self.line(format!("load anchor \"{name}\" from \"{file}\""));
+    }
+
+    /// What is printed before the rules of the present anchor.
+    fn line(&mut self, line: String) {
+        match self.anchor_mut() {
+            None => self.conf.preamble.push(line),
+            Some(anchor) => anchor.preamble.push(line),
+        }
+    }
+
+    /// The path of the anchor whose rules are being read; empty for the main ruleset.
+    fn path(&self) -> &str {
+        self.open.last().map_or(&self.base, |(path, _)| path)
+    }
+
+    fn anchor_mut(&mut self) -> Option<&mut Anchor> {
+        let path = self.path().to_owned();
+        if path.is_empty() {
+            return None;
+        }
+        let i = self.conf.anchors.iter().position(|a| a.path == path).unwrap_or_else(|| {
+            self.conf.anchors.push(Anchor { path, rules: Rules::default(), preamble: Vec::new() });
+            self.conf.anchors.len() - 1
+        });
+        self.conf.anchors.get_mut(i)
+    }
+
+    /// The rules that are being read.
+    pub(super) fn rules_mut(&mut self) -> &mut Rules {
+        if self.path().is_empty() {
+            return &mut self.conf.rules;
+        }
+        let path = self.path().to_owned();
+        let i = self.conf.anchors.iter().position(|a| a.path == path).unwrap_or_else(|| {
+            self.conf.anchors.push(Anchor { path, rules: Rules::default(), preamble: Vec::new() });
+            self.conf.anchors.len() - 1
+        });
+        &mut self.conf.anchors[i].rules
+    }
+
+    /// Where the anchor that is written like this is, seen from the present one: `a/b`, without a wildcard.
+    pub(crate) fn path_of(&self, name: &str) -> String {
+        let plain = name.strip_suffix('*').unwrap_or(name).trim_end_matches('/');
+        match plain.strip_prefix('/') {
+            Some(absolute) => absolute.to_owned(),
+            None if self.path().is_empty() => plain.to_owned(),
+            None if plain.is_empty() => self.path().to_owned(),
+            None => {
+                let mut parts: Vec<&str> = self.path().split('/').collect();
+                for part in plain.split('/') {
+                    if part == ".." {
+                        parts.pop();
+                    } else {
+                        parts.push(part);
+                    }
+                }
+                parts.join("/")
+            }
+        }
+    }
+
+    /// What follows belongs to this anchor.
+    pub(crate) fn enter(&mut self, path: String) {
+        self.base = path;
+    }
+
+    /// The file ends; every anchor must have ended.
+    pub(crate) fn leave_all(&mut self) -> Vec<Fault> {
+        let unclosed = |(_, at): (String, Pos)| {
+            Fault::new(at, "the rules of this anchor never end").help("`}` on a line of its own ends them")
+        };
+        self.open.drain(..).map(unclosed).collect()
+    }
+
+    /// Finds the path of a call, and opens its braces.
+    fn call(&mut self, call: &mut AnchorCall, at: Pos) {
+        call.path = if call.name.is_empty() {
+            self.unnamed += 1;
+            self.path_of(&format!("_{}", self.unnamed))
+        } else {
+            self.path_of(&call.name)
+        };
+        if call.inline {
+            self.open.push((call.path.clone(), at));
+            self.rules_mut();
+        }
     }
 
     /// Takes a statement in; gives back what is wrong with it.
     pub(crate) fn statement(&mut self, statement: Statement) -> Vec<Fault> {
         let mut faults = Vec::new();
+        if let Some(fault) = self.out_of_place(&statement) {
+            return vec![fault];
+        }
         match statement {
             Statement::Set(settings) => settings.into_iter().for_each(|s| self.setting(s.value)),
             Statement::Table(def) => faults.extend(self.table(&def).err()),
             Statement::Altq(specs) => specs.into_iter().for_each(|s| self.altq(s.value)),
             Statement::Queue(spec) => self.queue(spec.value),
-            Statement::Rule(def) => self.rule(&def, &mut faults),
+            Statement::Rule(def) => self.rule_or_call(*def, &mut faults),
+            Statement::Ether(def) => faults.extend(self.ether(*def).err()),
             Statement::Antispoof(def) => faults.extend(self.antispoof(&def).err()),
-            Statement::Macro { .. } | Statement::Include(_) => {}
+            Statement::Limiter(limiter) => faults.extend(self.limiter(*limiter).err()),
+            Statement::EndAnchor(at) => {
+                if self.open.pop().is_none() {
+                    faults.push(Fault::new(at, "syntax error: `}` ends nothing"));
+                }
+            }
+            Statement::Macro { .. } | Statement::Include(_) | Statement::LoadAnchor { .. } => {}
         }
         faults
     }
 
+    /// Options and queues are those of the whole filter.
+    fn out_of_place(&self, statement: &Statement) -> Option<Fault> {
+        if self.path().is_empty() {
+            return None;
+        }
+        let (at, word) = match statement {
+            Statement::Set(settings) => (settings.first()?.at, "set"),
+            Statement::Altq(specs) => (specs.first()?.at, "altq"),
+            Statement::Queue(spec) => (spec.at, "queue"),
+            Statement::Limiter(limiter) => (limiter.at, "limiter"),
+            _ => return None,
+        };
+        Some(
+            Fault::new(at, format!("`{word}` has no place in an anchor"))
+                .help("write it outside of all anchors"),
+        )
+    }
+
+    fn rule_or_call(&mut self, mut def: RuleDef, faults: &mut Vec<Fault>) {
+        let Some(mut call) = def.rule.anchor.take() else { return self.rule(&def, faults) };
+        let at = def.at;
+        let open = self.open.len();
+        let parent = self.path().to_owned();
+        self.call(&mut call, at);
+        def.rule.anchor = Some(call);
+        // The call itself stands outside of its braces.
+        let inner: Vec<_> = self.open.drain(open..).collect();
+        debug_assert_eq!(self.path(), parent);
+        self.rule(&def, faults);
+        self.open.extend(inner);
+    }
+
+    fn ether(&mut self, mut def: EtherDef) -> Parsed<()> {
+        let mut inner = Vec::new();
+        if let Some(mut call) = def.rule.anchor.take() {
+            let open = self.open.len();
+            self.call(&mut call, def.rule.at);
+            def.rule.anchor = Some(call);
+            inner = self.open.drain(open..).collect();
+        }
+        let made = self.ether_rules(&def);
+        match made {
+            Ok(rules) => self.rules_mut().ether.extend(rules),
+            Err(fault) => {
+                self.open.extend(inner);
+                return Err(fault);
+            }
+        }
+        self.open.extend(inner);
+        Ok(())
+    }
+
+    fn ether_rules(&self, def: &EtherDef) -> Parsed<Vec<EtherRule>> {
+        let from = resolve::list(self.env, &def.l3_from, None)?;
+        let to = resolve::list(self.env, &def.l3_to, None)?;
+        let mut rules = Vec::new();
+        for on in product::optional(&def.on) {
+            for proto in product::optional(&def.proto) {
+                for mac_from in product::optional(&def.from) {
+                    for mac_to in product::optional(&def.to) {
+                        for (src, dst) in from.iter().flat_map(|src| to.iter().map(move |dst| (src, dst))) {
+                            if src.family.is_some() && dst.family.is_some() && src.family != dst.family {
+                                continue;
+                            }
+                            rules.push(EtherRule {
+                                on: on.map(|on| on.value.clone()),
+                                proto: proto.copied(),
+                                from: mac_from.copied(),
+                                to: mac_to.copied(),
+                                l3_from: Peer { not: src.not, host: src.host.clone(), port: None },
+                                l3_to: Peer { not: dst.not, host: dst.host.clone(), port: None },
+                                ..def.rule.clone()
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        if rules.is_empty() {
+            return Err(Fault::new(def.rule.at, "rule expands to no valid combination")
+                .help("its addresses are of different families"));
+        }
+        Ok(rules)
+    }
+
+    fn limiter(&mut self, limiter: Limiter) -> Parsed<()> {
+        let same_kind = |l: &&Limiter| l.by_source == limiter.by_source;
+        for known in self.conf.limiters.iter().filter(same_kind) {
+            if known.name == limiter.name || known.id == limiter.id {
+                return Err(Fault::new(
+                    limiter.at,
+                    format!("limiter `{}` id {} is defined twice", limiter.name, limiter.id),
+                )
+                .help("each has a name and an id of its own"));
+            }
+        }
+        self.line(print::limiter(&limiter));
+        self.conf.limiters.push(limiter);
+        Ok(())
+    }
+
     fn setting(&mut self, setting: Setting) {
+        let line = self.apply(setting);
+        self.conf.preamble.push(format!("set {line}"));
+    }
+
+    /// Puts a setting into the options and says how it is printed.
+    fn apply(&mut self, setting: Setting) -> String {
         let options = &mut self.conf.options;
-        let line = match setting {
+        match setting {
             Setting::Skip(names) if names.is_empty() => "skip on none".to_owned(),
             Setting::Skip(names) => {
                 let line = format!("skip on {{ {} }}", names.join(" "));
@@ -91,7 +300,11 @@ impl<'a> Expander<'a> {
             }
             Setting::BlockPolicy(reply) => {
                 options.block_policy = reply;
-                format!("block-policy {}", if reply == Reply::Return { "return" } else { "drop" })
+                format!("block-policy {}", policy(reply))
+            }
+            Setting::FailPolicy(reply) => {
+                options.fail_policy = reply;
+                format!("fail-policy {}", policy(reply))
             }
             Setting::StatePolicy(bound) => {
                 options.if_bound = bound;
@@ -102,9 +315,16 @@ impl<'a> Expander<'a> {
                 self.timeouts_set.clear();
                 format!("optimization {word}")
             }
-            Setting::LimitStates(n) => {
-                options.limit_states = n;
-                format!("limit states {n}")
+            Setting::Optimizer(optimizer) => {
+                options.optimizer = Some(optimizer);
+                format!("ruleset-optimization {}", optimizer.keyword())
+            }
+            Setting::Limit(limit, n) => {
+                options.limits.set(limit, n);
+                if limit == Limit::States {
+                    options.limit_states = n;
+                }
+                format!("limit {} {n}", limit.keyword())
             }
             Setting::Timeout(timeout, seconds) => {
                 options.timeouts.set(timeout, seconds);
@@ -112,31 +332,87 @@ impl<'a> Expander<'a> {
                 format!("timeout {} {seconds}", timeout.keyword())
             }
             Setting::StateDefaults(def) => {
-                let line = defaults_line(&def);
+                let line = print::state_defaults(&def.keep, def.bound, def.track_at.is_some());
                 self.defaults = def;
                 line
             }
-            Setting::AsIs(line) => line,
-        };
-        self.conf.preamble.push(format!("set {line}"));
+            other => self.apply_rare(other),
+        }
+    }
+
+    fn apply_rare(&mut self, setting: Setting) -> String {
+        let options = &mut self.conf.options;
+        match setting {
+            Setting::LogInterface(name) => {
+                let line = format!("loginterface {}", name.as_deref().unwrap_or("none"));
+                options.log_interface = name;
+                line
+            }
+            Setting::Fingerprints(file) => {
+                let line = format!("fingerprints \"{file}\"");
+                options.fingerprints = Some(file);
+                line
+            }
+            Setting::HostId(id) => {
+                options.host_id = Some(id);
+                format!("hostid 0x{id:08x}")
+            }
+            Setting::Reassemble(yes, no_df) => {
+                options.reassemble = yes.then_some(Reassemble { no_df });
+                format!("reassemble {}{}", if yes { "yes" } else { "no" }, if no_df { " no-df" } else { "" })
+            }
+            Setting::Syncookies(cookies) => {
+                options.syncookies = cookies;
+                match cookies {
+                    Syncookies::Never => "syncookies never".to_owned(),
+                    Syncookies::Always => "syncookies always".to_owned(),
+                    Syncookies::Adaptive { start, end } => {
+                        format!("syncookies adaptive (start {start}%, end {end}%)")
+                    }
+                }
+            }
+            Setting::Debug(level) => format!("debug {level}"),
+            Setting::KeepCounters => {
+                options.keep_counters = true;
+                "keepcounters".to_owned()
+            }
+            Setting::RequireOrder(yes) => format!("require-order {}", if yes { "yes" } else { "no" }),
+            _ => String::new(),
+        }
     }
 
     fn table(&mut self, def: &TableDef) -> Parsed<()> {
-        if self.conf.tables.iter().any(|t| t.name == def.name.value) {
+        let anchor = self.path().to_owned();
+        if self.conf.tables.iter().any(|t| t.name == def.name.value && t.anchor == anchor) {
             return Err(Fault::new(def.name.at, format!("table <{}> is defined twice", def.name.value)));
         }
-        let mut entries = Vec::new();
-        for entry in &def.entries {
-            entries.extend(self.table_entry(entry)?);
-        }
-        let table = Table {
+        let mut table = Table {
             name: def.name.value.clone(),
+            anchor,
             constant: def.constant,
             persist: def.persist,
             counters: def.counters,
-            entries,
+            entries: Vec::new(),
+            files: Vec::new(),
         };
-        self.conf.preamble.push(print::table(&table, def.listed));
+        let mut parts = Vec::new();
+        for part in &def.parts {
+            match part {
+                TablePart::List(list) => {
+                    let mut entries = Vec::new();
+                    for entry in list {
+                        entries.extend(self.table_entry(entry)?);
+                    }
+                    table.entries.extend(entries.iter().copied());
+                    parts.push(print::TablePart::List(entries));
+                }
+                TablePart::File(file) => {
+                    table.files.push(file.value.clone());
+                    parts.push(print::TablePart::File(file.value.clone()));
+                }
+            }
+        }
+        self.line(print::table(&table, &parts));
         self.conf.tables.push(table);
         Ok(())
     }
@@ -168,14 +444,19 @@ impl<'a> Expander<'a> {
     fn antispoof(&mut self, def: &Antispoof) -> Parsed<()> {
         for on in &def.on {
             let (dynamic, name) = &on.value;
+            let rule = RuleDef::new(def.at, Action::Block(Reply::Drop));
             let base = RuleDef {
-                block: Some(BlockWord::Reply(Reply::Drop)),
-                direction: Some(Direction::In),
-                log: def.log,
-                quick: def.quick,
-                family: def.family,
-                labels: def.label.iter().map(|l| At::new(def.at, l.clone())).collect(),
-                ..RuleDef::new(def.at)
+                rule: Rule {
+                    direction: Some(Direction::In),
+                    log: def.log,
+                    quick: def.quick,
+                    family: def.family,
+                    ridentifier: def.ridentifier,
+                    rtable: def.rtable,
+                    ..rule.rule.clone()
+                },
+                labels: def.labels.clone(),
+                ..rule
             };
             let source = |part| HostDef {
                 at: on.at,
@@ -202,172 +483,13 @@ impl<'a> Expander<'a> {
         }
         Ok(())
     }
-
-    fn rule(&mut self, def: &RuleDef, faults: &mut Vec<Fault>) {
-        if def.log.is_some() {
-            self.warnings.push(Fault::new(def.at, "`log` has no effect: there is no packet log yet"));
-        }
-        let base = match self.base(def) {
-            Ok(base) => base,
-            Err(fault) => return faults.push(fault),
-        };
-        let hosts = |list: &[HostDef]| resolve::list(self.env, list, def.family);
-        let (from, to) = match (hosts(&def.from), hosts(&def.to)) {
-            (Ok(from), Ok(to)) => (from, to),
-            (from, to) => return faults.extend(from.err().into_iter().chain(to.err())),
-        };
-        let first = self.conf.rules.len();
-        if let Err(fault) = self.product(def, &base, &from, &to) {
-            self.conf.rules.truncate(first);
-            return faults.push(fault);
-        }
-        if self.conf.rules.len() == first {
-            faults.push(
-                Fault::new(def.at, "rule expands to no valid combination")
-                    .help("its addresses, protocol and inet/inet6 are of different families"),
-            );
-        }
-    }
-
-    /// What all rules of a definition have in common.
-    fn base(&self, def: &RuleDef) -> Parsed<Rule> {
-        let action = match def.block {
-            None => Action::Pass,
-            Some(BlockWord::Policy) => Action::Block(self.conf.options.block_policy),
-            Some(BlockWord::Reply(reply)) => Action::Block(reply),
-        };
-        let keep = self.keep(def, action)?;
-        let flags = match def.flags {
-            Some(At { value, .. }) => value,
-            None if keep.is_some() && def.fragment.is_none() => Some(TcpFlags::OPENING),
-            None => None,
-        };
-        Ok(Rule {
-            direction: def.direction,
-            log: def.log,
-            quick: def.quick,
-            flags,
-            tos: def.tos,
-            keep,
-            fragment: def.fragment.is_some(),
-            allow_opts: def.allow_opts.is_some(),
-            queue: def.queue.clone(),
-            at: def.at,
-            ..Rule::all(action)
-        })
-    }
-
-    fn keep(&self, def: &RuleDef, action: Action) -> Parsed<Option<Keep>> {
-        let keep = match &def.state {
-            Some(At { value: StateWord::No, .. }) => return Ok(None),
-            Some(At { at, .. }) if action != Action::Pass => {
-                return Err(Fault::new(*at, "keep state is great, but only for pass rules"));
-            }
-            None if action != Action::Pass => return Ok(None),
-            Some(At { value: StateWord::Keep(keep), .. }) => keep,
-            None => &KeepDef::default(),
-        };
-        let merged = set::with_defaults(keep, &self.defaults);
-        let mut keep = merged.keep;
-        keep.bound = merged.bound.unwrap_or(self.conf.options.if_bound);
-        let has = |t| keep.timeouts.iter().any(|&(timeout, _)| timeout == t);
-        if keep.max != 0 && !has(Timeout::AdaptiveStart) && !has(Timeout::AdaptiveEnd) {
-            let max = u64::from(keep.max);
-            keep.timeouts.push((Timeout::AdaptiveStart, (max * 6 / 10) as u32));
-            keep.timeouts.push((Timeout::AdaptiveEnd, (max * 12 / 10) as u32));
-        }
-        Ok(Some(keep))
-    }
-
-    fn product(&mut self, def: &RuleDef, base: &Rule, from: &[Resolved], to: &[Resolved]) -> Parsed<()> {
-        for on in optional(&def.on) {
-            for proto in optional(&def.proto) {
-                for icmp in optional(&def.icmp) {
-                    for src in from {
-                        for sport in optional(&def.from_port) {
-                            for dst in to {
-                                for dport in optional(&def.to_port) {
-                                    let combination = Combination { on, proto, icmp, src, sport, dst, dport };
-                                    self.one(def, base, &combination)?;
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn one(&mut self, def: &RuleDef, base: &Rule, c: &Combination) -> Parsed<()> {
-        let (Ok(family), Ok(on)) = (c.family(def.family), c.interface()) else { return Ok(()) };
-        let mut rule = Rule {
-            on,
-            family,
-            proto: c.proto.map(|p| p.value),
-            from: c.src.peer(c.sport, family),
-            to: c.dst.peer(c.dport, family),
-            icmp: c.icmp.map(|i| IcmpMatch { kind: i.kind, code: i.code }),
-            ..base.clone()
-        };
-        if rule.proto.is_some_and(|p| p != TCP) {
-            rule.flags = None;
-        }
-        check::rule(def, &rule, c.proto, c.sport.or(c.dport), c.icmp)?;
-        let number = self.conf.rules.len();
-        rule.labels = expand_labels(def, &rule, number)?;
-        rule.tag = def.tag.as_ref().map(|t| label::expand(&t.value, &rule, number));
-        let expand = |t: &Tagged| Tagged { not: t.not, name: label::expand(&t.name, &rule, number) };
-        rule.tagged = def.tagged.as_ref().map(expand);
-        self.conf.rules.push(rule);
-        Ok(())
-    }
 }
 
-/// The parts of a combination belong to different families or interfaces: there is no such packet.
-struct Disagree;
-
-/// One combination of a rule's lists.
-struct Combination<'a> {
-    on: Option<&'a At<On>>,
-    proto: Option<&'a At<u8>>,
-    icmp: Option<&'a IcmpDef>,
-    src: &'a Resolved,
-    sport: Option<&'a At<Ports>>,
-    dst: &'a Resolved,
-    dport: Option<&'a At<Ports>>,
-}
-
-impl Combination<'_> {
-    /// The family of all parts, if any has one.
-    fn family(&self, said: Option<Family>) -> Result<Option<Family>, Disagree> {
-        let mut family = said;
-        for part in [self.src.family, self.dst.family].into_iter().flatten() {
-            match family {
-                Some(f) if f != part => return Err(Disagree),
-                _ => family = Some(part),
-            }
-        }
-        Ok(family)
+const fn policy(reply: Reply) -> &'static str {
+    match reply {
+        Reply::Return => "return",
+        _ => "drop",
     }
-
-    /// The interface of all parts, a link-local address having one.
-    fn interface(&self) -> Result<Option<On>, Disagree> {
-        let mut on = self.on.map(|on| on.value.clone());
-        for scope in [&self.src.scope, &self.dst.scope].into_iter().flatten() {
-            match &on {
-                Some(known) if &known.name != scope => return Err(Disagree),
-                Some(_) => {}
-                None => on = Some(On { not: false, name: scope.clone() }),
-            }
-        }
-        Ok(on)
-    }
-}
-
-/// The items of a list, or once nothing if it is empty.
-fn optional<T>(list: &[T]) -> Vec<Option<&T>> {
-    if list.is_empty() { vec![None] } else { list.iter().map(Some).collect() }
 }
 
 fn interface_word(dynamic: bool, name: &str, part: Part) -> HostWord {
@@ -376,32 +498,4 @@ fn interface_word(dynamic: bool, name: &str, part: Part) -> HostWord {
     } else {
         HostWord::Name(format!("{name}{}", part.suffix()))
     }
-}
-
-fn defaults_line(def: &KeepDef) -> String {
-    let words = [
-        (def.keep.no_sync, "no-sync"),
-        (def.keep.sloppy, "sloppy"),
-        (def.bound == Some(true), "if-bound"),
-        (def.bound == Some(false), "floating"),
-    ];
-    let words: Vec<_> = words.iter().filter(|(set, _)| *set).map(|(_, word)| *word).collect();
-    format!("state-defaults {}", words.join(", "))
-}
-
-fn expand_labels(def: &RuleDef, rule: &Rule, number: usize) -> Parsed<Vec<String>> {
-    if def.labels.len() > 5 {
-        return Err(Fault::new(def.at, "a rule has at most five labels"));
-    }
-    let mut labels = Vec::new();
-    for l in &def.labels {
-        let text = label::expand(&l.value, rule, number);
-        if text.len() > 63 {
-            return Err(Fault::new(l.at, format!("label too long: {} characters, at most 63", text.len())));
-        }
-        if !text.is_empty() {
-            labels.push(text);
-        }
-    }
-    Ok(labels)
 }

@@ -1,83 +1,151 @@
-//! Grammar of filter rules:
+//! Grammar of filter rules and of calls of anchors:
 //!
 //! ```text
-//! pass|block [drop|return|return-rst|return-icmp...] [in|out] [log] [quick] [on IF] [inet|inet6] [proto P]
-//!     [all | from HOST [port P] to HOST [port P]] [options in any order]
+//! pass|block|match [drop|return|return-rst|return-icmp...] [in|out] [log] [quick] [on IF] [route-to ...] [inet|inet6]
+//!     [proto P] [all | from HOST [port P] [os NAME] to HOST [port P]] [options in any order]
+//! anchor [NAME] [in|out] [quick] [on IF] [inet|inet6] [proto P] [from ... to ...] [options] [{ rules }]
 //! ```
 
 use super::{
-    ast::{At, BlockWord, HostDef, IcmpDef, KeepDef, RuleDef, StateWord},
+    ast::{At, HostDef, RuleDef},
     cursor::{Cursor, parse_number},
-    error::{Fault, Parsed, Pos},
-    host,
-    lex::Tok,
-    unsupported,
+    error::{Fault, Parsed},
+    host, icmp, option, pool,
 };
 use crate::{
     addr::Family,
     env::Environment,
-    names,
-    rule::{Direction, FLAG_LETTERS, Log, On, QueueRef, Reply, Tagged, TcpFlags},
-    timeout::Timeout,
+    rule::{Action, AnchorCall, Direction, Log, On, Reply},
 };
 
-/// A rule whose first word, `pass` or `block`, comes next.
+/// A rule whose first word, `pass`, `block` or `match`, comes next.
 pub(crate) fn rule(c: &mut Cursor, env: &Environment) -> Parsed<RuleDef> {
     let at = c.at();
-    let mut rule = RuleDef::new(at);
-    if c.accept("block") {
-        rule.block = Some(block_word(c)?);
+    let mut rule = if c.accept("block") {
+        let reply = block_word(c)?;
+        let mut rule = RuleDef::new(at, Action::Block(reply.unwrap_or(Reply::Drop)));
+        rule.by_policy = reply.is_none();
+        rule
+    } else if c.accept_noted("match") {
+        RuleDef::new(at, Action::Match)
     } else {
         c.expect("pass")?;
+        RuleDef::new(at, Action::Pass)
+    };
+    rule.rule.direction = direction(c);
+    (rule.rule.log, rule.rule.quick) = log_quick(c)?;
+    place(c, env, &mut rule)?;
+    while !c.is_done() {
+        option::option(c, env, &mut rule)?;
     }
-    rule.direction = direction(c);
-    (rule.log, rule.quick) = log_quick(c)?;
-    if c.accept("on") {
-        rule.on = c.list(interface)?;
-    }
-    unsupported::route(c)?;
-    rule.family = family(c);
-    if c.accept("proto") {
-        rule.proto = c.list(protocol)?;
-    }
-    from_to(c, env, &mut rule)?;
-    while !c.is_done() && !matches!(c.peek(), Some(Tok::Newline | Tok::Sym("}"))) {
-        option(c, env, &mut rule)?;
-    }
-    c.finish()?;
     Ok(rule)
 }
 
-impl RuleDef {
-    pub(crate) const fn new(at: Pos) -> RuleDef {
-        RuleDef {
-            at,
-            block: None,
-            direction: None,
-            log: None,
-            quick: false,
-            on: Vec::new(),
-            family: None,
-            proto: Vec::new(),
-            from: Vec::new(),
-            from_port: Vec::new(),
-            to: Vec::new(),
-            to_port: Vec::new(),
-            flags: None,
-            icmp: Vec::new(),
-            tos: None,
-            state: None,
-            fragment: None,
-            allow_opts: None,
-            labels: Vec::new(),
-            queue: None,
-            tag: None,
-            tagged: None,
-        }
+/// Interface, next hop, family, protocol and addresses.
+pub(crate) fn place(c: &mut Cursor, env: &Environment, rule: &mut RuleDef) -> Parsed<()> {
+    if c.accept("on") {
+        rule.on = c.list(interface)?;
     }
+    if pool::is_route(c) {
+        pool::route(c, env, rule)?;
+    }
+    rule.rule.family = family(c);
+    if c.accept("proto") {
+        rule.proto = c.list(|c| protocol(c, env))?;
+    }
+    from_to(c, env, rule)
 }
 
-fn direction(c: &mut Cursor) -> Option<Direction> {
+/// A call of an anchor; its first word comes next. The brace behind it, if any, is taken.
+pub(crate) fn anchor(c: &mut Cursor, env: &Environment) -> Parsed<RuleDef> {
+    let at = c.at();
+    let word = c.word("`anchor`")?;
+    let (action, keyword) = match word.value {
+        "nat-anchor" => (Action::Nat, "nat-anchor"),
+        "rdr-anchor" => (Action::Rdr, "rdr-anchor"),
+        "binat-anchor" => (Action::Binat, "binat-anchor"),
+        _ => (Action::Pass, "anchor"),
+    };
+    c.note(at, keyword);
+    let mut rule = RuleDef::new(at, action);
+    let name = anchor_name(c)?;
+    if action == Action::Pass {
+        rule.rule.direction = direction(c);
+        rule.rule.quick = c.accept("quick");
+    }
+    place(c, env, &mut rule)?;
+    while !c.is_done() && !c.is_sym("{") {
+        option::option(c, env, &mut rule)?;
+    }
+    let inline = action == Action::Pass && c.accept_sym("{");
+    rule.rule.anchor = Some(call(at, name, inline)?);
+    Ok(rule)
+}
+
+/// The call itself; its path is found when it is known where the call stands.
+pub(crate) fn call(at: super::Pos, name: Option<At<String>>, inline: bool) -> Parsed<AnchorCall> {
+    let Some(name) = name else {
+        return if inline {
+            Ok(AnchorCall { name: String::new(), path: String::new(), wildcard: false, inline })
+        } else {
+            Err(Fault::new(at, "anchor without a name needs rules")
+                .help("name it, or put rules in braces behind it"))
+        };
+    };
+    let wildcard = name.value == "*" || name.value.ends_with("/*");
+    if wildcard && inline {
+        return Err(Fault::new(name.at, "a wildcard anchor has no rules of its own"));
+    }
+    Ok(AnchorCall { name: name.value, path: String::new(), wildcard, inline })
+}
+
+/// Words that cannot be the name of an anchor without quotes.
+const NOT_NAMES: &[&str] = &[
+    "in",
+    "out",
+    "quick",
+    "on",
+    "inet",
+    "inet6",
+    "proto",
+    "all",
+    "from",
+    "to",
+    "user",
+    "group",
+    "flags",
+    "label",
+    "icmp-type",
+    "icmp6-type",
+    "tos",
+    "prio",
+    "tag",
+    "tagged",
+    "probability",
+    "received-on",
+    "rtable",
+    "queue",
+];
+
+/// The name behind `anchor`, if there is one.
+pub(crate) fn anchor_name(c: &mut Cursor) -> Parsed<Option<At<String>>> {
+    if c.is_done() || c.is_sym("{") || c.is_sym("!") || c.peek_word().is_some_and(|w| NOT_NAMES.contains(&w))
+    {
+        return Ok(None);
+    }
+    let name = c.string("the name of an anchor")?;
+    let path = name.value.trim_start_matches('/');
+    if path.is_empty() || path.split('/').any(|part| part.is_empty() || part.starts_with('_')) {
+        return Err(Fault::new(name.at, format!("`{}` is no name for an anchor", name.value))
+            .help("as in ftp-proxy/*, and no part of it begins with _"));
+    }
+    if name.value.len() > 1023 {
+        return Err(Fault::new(name.at, "anchor name too long, at most 1023 characters"));
+    }
+    Ok(Some(At::new(name.at, name.value.to_owned())))
+}
+
+pub(crate) fn direction(c: &mut Cursor) -> Option<Direction> {
     if c.accept("in") {
         Some(Direction::In)
     } else if c.accept("out") {
@@ -97,32 +165,32 @@ pub(crate) fn family(c: &mut Cursor) -> Option<Family> {
     }
 }
 
-fn block_word(c: &mut Cursor) -> Parsed<BlockWord> {
+fn block_word(c: &mut Cursor) -> Parsed<Option<Reply>> {
     let port_unreachable = Reply::Icmp { inet: 3, inet6: 4 };
-    Ok(if c.accept("drop") {
-        BlockWord::Reply(Reply::Drop)
+    Ok(Some(if c.accept("drop") {
+        Reply::Drop
     } else if c.accept("return") {
-        BlockWord::Reply(Reply::Return)
+        Reply::Return
     } else if c.accept("return-rst") {
-        BlockWord::Reply(Reply::Rst { ttl: return_ttl(c)? })
+        Reply::Rst { ttl: return_ttl(c)? }
     } else if c.accept("return-icmp") {
         if !c.accept_sym("(") {
-            return Ok(BlockWord::Reply(port_unreachable));
+            return Ok(Some(port_unreachable));
         }
         let inet = unreachable_code(c, Family::Inet)?;
         let inet6 = if c.accept_sym(",") { unreachable_code(c, Family::Inet6)? } else { 4 };
         c.expect_sym(")")?;
-        BlockWord::Reply(Reply::Icmp { inet, inet6 })
+        Reply::Icmp { inet, inet6 }
     } else if c.accept("return-icmp6") {
         if !c.accept_sym("(") {
-            return Ok(BlockWord::Reply(port_unreachable));
+            return Ok(Some(port_unreachable));
         }
         let inet6 = unreachable_code(c, Family::Inet6)?;
         c.expect_sym(")")?;
-        BlockWord::Reply(Reply::Icmp { inet: 3, inet6 })
+        Reply::Icmp { inet: 3, inet6 }
     } else {
-        BlockWord::Policy
-    })
+        return Ok(None);
+    }))
 }
 
 /// `(ttl n)`, or nothing.
@@ -138,16 +206,7 @@ fn return_ttl(c: &mut Cursor) -> Parsed<u8> {
 
 fn unreachable_code(c: &mut Cursor, family: Family) -> Parsed<u8> {
     let kind = if family == Family::Inet { 3 } else { 1 };
-    code_of(c, family, kind)
-}
-
-fn code_of(c: &mut Cursor, family: Family, kind: u8) -> Parsed<u8> {
-    let word = c.string("an ICMP code")?;
-    let number = match parse_number(word.value) {
-        Some(n) => u8::try_from(n).ok(),
-        None => names::icmp_code(family, kind, word.value),
-    };
-    number.ok_or_else(|| Fault::new(word.at, format!("unknown icmp code `{}`", word.value)))
+    icmp::code(c, family, kind)
 }
 
 pub(crate) fn log_quick(c: &mut Cursor) -> Parsed<(Option<Log>, bool)> {
@@ -155,32 +214,41 @@ pub(crate) fn log_quick(c: &mut Cursor) -> Parsed<(Option<Log>, bool)> {
     loop {
         if c.accept("quick") {
             quick = true;
-        } else if c.accept("log") {
-            log = Some(log_options(c)?);
+        } else if let Some(options) = log_word(c)? {
+            log = Some(options);
         } else {
             return Ok((log, quick));
         }
     }
 }
 
-fn log_options(c: &mut Cursor) -> Parsed<Log> {
+/// `log (all, to pflog1)`, or nothing.
+pub(crate) fn log_word(c: &mut Cursor) -> Parsed<Option<Log>> {
+    if !c.accept("log") {
+        return Ok(None);
+    }
     let mut log = Log::default();
     if !c.is_sym("(") {
-        return Ok(log);
+        return Ok(Some(log));
     }
     c.parenthesised(|c| {
-        let word = c.word("`all` or `to pflogN`")?;
+        let word = c.word("`all`, `matches`, `user` or `to pflogN`")?;
         match word.value {
             "all" => log.all = true,
-            "to" => log.to = pflog_number(c)?,
-            "user" | "matches" => {
-                return Err(Fault::unsupported(word.at, word.value, "there is no packet log yet"));
+            "matches" => {
+                log.matches = true;
+                c.note(word.at, "log (matches)");
             }
+            "user" => {
+                log.user = true;
+                c.note(word.at, "log (user)");
+            }
+            "to" => log.to = pflog_number(c)?,
             other => return Err(Fault::new(word.at, format!("unknown log option `{other}`"))),
         }
         Ok(())
     })?;
-    Ok(log)
+    Ok(Some(log))
 }
 
 fn pflog_number(c: &mut Cursor) -> Parsed<u8> {
@@ -191,7 +259,7 @@ fn pflog_number(c: &mut Cursor) -> Parsed<u8> {
     })
 }
 
-fn interface(c: &mut Cursor) -> Parsed<At<On>> {
+pub(crate) fn interface(c: &mut Cursor) -> Parsed<At<On>> {
     let at = c.at();
     let not = c.accept_sym("!");
     if c.is_word("rdomain") {
@@ -201,11 +269,11 @@ fn interface(c: &mut Cursor) -> Parsed<At<On>> {
     Ok(At::new(at, On { not, name }))
 }
 
-fn protocol(c: &mut Cursor) -> Parsed<At<u8>> {
+pub(crate) fn protocol(c: &mut Cursor, env: &Environment) -> Parsed<At<u8>> {
     let word = c.string("a protocol")?;
     let number = match parse_number(word.value) {
         Some(n) => u8::try_from(n).ok(),
-        None => names::protocol(word.value),
+        None => env.protocol(word.value),
     };
     match number {
         Some(0) => Err(Fault::new(word.at, "protocol 0 cannot be filtered")),
@@ -221,168 +289,20 @@ fn from_to(c: &mut Cursor, env: &Environment, rule: &mut RuleDef) -> Parsed<()> 
     if c.accept("from") {
         (rule.from, rule.from_port) = peer(c, env)?;
     }
-    unsupported::os(c)?;
+    if c.accept_noted("os") {
+        rule.os = c.list(|c| {
+            let name = c.string("the name of an operating system")?;
+            Ok(At::new(name.at, name.value.to_owned()))
+        })?;
+    }
     if c.accept("to") {
         (rule.to, rule.to_port) = peer(c, env)?;
     }
     Ok(())
 }
 
-fn peer(c: &mut Cursor, env: &Environment) -> Parsed<(Vec<HostDef>, Vec<At<crate::rule::Ports>>)> {
+pub(crate) fn peer(c: &mut Cursor, env: &Environment) -> Parsed<(Vec<HostDef>, Vec<At<crate::rule::Ports>>)> {
     let hosts = if c.is_word("port") { Vec::new() } else { host::hosts(c)? };
     let ports = if c.accept("port") { host::ports(c, env)? } else { Vec::new() };
     Ok((hosts, ports))
-}
-
-fn option(c: &mut Cursor, env: &Environment, rule: &mut RuleDef) -> Parsed<()> {
-    let at = c.at();
-    if c.accept_sym("!") {
-        c.expect("tagged")?;
-        rule.tagged = Some(Tagged { not: true, name: tag_name(c)?.value });
-        return Ok(());
-    }
-    // A comma between options is allowed nowhere, so that a list without braces is noticed.
-    let word = c.word("an option of the rule")?;
-    match word.value {
-        "flags" => rule.flags = Some(At::new(at, flags(c)?)),
-        "icmp-type" => rule.icmp = icmp_types(c, Family::Inet)?,
-        "icmp6-type" => rule.icmp = icmp_types(c, Family::Inet6)?,
-        "tos" => rule.tos = Some(tos(c)?),
-        "keep" => rule.state = Some(At::new(at, keep(c)?)),
-        "no" => {
-            c.expect("state")?;
-            rule.state = Some(At::new(at, StateWord::No));
-        }
-        "fragment" => rule.fragment = Some(at),
-        "allow-opts" => rule.allow_opts = Some(at),
-        "label" => rule.labels.push(label(c)?),
-        "queue" => rule.queue = Some(queue(c)?),
-        "tag" => rule.tag = Some(tag_name(c)?),
-        "tagged" => rule.tagged = Some(Tagged { not: false, name: tag_name(c)?.value }),
-        "from" | "to" | "port" | "proto" | "inet" | "inet6" | "on" | "in" | "out" | "quick" | "log" => {
-            return Err(Fault::new(at, format!("syntax error: `{}` is out of place", word.value))
-                .help("the order is: direction, log, quick, on, family, proto, from, to, options"));
-        }
-        other => {
-            let _ = env;
-            return Err(unsupported::option(at, other));
-        }
-    }
-    Ok(())
-}
-
-fn flags(c: &mut Cursor) -> Parsed<Option<TcpFlags>> {
-    if c.accept("any") {
-        return Ok(None);
-    }
-    let set = if c.is_sym("/") { 0 } else { flag_letters(c)? };
-    c.expect_sym("/")?;
-    let mask = flag_letters(c)?;
-    Ok(Some(TcpFlags { set, mask }))
-}
-
-fn flag_letters(c: &mut Cursor) -> Parsed<u8> {
-    let word = c.string("TCP flags")?;
-    let mut set = 0;
-    for letter in word.value.bytes() {
-        let bit = FLAG_LETTERS.iter().position(|&l| l == letter).ok_or_else(|| {
-            Fault::new(word.at, format!("unknown TCP flag `{}`", char::from(letter)))
-                .help("the flags are F S R P A U E W")
-        })?;
-        set |= 1 << bit;
-    }
-    Ok(set)
-}
-
-fn icmp_types(c: &mut Cursor, family: Family) -> Parsed<Vec<IcmpDef>> {
-    c.list(|c| {
-        let word = c.string("an ICMP type")?;
-        let kind = match parse_number(word.value) {
-            Some(n) => u8::try_from(n).ok(),
-            None => names::icmp_type(family, word.value),
-        };
-        let kind = kind.ok_or_else(|| Fault::new(word.at, format!("unknown icmp-type `{}`", word.value)))?;
-        let code = if c.accept("code") { Some(code_of(c, family, kind)?) } else { None };
-        Ok(IcmpDef { at: word.at, family, kind, code })
-    })
-}
-
-fn tos(c: &mut Cursor) -> Parsed<u8> {
-    let word = c.string("a TOS value")?;
-    let value = match parse_number(word.value) {
-        Some(n) => u8::try_from(n).ok(),
-        None => names::tos(word.value),
-    };
-    match value {
-        Some(0) | None => Err(Fault::new(word.at, format!("illegal tos value `{}`", word.value))
-            .help("a number from 1 to 255, or lowdelay, throughput, reliability, or a DSCP name")),
-        Some(n) => Ok(n),
-    }
-}
-
-fn keep(c: &mut Cursor) -> Parsed<StateWord> {
-    c.expect("state")?;
-    Ok(StateWord::Keep(if c.is_sym("(") { state_options(c)? } else { KeepDef::default() }))
-}
-
-/// `(max 10, tcp.first 2, if-bound)`
-pub(crate) fn state_options(c: &mut Cursor) -> Parsed<KeepDef> {
-    let mut def = KeepDef::default();
-    c.parenthesised(|c| {
-        let word = c.word("a state option")?;
-        match word.value {
-            "max" => {
-                let max = c.number::<u32>("a number of states")?;
-                if max.value == 0 {
-                    return Err(Fault::new(max.at, "`max` must be above 0"));
-                }
-                def.keep.max = max.value;
-            }
-            "no-sync" => def.keep.no_sync = true,
-            "sloppy" => def.keep.sloppy = true,
-            "if-bound" => def.bound = Some(true),
-            "floating" => def.bound = Some(false),
-            other => match Timeout::of(other) {
-                Some(timeout) if timeout != Timeout::Interval => {
-                    let seconds = c.number::<u32>("seconds")?;
-                    if def.keep.timeouts.iter().any(|&(t, _)| t == timeout) {
-                        return Err(Fault::new(word.at, format!("`{other}` is given twice")));
-                    }
-                    def.keep.timeouts.push((timeout, seconds.value));
-                }
-                _ => return Err(unsupported::state_option(word.at, other)),
-            },
-        }
-        Ok(())
-    })?;
-    def.keep.timeouts.sort_by_key(|&(t, _)| t);
-    Ok(def)
-}
-
-fn label(c: &mut Cursor) -> Parsed<At<String>> {
-    let word = c.string("a label")?;
-    Ok(At::new(word.at, word.value.to_owned()))
-}
-
-pub(crate) fn tag_name(c: &mut Cursor) -> Parsed<At<String>> {
-    let word = c.string("a tag")?;
-    if word.value.len() > 63 {
-        return Err(Fault::new(
-            word.at,
-            format!("tag too long: {} characters, at most 63", word.value.len()),
-        ));
-    }
-    Ok(At::new(word.at, word.value.to_owned()))
-}
-
-fn queue(c: &mut Cursor) -> Parsed<QueueRef> {
-    if !c.accept_sym("(") {
-        return Ok(QueueRef { name: c.string("the name of a queue")?.value.to_owned(), low_delay: None });
-    }
-    let name = c.string("the name of a queue")?.value.to_owned();
-    c.accept_sym(",");
-    let low_delay =
-        if c.is_sym(")") { None } else { Some(c.string("the name of a queue")?.value.to_owned()) };
-    c.expect_sym(")")?;
-    Ok(QueueRef { name, low_delay })
 }

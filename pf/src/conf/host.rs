@@ -95,8 +95,13 @@ fn named_or_literal(c: &mut Cursor, in_rule: bool) -> Parsed<HostWord> {
     let word = c.string("an address")?;
     match word.value {
         "any" if in_rule => return Ok(HostWord::Any),
-        "no-route" | "urpf-failed" | "route" => {
-            return Err(Fault::unsupported(word.at, word.value, "pf cannot ask the routing table yet"));
+        "no-route" if in_rule => {
+            c.note(word.at, "no-route");
+            return Ok(HostWord::NoRoute);
+        }
+        "urpf-failed" if in_rule => {
+            c.note(word.at, "urpf-failed");
+            return Ok(HostWord::UrpfFailed);
         }
         _ => {}
     }
@@ -147,7 +152,11 @@ fn prefix_length(c: &mut Cursor, what: &HostWord) -> Parsed<u8> {
     let len = c.number::<u8>("a prefix length")?;
     let width = match what {
         HostWord::Literal(a, _) => Family::of(*a).width(),
-        HostWord::Any | HostWord::Table(_) | HostWord::Range(..) => {
+        HostWord::Any
+        | HostWord::Table(_)
+        | HostWord::Range(..)
+        | HostWord::NoRoute
+        | HostWord::UrpfFailed => {
             return Err(Fault::new(len.at, "a prefix length does not belong here"));
         }
         HostWord::Name(_) | HostWord::Dynamic(_) => 128,
@@ -210,7 +219,7 @@ const UNARY: [(&str, MakeOne); 6] = [
 ];
 const BINARY: [(&str, MakeTwo); 2] = [("><", Ports::Between), ("<>", Ports::Outside)];
 
-fn ordered(at: Pos, a: u16, b: u16) -> Parsed<()> {
+pub(crate) fn ordered(at: Pos, a: u16, b: u16) -> Parsed<()> {
     if a > b {
         return Err(Fault::new(at, format!("invalid port range: {a} is above {b}"))
             .help("the lower port comes first"));
@@ -227,7 +236,7 @@ fn port_range(c: &mut Cursor, env: &Environment) -> Parsed<(u16, Option<u16>)> {
     Ok((one_port(word.at, word.value, env)?, None))
 }
 
-fn one_port(at: Pos, word: &str, env: &Environment) -> Parsed<u16> {
+pub(crate) fn one_port(at: Pos, word: &str, env: &Environment) -> Parsed<u16> {
     if let Some(number) = parse_number(word) {
         return u16::try_from(number).map_err(|_| {
             Fault::new(at, format!("port {number} is out of range")).help("ports go from 0 to 65535")

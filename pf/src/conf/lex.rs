@@ -5,7 +5,7 @@
 //! the next. `$name` is replaced by the tokens of the macro's value, all at the place of the `$`.
 //!
 //! The lexer gives one logical line at a time, since a macro defined on one line is used on the next. A line does not
-//! end within braces.
+//! end within braces, except behind the brace that begins the rules of an anchor: that one ends it.
 
 use std::collections::HashMap;
 
@@ -47,6 +47,17 @@ const SYMBOLS: &[&str] =
 
 fn in_word(c: char) -> bool {
     c.is_alphanumeric() || (c.is_ascii_punctuation() && !"(){}<>!=/#,\"'$\\".contains(c))
+}
+
+/// Whether a brace behind these tokens holds the rules of an anchor, and not a list.
+fn begins_rules(tokens: &[Token]) -> bool {
+    let is = |token: Option<&Token>, words: &[&str]| matches!(token.map(|t| &t.tok), Some(Tok::Word(w)) if words.contains(&w.as_str()));
+    let call =
+        is(tokens.first(), &["anchor"]) || (is(tokens.first(), &["ether"]) && is(tokens.get(1), &["anchor"]));
+    call && !is(
+        tokens.last(),
+        &["on", "proto", "from", "to", "port", "os", "user", "group", "icmp-type", "icmp6-type"],
+    )
 }
 
 /// Reads one file.
@@ -124,6 +135,13 @@ impl<'a> Lexer<'a> {
                 Some(_) => {
                     let tok = self.token()?;
                     match tok {
+                        Tok::Sym("{")
+                            if open.is_empty() && begins_rules(&line.tokens) && self.rest_is_blank() =>
+                        {
+                            line.tokens.push(Token { tok, at });
+                            self.skip_line();
+                            return Ok(line);
+                        }
                         Tok::Sym("{") => open.push(at),
                         Tok::Sym("}") => {
                             open.pop();
@@ -152,6 +170,13 @@ impl<'a> Lexer<'a> {
                 break;
             }
         }
+    }
+
+    /// Whether nothing but blanks and a comment stands before the end of the line.
+    fn rest_is_blank(&self) -> bool {
+        let rest = self.text.get(self.i..).unwrap_or_default();
+        let next = rest.iter().find(|c| !matches!(c, ' ' | '\t' | '\r'));
+        matches!(next, None | Some('\n' | '#'))
     }
 
     fn skip_comment(&mut self) {

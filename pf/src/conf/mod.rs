@@ -7,35 +7,48 @@
 //!
 //! Every stage keeps positions, and a fault on one line does not keep the others from being read: all faults of a file
 //! are reported. Nothing here looks at the machine: the [`Environment`] says what interfaces, hosts and services there
-//! are. What the language has and Softnet has no engine for is recognised and refused by name.
+//! are. What the language has and Softnet has no engine for is parsed and printed, and a load refuses it by name.
 
 mod altq;
 mod ast;
 mod check;
 mod cursor;
 mod error;
+mod ether;
 mod expand;
 mod filter;
 mod host;
+mod icmp;
+mod keep;
 mod label;
 mod lex;
+mod limiter;
+mod option;
+mod options;
+mod pool;
+mod pools;
+mod product;
 mod resolve;
+mod scrub;
 mod set;
 mod statement;
+mod translate;
 mod unsupported;
 
 use std::path::{Path, PathBuf};
 
 pub use altq::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, Scheduler, ServiceCurve};
 pub use error::{ConfError, Pos};
+pub use options::{LIMIT_STATES, Limit, Limits, Optimizer, Options, Reassemble, Syncookies};
 
 use crate::{
     addr::Entry,
     env::Environment,
-    rule::{Reply, Rule},
-    timeout::{Timeout, Timeouts},
+    limiter::Limiter,
+    rule::{Anchor, Rules},
 };
 use ast::{At, Statement};
+use cursor::Use;
 use error::Fault;
 use expand::Expander;
 use lex::{Lexer, Macros};
@@ -43,10 +56,14 @@ use lex::{Lexer, Macros};
 /// A checked configuration.
 #[derive(Clone, Debug, Default)]
 pub struct PfConf {
-    /// Filter rules, expanded, in order.
-    pub rules: Vec<Rule>,
-    /// Tables.
+    /// The rules of the main ruleset, expanded.
+    pub rules: Rules,
+    /// The anchors that the configuration fills, in the order in which they are met.
+    pub anchors: Vec<Anchor>,
+    /// Tables of the main ruleset and of anchors.
     pub tables: Vec<Table>,
+    /// Limiters.
+    pub limiters: Vec<Limiter>,
     /// What `set` said.
     pub options: Options,
     /// Schedulers of interfaces.
@@ -59,36 +76,17 @@ pub struct PfConf {
     pub warnings: Vec<ConfError>,
 }
 
-/// What `set` said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Interfaces on which pf does nothing.
-    pub skip: Vec<String>,
-    /// What `block` without a reply does.
-    pub block_policy: Reply,
-    /// Whether states are bound to their interface.
-    pub if_bound: bool,
-    /// States at most.
-    pub limit_states: u32,
-    /// All timeouts, the adaptive pair derived from the limit unless set.
-    pub timeouts: Timeouts,
-}
-
-/// States at most, unless `set limit states` says.
-pub const LIMIT_STATES: u32 = 100_000;
-
-impl Default for Options {
-    fn default() -> Options {
-        let mut timeouts = Timeouts::default();
-        timeouts.adapt(LIMIT_STATES);
-        Options {
-            skip: Vec::new(),
-            block_policy: Reply::Drop,
-            if_bound: false,
-            limit_states: LIMIT_STATES,
-            timeouts,
-        }
-    }
+/// What is read besides the text: the world it speaks of, and how it is to be taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    /// The world.
+    pub env: &'a Environment,
+    /// Macros of the command line (`-D name=value`); they win over those of the file.
+    pub defines: &'a [(String, String)],
+    /// The anchor that the rules go into (`-a`); empty for the main ruleset.
+    pub anchor: &'a str,
+    /// Refuse what has no engine: for a load. Without, it is parsed and can be printed.
+    pub engines: bool,
 }
 
 /// A table of addresses.
@@ -96,54 +94,92 @@ impl Default for Options {
 pub struct Table {
     /// Its name.
     pub name: String,
+    /// The anchor it belongs to; empty for the main ruleset.
+    pub anchor: String,
     /// May not be changed later.
     pub constant: bool,
     /// Exists without rules.
     pub persist: bool,
     /// Counts by entry.
     pub counters: bool,
-    /// Prefixes, in or out.
+    /// Prefixes, in or out, as the lists have them.
     pub entries: Vec<Entry>,
+    /// Files of further entries.
+    pub files: Vec<String>,
 }
 
 /// Files that include each other this deep include themselves.
 const INCLUDE_DEPTH: usize = 16;
+/// Files that load anchors from each other without end stop here.
+const MAX_ANCHOR_FILES: usize = 512;
 
-/// Reads and checks a file. Either everything is right, or all that is wrong is reported.
+/// Reads and checks a file for a load. Either everything is right, or all that is wrong is reported.
 pub fn load_file(
     path: &Path,
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![ConfError {
-            file: path.display().to_string(),
-            at: Pos { file: 0, line: 0, column: 0 },
-            message: format!("cannot be read: {error}"),
-            help: None,
-            excerpt: String::new(),
-        }]
-    })?;
-    load_text(&path.display().to_string(), &text, env, defines)
+    Reading { env, defines, anchor: "", engines: true }.file(path)
 }
 
-/// Checks a text; `name` stands for its file in messages, and is where `include` starts from.
+/// Checks a text for a load; `name` stands for its file in messages, and is where `include` starts from.
 pub fn load_text(
     name: &str,
     text: &str,
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    let mut loader = Loader {
-        env,
-        files: Vec::new(),
-        macros: defines.iter().cloned().collect(),
-        fixed: defines.iter().map(|(name, _)| name.clone()).collect(),
-        faults: Vec::new(),
-        expander: Expander::new(env),
-    };
-    loader.file(PathBuf::from(name), text, 0);
-    loader.finish()
+    Reading { env, defines, anchor: "", engines: true }.text(name, text)
+}
+
+/// Reads a file of the whole language, whether there are engines for it or not (`pfctl -n`).
+pub fn parse_file(
+    path: &Path,
+    env: &Environment,
+    defines: &[(String, String)],
+) -> Result<PfConf, Vec<ConfError>> {
+    Reading { env, defines, anchor: "", engines: false }.file(path)
+}
+
+/// Reads a text of the whole language, whether there are engines for it or not.
+pub fn parse_text(
+    name: &str,
+    text: &str,
+    env: &Environment,
+    defines: &[(String, String)],
+) -> Result<PfConf, Vec<ConfError>> {
+    Reading { env, defines, anchor: "", engines: false }.text(name, text)
+}
+
+impl Reading<'_> {
+    /// Reads and checks a file.
+    pub fn file(self, path: &Path) -> Result<PfConf, Vec<ConfError>> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            vec![ConfError {
+                file: path.display().to_string(),
+                at: Pos { file: 0, line: 0, column: 0 },
+                message: format!("cannot be read: {error}"),
+                help: None,
+                excerpt: String::new(),
+            }]
+        })?;
+        self.text(&path.display().to_string(), &text)
+    }
+
+    /// Checks a text; `name` stands for its file in messages, and is where `include` starts from.
+    pub fn text(self, name: &str, text: &str) -> Result<PfConf, Vec<ConfError>> {
+        let mut loader = Loader {
+            reading: self,
+            files: Vec::new(),
+            macros: self.defines.iter().cloned().collect(),
+            faults: Vec::new(),
+            uses: Vec::new(),
+            anchors: Vec::new(),
+            expander: Expander::new(self.env, self.anchor),
+        };
+        loader.file(PathBuf::from(name), text, 0);
+        loader.finish()
+    }
 }
 
 struct File {
@@ -152,12 +188,13 @@ struct File {
 }
 
 struct Loader<'a> {
-    env: &'a Environment,
+    reading: Reading<'a>,
     files: Vec<File>,
     macros: Macros,
-    /// Macros of the command line, which the file does not change.
-    fixed: Vec<String>,
     faults: Vec<Fault>,
+    uses: Vec<Use>,
+    /// Files of `load anchor`: read when everything else is. The number is that of the file that names it.
+    anchors: Vec<(String, At<String>, u16)>,
     expander: Expander<'a>,
 }
 
@@ -176,11 +213,14 @@ impl Loader<'_> {
             (i, at) = lexer.stand();
             let statement = match line {
                 Ok(line) if line.tokens.is_empty() => continue,
-                Ok(line) => statement::statement(&line, self.env),
+                Ok(line) => statement::statement(&line, self.reading.env),
                 Err(fault) => Err(fault),
             };
             match statement {
-                Ok(statement) => self.statement(statement, file, depth),
+                Ok((statement, uses)) => {
+                    self.uses.extend(uses);
+                    self.statement(statement, file, depth);
+                }
                 Err(fault) => self.faults.push(fault),
             }
         }
@@ -189,16 +229,37 @@ impl Loader<'_> {
     fn statement(&mut self, statement: Statement, file: u16, depth: usize) {
         match statement {
             Statement::Macro { name, value } => {
-                if !self.fixed.contains(&name) {
+                if !self.reading.defines.iter().any(|(n, _)| *n == name) {
                     self.expander.macro_line(&name, &value);
                     self.macros.insert(name, value);
                 }
             }
             Statement::Include(name) => self.include(&name, file, depth),
+            Statement::LoadAnchor { name, file: from } => {
+                self.expander.load_line(&name.value, &from.value);
+                let path = self.expander.path_of(&name.value);
+                self.anchors.push((path, from, file));
+            }
             other => {
                 let faults = self.expander.statement(other);
                 self.faults.extend(faults);
             }
+        }
+    }
+
+    /// Reads the files of `load anchor`; one may name others.
+    fn load_anchors(&mut self) {
+        let mut i = 0;
+        while let Some((path, name, file)) = self.anchors.get(i).cloned() {
+            i += 1;
+            if i > MAX_ANCHOR_FILES {
+                self.faults
+                    .push(Fault::new(name.at, format!("more than {MAX_ANCHOR_FILES} files of anchors")));
+                return;
+            }
+            self.expander.enter(path);
+            self.include(&name, file, 0);
+            self.faults.extend(self.expander.leave_all());
         }
     }
 
@@ -219,7 +280,12 @@ impl Loader<'_> {
     }
 
     fn finish(mut self) -> Result<PfConf, Vec<ConfError>> {
+        self.faults.extend(self.expander.leave_all());
+        self.load_anchors();
         self.faults.extend(self.expander.check_whole());
+        if self.reading.engines {
+            self.faults.extend(unsupported::check(&self.uses));
+        }
         let errors = self.name(&self.faults);
         if !errors.is_empty() {
             return Err(errors);
@@ -244,14 +310,5 @@ impl Loader<'_> {
             }
         };
         faults.into_iter().map(name).collect()
-    }
-}
-
-impl Options {
-    /// The default if the adaptive pair was not set by hand.
-    fn derive_adaptive(&mut self, set: &[Timeout]) {
-        if !set.contains(&Timeout::AdaptiveStart) && !set.contains(&Timeout::AdaptiveEnd) {
-            self.timeouts.adapt(self.limit_states);
-        }
     }
 }

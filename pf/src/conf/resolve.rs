@@ -68,6 +68,10 @@ pub(crate) fn one(env: &Environment, def: &HostDef, family: Option<Family>) -> P
         HostWord::Range(a, b) => single(Host::Range(*a, *b), Some(Family::of(*a))),
         HostWord::Dynamic(d) => single(Host::Dynamic(d.clone()), None),
         HostWord::Table(name) => single(Host::Table(name.clone()), None),
+        HostWord::NoRoute if not => Err(Fault::new(def.at, "`! no-route` is not possible")),
+        HostWord::NoRoute => single(Host::NoRoute, None),
+        HostWord::UrpfFailed if not => Err(Fault::new(def.at, "`! urpf-failed` is not possible")),
+        HostWord::UrpfFailed => single(Host::UrpfFailed, None),
         HostWord::Name(name) => named(env, def, name, family),
     }
 }

@@ -4,7 +4,8 @@ use super::{
     ast::{At, Setting},
     cursor::Cursor,
     error::{Fault, Parsed, Pos},
-    unsupported,
+    keep,
+    options::{Limit, Optimizer, Syncookies},
 };
 use crate::{
     rule::Reply,
@@ -21,21 +22,17 @@ pub(crate) fn settings(c: &mut Cursor) -> Parsed<Vec<At<Setting>>> {
             c.expect("on")?;
             Ok(one(at, Setting::Skip(skip_list(c)?)))
         }
-        "block-policy" => {
-            let word = c.word("`drop` or `return`")?;
-            match word.value {
-                "drop" => Ok(one(at, Setting::BlockPolicy(Reply::Drop))),
-                "return" => Ok(one(at, Setting::BlockPolicy(Reply::Return))),
-                other => Err(wrong(word.at, other, "drop or return")),
+        "block-policy" => Ok(one(at, Setting::BlockPolicy(reply(c)?))),
+        "fail-policy" => {
+            let reply = reply(c)?;
+            if reply != Reply::Drop {
+                c.note(at, "set fail-policy");
             }
+            Ok(one(at, Setting::FailPolicy(reply)))
         }
         "state-policy" => {
-            let word = c.word("`if-bound` or `floating`")?;
-            match word.value {
-                "if-bound" => Ok(one(at, Setting::StatePolicy(true))),
-                "floating" => Ok(one(at, Setting::StatePolicy(false))),
-                other => Err(wrong(word.at, other, "if-bound or floating")),
-            }
+            let bound = either(c, "if-bound", "floating")?;
+            Ok(one(at, Setting::StatePolicy(bound)))
         }
         "optimization" => {
             let word = c.word("an optimization")?;
@@ -47,12 +44,128 @@ pub(crate) fn settings(c: &mut Cursor) -> Parsed<Vec<At<Setting>>> {
         "state-defaults" => Ok(one(at, Setting::StateDefaults(state_defaults(c)?))),
         "limit" => several(c, limit),
         "timeout" => several(c, timeout),
-        "require-order" => as_is(c, at, option.value, &["yes", "no"]),
-        "fail-policy" | "ruleset-optimization" | "debug" | "syncookies" | "reassemble" | "loginterface" => {
-            neutral(c, at, option.value)
-        }
-        other => Err(unsupported::setting(at, other)),
+        "require-order" => Ok(one(at, Setting::RequireOrder(either(c, "yes", "no")?))),
+        other => rare(c, at, other),
     }
+}
+
+/// The options that few files have.
+fn rare(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
+    let setting = match option {
+        "ruleset-optimization" => {
+            let word = c.word("none, basic or profile")?;
+            let optimizer = Optimizer::of(word.value)
+                .or(if word.value == "yes" { Some(Optimizer::Basic) } else { None })
+                .ok_or_else(|| wrong(word.at, word.value, "none, basic or profile"))?;
+            if optimizer == Optimizer::Profile {
+                c.note(word.at, "set ruleset-optimization profile");
+            }
+            Setting::Optimizer(optimizer)
+        }
+        "loginterface" => {
+            let name = c.string("the name of an interface, or none")?.value;
+            let name = (name != "none").then(|| name.to_owned());
+            if name.is_some() {
+                c.note(at, "set loginterface");
+            }
+            Setting::LogInterface(name)
+        }
+        "fingerprints" => {
+            c.note(at, "set fingerprints");
+            Setting::Fingerprints(c.string("the name of a file")?.value.to_owned())
+        }
+        "hostid" => {
+            c.note(at, "set hostid");
+            let id = c.number::<u32>("a host id")?;
+            if id.value == 0 {
+                return Err(Fault::new(id.at, "hostid must be non-zero"));
+            }
+            Setting::HostId(id.value)
+        }
+        "reassemble" => {
+            let yes = either(c, "yes", "no")?;
+            if yes {
+                c.note(at, "set reassemble");
+            }
+            Setting::Reassemble(yes, c.accept("no-df"))
+        }
+        "syncookies" => {
+            let cookies = syncookies(c)?;
+            if cookies != Syncookies::Never {
+                c.note(at, "set syncookies");
+            }
+            Setting::Syncookies(cookies)
+        }
+        "debug" => {
+            let word = c.word("a level")?;
+            if !["none", "urgent", "misc", "loud"].contains(&word.value) {
+                return Err(wrong(word.at, word.value, "none, urgent, misc or loud"));
+            }
+            if word.value != "none" {
+                c.note(at, "set debug");
+            }
+            Setting::Debug(word.value.to_owned())
+        }
+        "keepcounters" => {
+            c.note(at, "set keepcounters");
+            Setting::KeepCounters
+        }
+        other => {
+            return Err(Fault::new(at, format!("syntax error: unknown option `set {other}`")).help(
+                "there are skip, block-policy, state-policy, optimization, limit, timeout, state-defaults, \
+                 loginterface, reassemble, syncookies, ruleset-optimization, fingerprints, hostid, debug, fail-policy, \
+                 keepcounters and require-order",
+            ));
+        }
+    };
+    Ok(one(at, setting))
+}
+
+fn reply(c: &mut Cursor) -> Parsed<Reply> {
+    Ok(if either(c, "return", "drop")? { Reply::Return } else { Reply::Drop })
+}
+
+/// One of two words, and whether it is the first.
+fn either(c: &mut Cursor, yes: &str, no: &str) -> Parsed<bool> {
+    let word = c.word(&format!("`{yes}` or `{no}`"))?;
+    if word.value == yes || word.value == no {
+        return Ok(word.value == yes);
+    }
+    Err(wrong(word.at, word.value, &format!("{yes} or {no}")))
+}
+
+/// `never`, `always`, `adaptive`, `adaptive (start 25%, end 12%)`
+fn syncookies(c: &mut Cursor) -> Parsed<Syncookies> {
+    let word = c.word("never, always or adaptive")?;
+    match word.value {
+        "never" => return Ok(Syncookies::Never),
+        "always" => return Ok(Syncookies::Always),
+        "adaptive" => {}
+        other => return Err(wrong(word.at, other, "never, always or adaptive")),
+    }
+    let (mut start, mut end) = (25, 12);
+    if c.is_sym("(") {
+        c.parenthesised(|c| {
+            let word = c.word("`start` or `end`")?;
+            let slot = match word.value {
+                "start" => &mut start,
+                "end" => &mut end,
+                other => return Err(wrong(word.at, other, "start or end")),
+            };
+            *slot = percent(c)?;
+            Ok(())
+        })?;
+    }
+    if end >= start {
+        return Err(Fault::new(word.at, "start must be higher than end"));
+    }
+    Ok(Syncookies::Adaptive { start, end })
+}
+
+fn percent(c: &mut Cursor) -> Parsed<u8> {
+    let word = c.string("per cent")?;
+    let number = word.value.strip_suffix('%').and_then(|n| n.parse().ok()).filter(|n| (1..=100).contains(n));
+    number.ok_or_else(|| Fault::new(word.at, format!("invalid share `{}`", word.value)).help("as in 25%"))
 }
 
 fn one(at: Pos, setting: Setting) -> Vec<At<Setting>> {
@@ -83,20 +196,35 @@ fn several(c: &mut Cursor, item: impl Fn(&mut Cursor) -> Parsed<At<Setting>>) ->
 
 fn limit(c: &mut Cursor) -> Parsed<At<Setting>> {
     let name = c.word("the name of a limit")?;
-    if name.value != "states" {
-        return Err(unsupported::limit(name.at, name.value));
+    let limit = Limit::of(name.value).ok_or_else(|| {
+        let names = Limit::ALL.map(|(_, keyword)| keyword).join(", ");
+        Fault::new(name.at, format!("syntax error: unknown limit `{}`", name.value))
+            .help(format!("there are {names}"))
+    })?;
+    match limit {
+        Limit::States => {}
+        Limit::SrcNodes => c.note(name.at, "limit src-nodes"),
+        Limit::Frags => c.note(name.at, "limit frags"),
+        Limit::Tables => c.note(name.at, "limit tables"),
+        Limit::TableEntries => c.note(name.at, "limit table-entries"),
+        Limit::Anchors => c.note(name.at, "limit anchors"),
     }
-    let number = c.number::<u32>("a number of states")?;
-    if number.value == 0 {
+    let number = c.number::<u32>(&format!("a number of {}", name.value))?;
+    if number.value == 0 && limit == Limit::States {
         return Err(Fault::new(number.at, "a limit of 0 states lets none be made")
             .help("use `no state` rules instead"));
     }
-    Ok(At::new(name.at, Setting::LimitStates(number.value)))
+    Ok(At::new(name.at, Setting::Limit(limit, number.value)))
 }
 
 fn timeout(c: &mut Cursor) -> Parsed<At<Setting>> {
     let name = c.word("the name of a timeout")?;
-    let timeout = Timeout::of(name.value).ok_or_else(|| timeout_fault(name.at, name.value))?;
+    let timeout = Timeout::of(name.value).ok_or_else(|| {
+        let names: Vec<_> = Timeout::ALL.iter().map(|t| t.keyword()).collect();
+        Fault::new(name.at, format!("unknown timeout `{}`", name.value))
+            .help(format!("there are {}", names.join(", ")))
+    })?;
+    c.note(name.at, timeout.keyword());
     let seconds = c.number::<u32>("seconds")?;
     if timeout == Timeout::Interval && seconds.value == 0 {
         return Err(Fault::new(seconds.at, "interval must be above 0"));
@@ -104,67 +232,48 @@ fn timeout(c: &mut Cursor) -> Parsed<At<Setting>> {
     Ok(At::new(name.at, Setting::Timeout(timeout, seconds.value)))
 }
 
-fn timeout_fault(at: Pos, word: &str) -> Fault {
-    match word {
-        "frag" | "src.track" | "tcp.tsdiff" => unsupported::state_option(at, word),
-        _ if word.starts_with("sctp.") => unsupported::state_option(at, word),
-        _ => {
-            let names: Vec<_> = Timeout::ALL.iter().map(|t| t.keyword()).collect();
-            Fault::new(at, format!("unknown timeout `{word}`"))
-                .help(format!("there are {}", names.join(", ")))
-        }
-    }
-}
-
 fn state_defaults(c: &mut Cursor) -> Parsed<super::ast::KeepDef> {
     let mut def = super::ast::KeepDef::default();
     while !c.is_done() {
-        let word = c.word("a state option")?;
-        match word.value {
-            "no-sync" => def.keep.no_sync = true,
-            "sloppy" => def.keep.sloppy = true,
-            "if-bound" => def.bound = Some(true),
-            "floating" => def.bound = Some(false),
-            other => return Err(unsupported::state_option(word.at, other)),
-        }
+        keep::one(c, &mut def)?;
         c.accept_sym(",");
     }
+    def.keep.timeouts.sort_by_key(|&(t, _)| t);
     Ok(def)
 }
 
-fn as_is(c: &mut Cursor, at: Pos, option: &str, values: &[&str]) -> Parsed<Vec<At<Setting>>> {
-    let word = c.word("a value")?;
-    if values.contains(&word.value) {
-        return Ok(one(at, Setting::AsIs(format!("{option} {}", word.value))));
-    }
-    Err(wrong(word.at, word.value, &values.join(" or ")))
-}
-
-/// Options that are accepted as far as they ask for what pf does anyway.
-fn neutral(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
-    let value = c.string("a value")?;
-    let fits = matches!(
-        (option, value.value),
-        ("fail-policy", "drop")
-            | ("ruleset-optimization" | "loginterface" | "debug", "none")
-            | ("syncookies", "never")
-            | ("reassemble", "no")
-    );
-    if fits {
-        Ok(one(at, Setting::AsIs(format!("{option} {}", value.value))))
-    } else {
-        Err(unsupported::setting(at, option))
-    }
-}
-
-/// Merges `set state-defaults` into what a rule says.
+/// Merges `set state-defaults` into what a rule says: what the rule says of one thing wins.
 pub(crate) fn with_defaults(
     def: &super::ast::KeepDef,
     defaults: &super::ast::KeepDef,
 ) -> super::ast::KeepDef {
     let mut merged = def.clone();
-    merged.keep.no_sync |= defaults.keep.no_sync;
-    merged.keep.sloppy |= defaults.keep.sloppy;
+    let (keep, other) = (&mut merged.keep, &defaults.keep);
+    keep.no_sync |= other.no_sync;
+    keep.sloppy |= other.sloppy;
+    keep.pflow |= other.pflow;
+    keep.allow_related |= other.allow_related;
+    for (own, default) in [
+        (&mut keep.max, other.max),
+        (&mut keep.max_src_states, other.max_src_states),
+        (&mut keep.max_src_conn, other.max_src_conn),
+        (&mut keep.max_src_nodes, other.max_src_nodes),
+    ] {
+        if *own == 0 {
+            *own = default;
+        }
+    }
+    keep.max_src_conn_rate = keep.max_src_conn_rate.or(other.max_src_conn_rate);
+    keep.track = keep.track.or(other.track);
+    if keep.overload.is_none() {
+        keep.overload.clone_from(&other.overload);
+    }
+    for &(timeout, seconds) in &other.timeouts {
+        if keep.timeouts.iter().all(|&(t, _)| t != timeout) {
+            keep.timeouts.push((timeout, seconds));
+        }
+    }
+    keep.timeouts.sort_by_key(|&(t, _)| t);
     merged.bound = merged.bound.or(defaults.bound);
     merged
 }

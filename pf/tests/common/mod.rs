@@ -1,11 +1,7 @@
 //! The world that the parser suite assumes, a router's interfaces for the engine's tests, and packets.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use kern::{
     Mbuf,
@@ -36,18 +32,8 @@ pub fn interface(name: &str, index: u16, addresses: &[&str]) -> Interface {
 
 /// lo0 and localhost, as the suite's README says.
 pub fn suite() -> Environment {
-    let mut env = Environment::new(vec![interface("lo0", 1, &["::1/128", "fe80::1/64", "127.0.0.1/8"])]);
-    env.hosts.push(("localhost".into(), vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
-    for n in 1057..=1064_u16 {
-        env.interfaces.push(interface(&format!("vlan{n}"), n, &["203.0.113.5/24", "2001:db8::cb00:7105/64"]));
-    }
-    env
+    Environment::from_toml(include_str!("../pfctl-env.toml")).expect("a right fixture")
 }
-
-pub const LAN: IfIndex = IfIndex(1);
-pub const WAN: IfIndex = IfIndex(2);
-pub const IN: Direction = Direction::In;
-pub const OUT: Direction = Direction::Out;
 
 /// A router with a LAN and a WAN.
 pub fn router() -> Environment {
@@ -57,6 +43,11 @@ pub fn router() -> Environment {
         interface("enc0", 3, &[]),
     ])
 }
+
+pub const LAN: IfIndex = IfIndex(1);
+pub const WAN: IfIndex = IfIndex(2);
+pub const IN: Direction = Direction::In;
+pub const OUT: Direction = Direction::Out;
 
 /// A pf with one worker, a ruleset, packets and a clock.
 pub struct World {

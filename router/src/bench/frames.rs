@@ -42,11 +42,12 @@ pub(super) fn plain(to: Mac, src: Ipv4Addr, dst: Ipv4Addr, port: u16, size: usiz
 pub(super) struct Plain {
     templates: Vec<Vec<u8>>,
     next: usize,
+    timed: bool,
 }
 
 impl Plain {
-    pub(super) fn new(templates: Vec<Vec<u8>>) -> Plain {
-        Plain { templates, next: 0 }
+    pub(super) fn new(templates: Vec<Vec<u8>>, timed: bool) -> Plain {
+        Plain { templates, next: 0, timed }
     }
 }
 
@@ -60,6 +61,10 @@ impl Generator for Plain {
             let n = HEADERS.min(template.len());
             room[..n].copy_from_slice(&template[..n]);
         }
+    }
+
+    fn is_timed(&self) -> bool {
+        self.timed
     }
 }
 
@@ -121,6 +126,10 @@ impl Generator for Sealed {
         trailer[pad] = pad as u8;
         trailer[pad + 1] = 4;
         let _ = tunnel.transform.seal_run(std::iter::once((esp, u64::from(seq), u64::from(seq))));
+    }
+
+    fn is_timed(&self) -> bool {
+        false
     }
 }
 

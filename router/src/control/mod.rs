@@ -1,7 +1,6 @@
 //! The control thread and its socket.
 
 pub mod client;
-pub mod pf;
 pub mod proto;
 pub mod report;
 pub mod socket;

@@ -127,7 +127,8 @@ impl Daemon {
     }
 
     pub(super) fn pf_rules(&self) -> Vec<RuleReport> {
-        self.ruleset().map_or(Vec::new(), |rules| RuleReport::all(rules, &environment(&self.files.conf)))
+        let rules = self.router.net().pf.as_ref();
+        rules.map_or(Vec::new(), |rules| RuleReport::all(rules, &environment(&self.files.conf)))
     }
 
     pub(super) fn pf_states(&mut self) -> Vec<StateReport> {
