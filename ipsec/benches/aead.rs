@@ -68,7 +68,7 @@ fn main() {
                 let (seal, open) = (least_and_median(&mut lane.seal), least_and_median(&mut lane.open));
                 println!(
                     "{:18} {size:5}  {:10}  seal {:6.0} / {:6.0}   open {:6.0} / {:6.0}",
-                    suite.name(),
+                    suite.to_string(),
                     lane.transform.engine().name(),
                     seal.0,
                     seal.1,

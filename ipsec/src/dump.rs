@@ -6,8 +6,8 @@
 use crate::{
     sa::{Lifetime, SaLevel, Status},
     sad::Sad,
-    selector::{Prefix, Upper},
-    spd::{Action, Direction, Level, Policy, Spd},
+    selector::{Addresses, Ports, Upper},
+    spd::{Action, Direction, Level, Policy, Request, Spd},
 };
 use kern::{
     lock::{Before, Held},
@@ -37,7 +37,7 @@ pub struct SaReport {
     /// The algorithm's word in setkey.
     pub algorithm: &'static str,
     /// The algorithm with its key length.
-    pub suite: &'static str,
+    pub suite: String,
     /// Bits of the key, salt included.
     pub key_bits: usize,
     /// Who does the arithmetic.
@@ -76,7 +76,7 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
                 spi: config.spi.0,
                 reqid: config.reqid,
                 algorithm: config.suite.setkey_name(),
-                suite: config.suite.name(),
+                suite: config.suite.to_string(),
                 key_bits: sa.key_bits(),
                 engine: sa.engine().name(),
                 esn: config.esn,
@@ -93,7 +93,7 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
 pub fn policies(spd: &Spd) -> Vec<PolicyReport> {
     spd.with_sas()
         .map(|(policy, sas)| PolicyReport {
-            policy: *policy,
+            policy: policy.clone(),
             spis: sas.iter().map(|sa| sa.config().spi.0).collect(),
         })
         .collect()
@@ -171,7 +171,11 @@ fn write_policy(out: &mut String, policy: &Policy, left: usize) -> fmt::Result {
             None => writeln!(out, "{}", proto.0)?,
         },
         Upper::Icmp { proto, kind, code } => {
-            writeln!(out, "{} {kind},{code}", proto.name().unwrap_or("icmp"))?;
+            write!(out, "{} {kind}", proto.name().unwrap_or("icmp"))?;
+            match code {
+                Some(code) => writeln!(out, ",{code}")?,
+                None => writeln!(out)?,
+            }
         }
     }
     let direction = match policy.direction {
@@ -183,11 +187,11 @@ fn write_policy(out: &mut String, policy: &Policy, left: usize) -> fmt::Result {
     writeln!(out, "\trefcnt=1")
 }
 
-fn write_range(out: &mut String, prefix: Prefix, port: Option<u16>, plain: bool) -> fmt::Result {
+fn write_range(out: &mut String, addresses: Addresses, port: Option<Ports>, plain: bool) -> fmt::Result {
     match port {
-        _ if plain => write!(out, "{prefix} "),
-        Some(port) => write!(out, "{prefix}[{port}] "),
-        None => write!(out, "{prefix}[any] "),
+        _ if plain => write!(out, "{addresses} "),
+        Some(port) => write!(out, "{addresses}[{port}] "),
+        None => write!(out, "{addresses}[any] "),
     }
 }
 
@@ -196,16 +200,24 @@ fn treatment(action: &Action) -> String {
     match action {
         Action::Bypass => "none".to_owned(),
         Action::Discard => "discard".to_owned(),
-        Action::Protect(tunnel) => {
-            let level = match tunnel.level {
-                Level::Default => "default".to_owned(),
-                Level::Use => "use".to_owned(),
-                Level::Require => "require".to_owned(),
-                Level::Unique(id) => format!("unique:{id}"),
-            };
-            format!("ipsec\n\tesp/tunnel/{}-{}/{level}", tunnel.src, tunnel.dst)
-        }
+        Action::Protect(requests) => requests.iter().fold("ipsec".to_owned(), |mut text, request| {
+            // Writing to a string does not fail.
+            let _ = write!(text, "\n\t{}", asked(request));
+            text
+        }),
     }
+}
+
+/// `protocol/mode/src-dst/level`.
+fn asked(request: &Request) -> String {
+    let level = match request.level {
+        Level::Default => "default".to_owned(),
+        Level::Use => "use".to_owned(),
+        Level::Require => "require".to_owned(),
+        Level::Unique(id) => format!("unique:{id}"),
+    };
+    let ends = request.ends.map(|(src, dst)| format!("{src}-{dst}")).unwrap_or_default();
+    format!("{}/{}/{ends}/{level}", request.protocol.name(), request.mode.name())
 }
 
 /// `Jun  4 12:30:01 2010`, in UTC, as wide as ctime(3) makes it.

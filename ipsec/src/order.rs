@@ -285,7 +285,7 @@ mod tests {
         let (first, second) = (turns.ticket().unwrap(), turns.ticket().unwrap());
         let mut run = vec![3, 4];
         assert_eq!(turns.complete(second, B, &mut run), Leave::Parked);
-        assert_eq!(run, []);
+        assert!(run.is_empty());
         let mut run = vec![1, 2];
         assert_eq!(turns.complete(first, A, &mut run), Leave::Taken);
         assert_eq!(run, [1, 2, 3, 4]);

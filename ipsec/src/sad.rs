@@ -1,4 +1,5 @@
-//! The security association database (RFC 4301, 4.4.2): finds an inbound SA by SPI and destination, and any by index.
+//! The security association database (RFC 4301, 4.4.2): finds an inbound SA by protocol, SPI
+//! and destination, and any by index.
 //!
 //! A snapshot: built by the control thread, published, read by all workers without a lock. An SA that lives on in the
 //! next snapshot is the same `Arc`, at the same index; an index that an SA has just left is not given to another in
@@ -6,11 +7,12 @@
 //!
 //! The hash table is open and at most half full. Not here: SPI allocation for key exchange.
 
-use crate::sa::{Sa, SaIndex, Spi};
+use crate::sa::{Protocol, Sa, SaIndex, Spi};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
+use wire::IpProto;
 
 /// An SPI and where its SA is; `NONE` in an empty place.
 #[derive(Clone, Copy, Debug)]
@@ -61,9 +63,9 @@ impl Sad {
         self.table = table;
     }
 
-    /// The SA to open a packet with this SPI and destination.
+    /// The SA of a protocol to open a packet with this SPI and destination.
     #[inline]
-    pub fn inbound(&self, spi: Spi, dst: IpAddr) -> Option<&Arc<Sa>> {
+    pub fn inbound(&self, protocol: Protocol, spi: Spi, dst: IpAddr) -> Option<&Arc<Sa>> {
         let mask = self.table.len().checked_sub(1)?;
         let mut at = place(spi.0, self.table.len());
         loop {
@@ -74,6 +76,7 @@ impl Sad {
             if entry.spi == spi.0
                 && let Some(sa) = self.get(SaIndex(entry.index))
                 && sa.config().dst == dst
+                && sa.config().protocol == protocol
             {
                 return Some(sa);
             }
@@ -81,15 +84,22 @@ impl Sad {
         }
     }
 
-    /// The SA to open an ESP packet with, whose IP header begins `packet` and whose ESP header is at `l4`.
+    /// The SA to open an ESP, AH or IPComp packet with, whose IP header begins `packet` and whose header of protocol
+    /// `proto` is at `l4`.
     #[inline]
-    pub fn for_packet(&self, packet: &[u8], l4: usize) -> Option<&Arc<Sa>> {
-        let spi = u32::from_be_bytes(*packet.get(l4..)?.first_chunk::<4>()?);
+    pub fn for_packet(&self, packet: &[u8], proto: IpProto, l4: usize) -> Option<&Arc<Sa>> {
+        let upper = packet.get(l4..)?;
+        let (protocol, spi) = match proto {
+            IpProto::ESP => (Protocol::Esp, u32::from_be_bytes(*upper.first_chunk()?)),
+            IpProto::AH => (Protocol::Ah, u32::from_be_bytes(*upper.get(4..)?.first_chunk()?)),
+            IpProto::IPCOMP => (Protocol::Ipcomp, u16::from_be_bytes(*upper.get(2..)?.first_chunk()?).into()),
+            _ => return None,
+        };
         let dst = match packet.first()? >> 4 {
             4 => IpAddr::V4(Ipv4Addr::from_octets(*packet.get(16..)?.first_chunk::<4>()?)),
             _ => IpAddr::V6(Ipv6Addr::from_octets(*packet.get(24..)?.first_chunk::<16>()?)),
         };
-        self.inbound(Spi(spi), dst)
+        self.inbound(protocol, Spi(spi), dst)
     }
 
     /// The SA at an index.
@@ -98,9 +108,13 @@ impl Sad {
         self.slots.get(index.0 as usize)?.as_ref()
     }
 
-    /// The SA with these ends and this SPI.
-    pub fn find(&self, src: IpAddr, dst: IpAddr, spi: Spi) -> Option<&Arc<Sa>> {
-        self.iter().find(|sa| (sa.config().src, sa.config().dst, sa.config().spi) == (src, dst, spi))
+    /// The SA of a protocol with these ends and this SPI.
+    pub fn find(&self, protocol: Protocol, src: IpAddr, dst: IpAddr, spi: Spi) -> Option<&Arc<Sa>> {
+        let is_it = |sa: &&Arc<Sa>| {
+            let config = sa.config();
+            (config.protocol, config.src, config.dst, config.spi) == (protocol, src, dst, spi)
+        };
+        self.iter().find(is_it)
     }
 
     /// All of them, by index.

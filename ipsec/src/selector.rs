@@ -1,6 +1,6 @@
 //! Selectors (RFC 4301, 4.4.1.1): what a policy matches, and what a packet shows to be matched.
 //!
-//! Two ranges of addresses, and an upper layer: a protocol, and ports or an ICMP type and code. The ports of a fragment
+//! Two ranges of addresses (prefixes, or from one address to another), and an upper layer: a protocol, and ranges of ports or an ICMP type and code. The ports of a fragment
 //! that is not the first can not be seen (RFC 4301 calls them OPAQUE); such a packet matches a policy with ports if the
 //! policy protects or discards, and does not if it bypasses: what might have to be protected is never let out in clear.
 //!
@@ -74,6 +74,121 @@ impl fmt::Display for Prefix {
     }
 }
 
+/// Addresses that a policy is for: those of a prefix, or all between two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Addresses {
+    /// A prefix.
+    Prefix(Prefix),
+    /// From the first to the last, both among them; of one family.
+    Span(IpAddr, IpAddr),
+}
+
+impl From<Prefix> for Addresses {
+    fn from(prefix: Prefix) -> Addresses {
+        Addresses::Prefix(prefix)
+    }
+}
+
+impl Addresses {
+    /// All between two addresses, both among them. A prefix if it is one; `None` if there are none, or of two families.
+    pub fn span(first: IpAddr, last: IpAddr) -> Option<Addresses> {
+        if first > last || first.is_ipv4() != last.is_ipv4() {
+            return None;
+        }
+        let span = Addresses::Span(first, last);
+        let cover = span.cover();
+        Some(if Addresses::Prefix(cover).bounds() == (first, last) { cover.into() } else { span })
+    }
+
+    /// The first and the last.
+    pub fn bounds(&self) -> (IpAddr, IpAddr) {
+        match *self {
+            Addresses::Span(first, last) => (first, last),
+            Addresses::Prefix(p) => match p.addr {
+                IpAddr::V4(v4) => (p.addr, IpAddr::V4((v4.to_bits() | !mask4(p.len)).into())),
+                IpAddr::V6(v6) => (p.addr, IpAddr::V6((v6.to_bits() | !mask6(p.len)).into())),
+            },
+        }
+    }
+
+    /// The smallest prefix that they all have.
+    pub fn cover(&self) -> Prefix {
+        let (addr, len) = match *self {
+            Addresses::Prefix(p) => return p,
+            Addresses::Span(IpAddr::V4(a), IpAddr::V4(b)) => {
+                (IpAddr::V4(a), (a.to_bits() ^ b.to_bits()).leading_zeros() as u8)
+            }
+            Addresses::Span(IpAddr::V6(a), IpAddr::V6(b)) => {
+                (IpAddr::V6(a), (a.to_bits() ^ b.to_bits()).leading_zeros() as u8)
+            }
+            Addresses::Span(a, _) => (a, 0),
+        };
+        Prefix::new(addr, len).unwrap_or(Prefix { addr, len: 0 })
+    }
+
+    /// Whether an address is one of them.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        match self {
+            Addresses::Prefix(p) => p.contains(addr),
+            Addresses::Span(first, last) => (*first..=*last).contains(&addr),
+        }
+    }
+
+    /// Whether they are IPv4.
+    pub const fn is_ipv4(&self) -> bool {
+        match self {
+            Addresses::Prefix(p) => p.addr.is_ipv4(),
+            Addresses::Span(first, _) => first.is_ipv4(),
+        }
+    }
+
+    /// The address, if it is only one.
+    pub fn host(&self) -> Option<IpAddr> {
+        let (first, last) = self.bounds();
+        (first == last).then_some(first)
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Addresses::Prefix(p) => p.fmt(f),
+            Addresses::Span(first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+/// Ports from the first to the last, both among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ports {
+    first: u16,
+    last: u16,
+}
+
+impl Ports {
+    /// One port.
+    pub const fn one(port: u16) -> Ports {
+        Ports { first: port, last: port }
+    }
+
+    /// Several; `None` if the last comes before the first.
+    pub const fn span(first: u16, last: u16) -> Option<Ports> {
+        if first > last { None } else { Some(Ports { first, last }) }
+    }
+
+    /// Whether a port is one of them.
+    #[inline(always)]
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
 /// What of the upper layer must match.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Upper {
@@ -84,26 +199,26 @@ pub enum Upper {
     Proto {
         /// The protocol.
         proto: IpProto,
-        /// Source port, if only one matches.
-        src_port: Option<u16>,
-        /// Destination port, if only one matches.
-        dst_port: Option<u16>,
+        /// Source ports, if not all match.
+        src_port: Option<Ports>,
+        /// Destination ports, if not all match.
+        dst_port: Option<Ports>,
     },
     /// Ports of whatever protocol has them.
     Ports {
-        /// Source port, if only one matches.
-        src_port: Option<u16>,
-        /// Destination port, if only one matches.
-        dst_port: Option<u16>,
+        /// Source ports, if not all match.
+        src_port: Option<Ports>,
+        /// Destination ports, if not all match.
+        dst_port: Option<Ports>,
     },
-    /// ICMP or ICMPv6 of a type and code.
+    /// ICMP or ICMPv6 of a type, and perhaps a code.
     Icmp {
         /// Which of the two.
         proto: IpProto,
         /// Type.
         kind: u8,
-        /// Code.
-        code: u8,
+        /// Code, if not all match.
+        code: Option<u8>,
     },
 }
 
@@ -111,9 +226,9 @@ pub enum Upper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
     /// Source addresses.
-    pub src: Prefix,
+    pub src: Addresses,
     /// Destination addresses, of the same family.
-    pub dst: Prefix,
+    pub dst: Addresses,
     /// Upper layer.
     pub upper: Upper,
 }
@@ -146,10 +261,12 @@ impl Upper {
 
     /// Compares with what a packet shows.
     pub fn compare(&self, shown: Shown) -> Match {
-        let ports = |src: Option<u16>, dst: Option<u16>| match shown.ends {
+        let ports = |src: Option<Ports>, dst: Option<Ports>| match shown.ends {
             _ if src.is_none() && dst.is_none() => Match::Yes,
             None => Match::Unseen,
-            Some((s, d)) if src.is_none_or(|p| p == s) && dst.is_none_or(|p| p == d) => Match::Yes,
+            Some((s, d)) if src.is_none_or(|p| p.contains(s)) && dst.is_none_or(|p| p.contains(d)) => {
+                Match::Yes
+            }
             Some(_) => Match::No,
         };
         match *self {
@@ -159,7 +276,9 @@ impl Upper {
             Upper::Proto { src_port, dst_port, .. } | Upper::Ports { src_port, dst_port } => {
                 ports(src_port, dst_port)
             }
-            Upper::Icmp { kind, code, .. } => ports(Some(kind.into()), Some(code.into())),
+            Upper::Icmp { kind, code, .. } => {
+                ports(Some(Ports::one(kind.into())), code.map(|code| Ports::one(code.into())))
+            }
         }
     }
 }

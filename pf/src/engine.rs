@@ -24,6 +24,7 @@ use crate::{
     ruleset::{Compiled, Constant, Ruleset},
     slab::RuleSlot,
     state::{Hit, Lookup, Passing, Tracked},
+    table::{Counted, Fate},
     verdict::{Answer, Passed, Refused, Reset, Verdict, refuse},
 };
 
@@ -334,6 +335,7 @@ impl<'a> PfCx<'a> {
             return if p.options { self.block(Why::PfOptions) } else { Verdict::pass() };
         };
         self.count(rule.slot, direction, p.segments, p.bytes);
+        self.count_tables(direction, rule, p);
         match rule.action {
             Action::Block(reply) => refuse(reply, p),
             Action::Pass if p.options && !rule.allow_opts => self.block(Why::PfOptions),
@@ -349,6 +351,21 @@ impl<'a> PfCx<'a> {
                 Verdict::pass()
             }
         }
+    }
+
+    /// Counts a packet in the tables of the rule that decides on it.
+    #[inline]
+    fn count_tables(&self, direction: Direction, rule: &Compiled, p: &Packet) {
+        let counted = Counted {
+            direction,
+            family: p.family,
+            fate: if rule.action == Action::Pass { Fate::Pass } else { Fate::Block },
+            not: false,
+            packets: p.segments,
+            bytes: p.bytes,
+        };
+        rule.src.count(self.worker.id, p.src, &counted);
+        rule.dst.count(self.worker.id, p.dst, &counted);
     }
 
     /// Makes the state of a packet that `rule` passes. If another worker has made it meanwhile, that one decides.

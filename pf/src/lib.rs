@@ -40,6 +40,7 @@ pub mod ruleset;
 pub mod show;
 pub mod slab;
 pub mod state;
+pub mod table;
 pub mod timeout;
 mod verdict;
 

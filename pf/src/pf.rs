@@ -19,6 +19,7 @@ use crate::{
     ruleset::{CompileError, Ruleset},
     slab::RuleSlab,
     state::{SlotCache, States, info::StateInfo},
+    table::Tables,
 };
 
 /// What pf keeps as long as the process runs.
@@ -27,6 +28,7 @@ pub struct Pf {
     pub(crate) slab: Arc<RuleSlab>,
     pub(crate) states: Arc<States>,
     pub(crate) counters: Box<[PfCounters]>,
+    tables: Tables,
     /// States removed by the control thread.
     killed: AtomicU64,
 }
@@ -37,7 +39,7 @@ impl Pf {
         let slab = Arc::new(RuleSlab::new(workers));
         let states = Arc::new(States::new(workers, limit_states, Arc::clone(&slab)));
         let counters = slab.per_worker(PfCounters::new);
-        Pf { slab, states, counters, killed: AtomicU64::new(0) }
+        Pf { slab, states, counters, tables: Tables::new(workers), killed: AtomicU64::new(0) }
     }
 
     /// Compiles a checked configuration. To be done again when interfaces or addresses of `env` change.
@@ -47,7 +49,7 @@ impl Pf {
         env: &Environment,
         names: &mut Names,
     ) -> Result<Ruleset, CompileError> {
-        Ruleset::compile(conf, env, names, &self.slab)
+        Ruleset::compile(conf, env, names, &self.slab, &self.tables)
     }
 
     /// pf switched off (`pfctl -d`, or no pf.conf): everything passes.
@@ -55,11 +57,18 @@ impl Pf {
         Ruleset::disabled(&self.slab)
     }
 
-    /// Puts limit and timeouts of a ruleset into effect, for states there are too. To be called when it is published.
+    /// Puts limits, timeouts and tables of a ruleset into effect, for states there are too. To be called when it is
+    /// published.
     pub fn enforce(&self, ruleset: &Ruleset) {
         let options = &ruleset.conf().options;
         self.states.set_limit(options.limit_states);
         self.states.set_timeouts(&options.timeouts);
+        self.tables.commit("", ruleset.tables());
+    }
+
+    /// All tables; for the control thread.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// The state table.

@@ -17,11 +17,12 @@ use kern::counter::Counter;
 use crate::{
     IfIndex,
     addr::{AddrSet, Entry, Family, bits},
-    conf::{PfConf, Table},
+    conf::PfConf,
     env::Environment,
     ids::{Names, TooManyNames},
     rule::{Action, Direction, Host, IcmpMatch, Peer, Ports, Rule, TcpFlags},
     slab::{RuleSlab, RuleSlot, TooManyRules},
+    table::{self, Counted, Staged, TableError, Tables},
 };
 
 /// The fields that have skip steps, in the order in which they are tested.
@@ -56,6 +57,7 @@ pub(crate) enum AddrTest {
     Masked { family: Family, mask: u128, value: u128, not: bool },
     Range { family: Family, low: u128, high: u128, not: bool },
     Set { set: Arc<AddrSet>, not: bool },
+    Table { table: table::Shared, not: bool },
 }
 
 impl AddrTest {
@@ -70,6 +72,14 @@ impl AddrTest {
                 (*f == family && (*low..=*high).contains(&addr)) != *not
             }
             AddrTest::Set { set, not } => set.contains(family, addr) != *not,
+            AddrTest::Table { table, not } => table.contains(family, addr) != *not,
+        }
+    }
+
+    /// Counts a packet of a rule with this test in its table, if it has one.
+    pub(crate) fn count(&self, worker: usize, address: u128, packet: &Counted) {
+        if let AddrTest::Table { table, not } = self {
+            table.count(worker, &Counted { not: *not, ..*packet }, address);
         }
     }
 }
@@ -165,6 +175,9 @@ pub enum CompileError {
     /// More rules than the slab holds.
     #[error(transparent)]
     Rules(#[from] TooManyRules),
+    /// More tables or entries than their limits allow.
+    #[error(transparent)]
+    Tables(#[from] TableError),
 }
 
 /// A compiled ruleset.
@@ -180,6 +193,8 @@ pub struct Ruleset {
     looks: [bool; 2],
     /// What the rules were made of, for printing.
     conf: Arc<PfConf>,
+    /// Its tables, and those its rules speak of.
+    tables: Vec<Staged>,
     slab: Arc<RuleSlab>,
 }
 
@@ -193,6 +208,7 @@ impl Ruleset {
             constants: Box::new([[Constant::Skip; 2]]),
             looks: [false; 2],
             conf: Arc::new(PfConf::default()),
+            tables: Vec::new(),
             slab: Arc::clone(slab),
         }
     }
@@ -204,12 +220,14 @@ impl Ruleset {
         env: &Environment,
         names: &mut Names,
         slab: &Arc<RuleSlab>,
+        tables: &Tables,
     ) -> Result<Ruleset, CompileError> {
-        let sets = conf.tables.iter().map(|t| (t.name.as_str(), Arc::new(t.set()))).collect();
-        let mut compiler = Compiler { env, names, sets };
+        let staged = tables.stage("", &conf.tables, &spoken_of(&conf.rules.filter), table::wall_clock())?;
+        let mut compiler = Compiler { env, names, tables: by_name(&staged) };
         // Built step by step: whatever has been taken is given back by `Drop` if a later step fails.
         let mut ruleset = Ruleset::disabled(slab);
         ruleset.conf = Arc::clone(conf);
+        ruleset.tables.clone_from(&staged);
         let mut rules = Vec::with_capacity(conf.rules.filter.len());
         for (number, rule) in conf.rules.filter.iter().enumerate() {
             match compiler.rule(rule).and_then(|mut compiled| {
@@ -262,6 +280,11 @@ impl Ruleset {
     /// What the ruleset was made of.
     pub fn conf(&self) -> &PfConf {
         &self.conf
+    }
+
+    /// Its tables, and those its rules speak of.
+    pub(crate) fn tables(&self) -> &[Staged] {
+        &self.tables
     }
 
     /// The slab its rules are in.
@@ -338,7 +361,22 @@ fn link_skip_steps(rules: &mut [Compiled]) {
 struct Compiler<'a> {
     env: &'a Environment,
     names: &'a mut Names,
-    sets: HashMap<&'a str, Arc<AddrSet>>,
+    tables: HashMap<&'a str, table::Shared>,
+}
+
+fn by_name(staged: &[Staged]) -> HashMap<&str, table::Shared> {
+    staged.iter().map(|s| (s.table.name(), Arc::clone(&s.table))).collect()
+}
+
+/// The names of all tables that rules speak of, and how often.
+fn spoken_of(rules: &[Rule]) -> HashMap<&str, u32> {
+    let mut names = HashMap::new();
+    for peer in rules.iter().flat_map(|r| [&r.from, &r.to]) {
+        if let Host::Table(name) = &peer.host {
+            *names.entry(name.as_str()).or_default() += 1;
+        }
+    }
+    names
 }
 
 impl Compiler<'_> {
@@ -408,15 +446,10 @@ impl Compiler<'_> {
             }
             // A load refuses these until there is somebody to ask; they match nothing.
             Host::NoRoute | Host::UrpfFailed => AddrTest::Set { set: Arc::default(), not: false },
-            Host::Table(name) => {
-                AddrTest::Set { set: self.sets.get(name.as_str()).cloned().unwrap_or_default(), not }
-            }
+            Host::Table(name) => match self.tables.get(name.as_str()) {
+                Some(table) => AddrTest::Table { table: Arc::clone(table), not },
+                None => AddrTest::Set { set: Arc::default(), not },
+            },
         }
-    }
-}
-
-impl Table {
-    fn set(&self) -> AddrSet {
-        AddrSet::new(&self.entries)
     }
 }

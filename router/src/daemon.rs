@@ -4,7 +4,9 @@
 //! the control thread's turn: requests from the socket, signals (SIGHUP reloads, SIGTERM and SIGINT stop), the host stack,
 //! and devices that went away. A configuration that does not hold together changes nothing.
 
+mod pf;
 mod reports;
+mod table;
 
 use crate::{
     commit::{Commit, Faults, Files},
@@ -112,6 +114,8 @@ struct Daemon {
     root: Root,
     sessions: host::Sessions,
     loaded_at: Instant,
+    /// The ruleset while pf is off.
+    parked: Option<Arc<::pf::Ruleset>>,
     stop: bool,
 }
 
@@ -135,6 +139,7 @@ pub fn run(path: &Path, locking: Option<Locking>) -> Result<Books, DaemonError> 
         root: Root::claim(),
         files,
         loaded_at: Instant::now(),
+        parked: None,
         stop: false,
     };
     daemon.begin()?;
@@ -231,13 +236,30 @@ impl Daemon {
         if !keys.is_empty() {
             return Err(Faults(vec![sentence(&keys)]));
         }
+        let old = std::mem::replace(&mut self.files, files);
+        if let Err(faults) = self.commit_files() {
+            self.files = old;
+            return Err(faults);
+        }
+        Ok(format!("{}: reloaded", self.path.display()))
+    }
+
+    /// Builds and publishes what the files say. A pf that is off stays so.
+    fn commit_files(&mut self) -> Result<(), Faults> {
         let mut opener = |i: &InterfaceConf| open(i).map_err(|e| e.to_string());
-        let prepared = self.commit.prepare(&self.router, &mut self.root, &files, &mut opener)?;
+        let mut prepared = self.commit.prepare(&self.router, &mut self.root, &self.files, &mut opener)?;
+        let parked = match &self.parked {
+            Some(_) => prepared.net.pf.take(),
+            None => None,
+        };
         let late = |e: kern::publish::Late| Faults(vec![e.to_string()]);
         self.commit.publish(&mut self.router, &mut self.root, prepared).map_err(late)?;
-        self.files = files;
+        if let Some(rules) = &parked {
+            self.router.shared().pf.enforce(rules);
+        }
+        self.parked = parked;
         self.loaded_at = Instant::now();
-        Ok(format!("{}: reloaded", self.path.display()))
+        Ok(())
     }
 
     /// Drains, stops, and reads the books for the last time.
@@ -278,6 +300,7 @@ impl Daemon {
             Request::PfStates => Response::States(self.pf_states()),
             Request::PfQueues => Response::Queues(self.pf_queues()),
             Request::PfInfo => Response::PfInfo(self.pf_info()),
+            Request::Pf(ref request) => self.pf(request),
             Request::Ping(_) | Request::Nc(_) | Request::Data(_) | Request::Shut => {
                 Response::refused(RefusalKind::Usage, "no stream is open")
             }

@@ -130,10 +130,11 @@ pub(crate) fn ether_output(
 ) {
     let mut last = None;
     batch.sift(|m| {
-        // The next packet mostly goes through the same gateway.
-        if let Some(Through { egress, nexthop, interface, mac }) = last
+        // The next packet mostly goes the same way.
+        if let Some(Through { egress, nexthop, to, interface, mac }) = last
             && (m.hdr().egress, m.hdr().nexthop) == (egress, nexthop)
             && m.hdr().family != 0
+            && to.is_none_or(|to| destination(&m) == to)
         {
             return frame(cx, interface, m, mac);
         }
@@ -142,11 +143,13 @@ pub(crate) fn ether_output(
     output::if_output(cx, held, batch);
 }
 
-/// A gateway whose link-layer address has just been found.
+/// A neighbour whose link-layer address has just been found.
 #[derive(Clone, Copy)]
 struct Through<'a> {
     egress: u16,
     nexthop: u32,
+    /// The neighbour, where it is the destination itself: the next hop tells a gateway from others, not these.
+    to: Option<IpAddr>,
     interface: &'a Interface,
     mac: Mac,
 }
@@ -174,7 +177,8 @@ fn address<'a>(
         Resolved::Waits => return None,
     };
     let (egress, nexthop) = (m.hdr().egress, m.hdr().nexthop);
-    *last = gateway.map(|_| Through { egress, nexthop, interface, mac });
+    let to = gateway.is_none().then_some(to);
+    *last = Some(Through { egress, nexthop, to, interface, mac });
     frame(cx, interface, m, mac)
 }
 

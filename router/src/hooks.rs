@@ -21,9 +21,9 @@ use crate::{
 use ipsec::{
     esp::{self, LoopTurn},
     order,
-    sa::{Sa, SaIndex},
+    sa::{Mode, Sa, SaIndex},
     selector::Packet as Selected,
-    spd::Decision,
+    spd::{Decision, Path, Rest},
 };
 use kern::{
     Batch, Gso, Mbuf, Owner, PktFlags, Why,
@@ -35,6 +35,7 @@ use kern::{
 };
 use pf::{Answer, Direction, PfCx, Refused, Reset, Via};
 use std::{net::IpAddr, sync::Arc};
+use wire::IpProto;
 
 /// The number of `enc0`, the interface at which pf sees packets inside tunnels.
 pub(crate) const ENC0: pf::IfIndex = pf::IfIndex(crate::stats::INTERFACES as u16 - 1);
@@ -47,9 +48,14 @@ pub(crate) fn pf_in(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut B
     if cx.net.pf.is_none() || batch.is_empty() {
         return;
     }
-    let opened = batch.iter().filter(|m| m.hdr().sa != 0).count();
+    let from = batch.as_slice()[0].hdr().rcvif;
+    let (mut opened, mut other) = (0, false);
+    for m in batch.iter() {
+        opened += usize::from(m.hdr().sa != 0);
+        other |= m.hdr().rcvif != from;
+    }
     if opened == 0 {
-        let via = same_rcvif(batch).map_or(Via::Rcvif, Via::One);
+        let via = if other { Via::Rcvif } else { Via::One(pf::IfIndex(from)) };
         pf_batch(cx, held, Direction::In, via, batch, out);
     } else if !cx.net.enc0 && opened == batch.len() {
         // As in 2013: what came out of a tunnel has been judged as ESP.
@@ -58,12 +64,6 @@ pub(crate) fn pf_in(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut B
     } else {
         pf_mixed(cx, held, batch, out);
     }
-}
-
-fn same_rcvif(batch: &Batch) -> Option<pf::IfIndex> {
-    let mut all = batch.iter().map(|m| m.hdr().rcvif);
-    let first = all.next()?;
-    all.all(|i| i == first).then_some(pf::IfIndex(first))
 }
 
 /// A batch with packets from wires and from tunnels, in order.
@@ -84,19 +84,18 @@ fn pf_mixed(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, ou
     });
 }
 
-/// pf on packets that leave by the interface their header names.
+/// pf on packets that leave by the interface their header names; `via` says it too if it is one for all.
 #[inline]
-pub(crate) fn pf_out(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, out: &mut Pending) {
-    if cx.net.pf.is_none() || batch.is_empty() {
-        return;
+pub(crate) fn pf_out(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    via: Via,
+    batch: &mut Batch,
+    out: &mut Pending,
+) {
+    if cx.net.pf.is_some() && !batch.is_empty() {
+        pf_batch(cx, held, Direction::Out, via, batch, out);
     }
-    let first = batch.as_slice()[0].hdr().egress;
-    let via = if batch.iter().all(|m| m.hdr().egress == first) {
-        Via::One(pf::IfIndex(first))
-    } else {
-        Via::Egress
-    };
-    pf_batch(cx, held, Direction::Out, via, batch, out);
 }
 
 fn pf_batch(
@@ -168,8 +167,8 @@ pub(crate) fn refuse_connection(cx: &mut Cx<'_>, m: Mbuf, out: &mut Pending) {
 pub(crate) enum Policy {
     /// No policy, or bypass.
     None,
-    /// Into this SA.
-    Protect(SaIndex),
+    /// Into the SA that its header now names.
+    Protect,
     /// It must be protected and cannot be.
     Refuse(Why),
     /// It must not leave.
@@ -178,30 +177,40 @@ pub(crate) enum Policy {
 
 /// Looks up a packet on its way out, before anything may translate it.
 #[inline(always)]
-pub(crate) fn policy_out(cx: &Cx<'_>, m: &Mbuf) -> Policy {
+pub(crate) fn policy_out(cx: &mut Cx<'_>, m: &mut Mbuf) -> Policy {
     let spd = &cx.net.spd;
     if !spd.has_out() {
         return Policy::None;
     }
-    match spd.lookup_out(&Selected::read(m)) {
+    let decision = spd.lookup_out(&Selected::read(m), &mut cx.local.flows);
+    follow(decision, m)
+}
+
+/// What a decision means for a packet. Until it is sealed, `nexthop` has what is left of its bundle.
+#[inline(always)]
+fn follow(decision: Decision, m: &mut Mbuf) -> Policy {
+    match decision {
         Decision::Bypass => Policy::None,
-        Decision::Protect(sa) => Policy::Protect(sa),
+        Decision::Protect(sa, rest) => {
+            let h = m.hdr_mut();
+            (h.sa, h.nexthop) = (sa.to_header(), rest.to_header());
+            Policy::Protect
+        }
         Decision::NoSa => Policy::Refuse(Why::SpNoSa),
         Decision::Discard => Policy::Discard,
     }
 }
 
-/// The same check for a packet that arrived in clear; what was opened has had it already.
+/// Checks a packet that arrived in clear: it must not be of a protect policy (RFC 4301 5.2). What was opened has been
+/// checked.
 #[inline(always)]
-pub(crate) fn policy_clear(net: &NetConfig, m: &Mbuf) -> Result<(), Why> {
-    if m.hdr().sa == 0 && net.spd.has_in() { policy_in(net, m) } else { Ok(()) }
+pub(crate) fn policy_clear(cx: &mut Cx<'_>, m: &Mbuf) -> Result<(), Why> {
+    if m.hdr().sa == 0 && cx.net.spd.has_in() { policy_in(cx, m, Path::CLEAR) } else { Ok(()) }
 }
 
-/// Checks a packet that came in against the inbound policies: one that arrived in clear must not be of a protect
-/// policy, one that came out of a tunnel must be what that tunnel is for (RFC 4301 5.2).
 #[inline(always)]
-fn policy_in(net: &NetConfig, m: &Mbuf) -> Result<(), Why> {
-    net.spd.check_in(&Selected::read(m), SaIndex::from_header(m.hdr().sa))
+fn policy_in(cx: &mut Cx<'_>, m: &Mbuf, path: Path) -> Result<(), Why> {
+    cx.net.spd.check_in(&Selected::read(m), path, &mut cx.local.flows)
 }
 
 /// Whether there are SAs at all.
@@ -221,12 +230,14 @@ pub(crate) fn esp_output(
     out: &mut Pending,
 ) {
     pf_enc_out(cx, held, batch, out);
+    gather(cx, batch, |m| m.hdr().sa);
     let mut run = cx.local.run.take().unwrap_or_default();
     let net = cx.net;
-    while let Some(first) = batch.as_slice().first() {
-        let Some(sa) = SaIndex::from_header(first.hdr().sa).and_then(|i| net.sad.get(i)) else {
+    // Groups are taken from the end, where nothing has to close up behind them.
+    while let Some(last) = batch.as_slice().last() {
+        let Some(sa) = SaIndex::from_header(last.hdr().sa).and_then(|i| net.sad.get(i)) else {
             // The SA went with a reload between lookup and here.
-            batch.drain_front(1).for_each(|m| cx.end(m, Why::SpNoSa));
+            batch.pop().into_iter().for_each(|m| cx.end(m, Why::SpNoSa));
             continue;
         };
         let room = out.room(Stage::IpOutput).min(run.room());
@@ -244,6 +255,13 @@ pub(crate) fn esp_output(
         }
     }
     cx.local.run = Some(run);
+}
+
+/// Brings packets of one SA together: order matters within an SA only, and a run is of one SA.
+fn gather(cx: &mut Cx<'_>, batch: &mut Box<Batch>, sa: impl FnMut(&mut Mbuf) -> u32) {
+    let mut spare = cx.local.run.take().unwrap_or_default();
+    batch.gather(&mut spare, sa);
+    cx.local.run = Some(spare);
 }
 
 /// pf on inner packets, once each.
@@ -270,7 +288,7 @@ fn pf_enc_out(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, 
     batch.iter_mut().for_each(|m| m.hdr_mut().flags.set(PktFlags::RETRIED));
 }
 
-/// Moves packets of one SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
+/// Moves packets of the last SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
 fn fill_run(
     cx: &mut Cx<'_>,
     sa: &Arc<Sa>,
@@ -280,14 +298,13 @@ fn fill_run(
     out: &mut Pending,
 ) {
     let mtu = outer_mtu(cx.net, sa.config().dst);
-    let index = sa.index().to_header();
+    let from = batch.last_group(|m| m.hdr().sa);
+    if is_plain(batch, from, sa.inner_mtu(mtu.into())) {
+        return batch.move_from(from, limit - run.len(), run);
+    }
     let mut stuck = false;
-    batch.sift(|mut m| {
-        // Packets of other SAs are left where they are: order matters within an SA only.
-        if stuck || m.hdr().sa != index {
-            return Some(m);
-        }
-        if run.len() >= limit {
+    batch.sift_from(from, |mut m| {
+        if stuck || run.len() >= limit {
             stuck = true;
             return Some(m);
         }
@@ -295,7 +312,8 @@ fn fill_run(
             Gso::None => m.len(),
             _ => vnet::header_len(&m) + usize::from(m.hdr().gso_size),
         };
-        let inner_mtu = sa.inner_mtu(usize::from(mtu));
+        let behind = cx.net.spd.overhead(Rest::from_header(m.hdr().nexthop));
+        let inner_mtu = sa.inner_mtu(usize::from(mtu).saturating_sub(behind));
         // What the router itself says over IPv6 has nobody else to make it smaller: the outer packet is fragmented.
         let own6 = m.hdr().family == 6 && m.hdr().flags.has(PktFlags::ORIGIN);
         if segment > inner_mtu && m.hdr().flags.has(PktFlags::DF) && !own6 {
@@ -323,6 +341,16 @@ fn fill_run(
     });
 }
 
+/// Whether all packets from a place on can be sealed as they are.
+#[inline(always)]
+fn is_plain(batch: &Batch, from: usize, mtu: usize) -> bool {
+    let packets = batch.as_slice().get(from..).unwrap_or_default();
+    packets.iter().all(|m| {
+        let h = m.hdr();
+        h.gso == Gso::None && m.len() <= mtu && !h.flags.has(PktFlags::PARTIAL)
+    })
+}
+
 /// The MTU of the link by which a tunnel leaves.
 fn outer_mtu(net: &NetConfig, peer: IpAddr) -> u16 {
     let iface = net.fib.route(peer, 0).iface();
@@ -348,15 +376,35 @@ fn seal(
     true
 }
 
-/// Outer packets need a route of their own.
+/// Outer packets need a route of their own, or another SA first.
 fn send_sealed(cx: &Cx<'_>, run: &mut Batch, out: &mut Pending) {
     for mut m in run.drain() {
         let h = m.hdr_mut();
+        let rest = Rest::from_header(h.nexthop);
         h.egress = 0;
         h.nexthop = 0;
         h.sa = 0;
         h.flags.clear(PktFlags::RETRIED);
-        out.push(Stage::IpOutput, m, &cx.stats.ledger);
+        if rest.is_none() {
+            out.push(Stage::IpOutput, m, &cx.stats.ledger);
+        } else {
+            go_on(cx, m, rest, out);
+        }
+    }
+}
+
+/// The next SA of a bundle. pf has seen the packet that is inside all of them.
+#[cold]
+fn go_on(cx: &Cx<'_>, mut m: Mbuf, rest: Rest, out: &mut Pending) {
+    let decision = cx.net.spd.go_on(rest, &Selected::read(&m));
+    match follow(decision, &mut m) {
+        Policy::None => out.push(Stage::IpOutput, m, &cx.stats.ledger),
+        Policy::Protect => {
+            m.hdr_mut().flags.set(PktFlags::RETRIED);
+            out.push(Stage::EspOutput, m, &cx.stats.ledger);
+        }
+        Policy::Refuse(why) => cx.end(m, why),
+        Policy::Discard => cx.end(m, Why::SpDiscard),
     }
 }
 
@@ -367,22 +415,24 @@ pub(crate) fn esp_input(
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
-    let mut run = cx.local.run.take().unwrap_or_default();
     let net = cx.net;
-    while let Some(first) = batch.as_slice().first() {
-        let Some(sa) = find_sa(net, first) else {
-            batch.drain_front(1).for_each(|m| cx.end(m, Why::EspNoSa));
+    gather(cx, batch, |m| {
+        let sa = find_sa(net, m).map_or(0, |sa| sa.index().to_header());
+        m.hdr_mut().sa = sa;
+        sa
+    });
+    let mut run = cx.local.run.take().unwrap_or_default();
+    while let Some(last) = batch.as_slice().last() {
+        let Some(sa) = SaIndex::from_header(last.hdr().sa).and_then(|i| net.sad.get(i)) else {
+            batch.pop().into_iter().for_each(|m| cx.end(m, Why::EspNoSa));
             continue;
         };
         let limit = ipsec::transform::RUN.min(out.room(Stage::IpInput));
         if limit == 0 {
             break;
         }
-        // All packets of this SA at once: order matters within an SA only.
-        batch.sift(|m| {
-            let same = run.len() < limit && find_sa(net, &m).is_some_and(|other| Arc::ptr_eq(other, sa));
-            if same { run.push(m).err() } else { Some(m) }
-        });
+        let from = batch.last_group(|m| m.hdr().sa);
+        batch.move_from(from, limit, &mut run);
         if !open(cx, held, sa, &mut run, out) {
             keep(cx, batch, &mut run);
             break;
@@ -393,7 +443,7 @@ pub(crate) fn esp_input(
 
 #[inline(always)]
 fn find_sa<'a>(net: &'a NetConfig, m: &Mbuf) -> Option<&'a Arc<Sa>> {
-    net.sad.for_packet(m.data(), m.l4())
+    net.sad.for_packet(m.data(), IpProto(m.hdr().proto), m.l4())
 }
 
 /// Opens a run and sends on what may leave now; false if the SA is too busy to take it.
@@ -422,15 +472,53 @@ fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
     std::mem::swap(batch, run);
 }
 
-/// What came out of a tunnel must be what the tunnel is for.
-fn take_opened(cx: &Cx<'_>, run: &mut Batch, out: &mut Pending) {
+/// What came out of SAs must be what they are for.
+fn take_opened(cx: &mut Cx<'_>, run: &mut Batch, out: &mut Pending) {
     cx.stats.count.esp_in.add(run.len() as u64);
-    for m in run.drain() {
-        match policy_in(cx.net, &m) {
+    for mut m in run.drain() {
+        let path = Path::from_header(m.hdr().sa, m.hdr().nexthop);
+        let checked = policy_in(cx, &m, path);
+        if is_ipsec(&m) && is_layer(cx.net, &mut m, checked.is_ok()) {
+            m.hdr_mut().nexthop = path.earlier();
+            out.push(Stage::EspInput, m, &cx.stats.ledger);
+            continue;
+        }
+        m.hdr_mut().nexthop = 0;
+        match checked {
             Ok(()) => out.push(Stage::IpInput, m, &cx.stats.ledger),
             Err(why) => cx.end(m, why),
         }
     }
+}
+
+/// Whether the packet is of a protocol that SAs are for.
+#[inline(always)]
+fn is_ipsec(m: &Mbuf) -> bool {
+    let at = if m.hdr().family == 4 { 9 } else { 6 };
+    m.data().get(at).is_some_and(|proto| is_ipsec_proto(*proto))
+}
+
+/// ESP, AH, IPComp.
+#[inline(always)]
+pub(crate) const fn is_ipsec_proto(proto: u8) -> bool {
+    matches!(proto, 50 | 51 | 108)
+}
+
+/// Whether the next SA of the same bundle is to open it; then its header says where. A tunnel's packet that a policy is
+/// content with goes the way of all packets instead: it belongs to a tunnel inside a tunnel, which has its own policy.
+#[cold]
+fn is_layer(net: &NetConfig, m: &mut Mbuf, content: bool) -> bool {
+    let opened = SaIndex::from_header(m.hdr().sa).and_then(|sa| net.sad.get(sa));
+    if content && opened.is_none_or(|sa| sa.config().mode != Mode::Transport) {
+        return false;
+    }
+    let Ok(parsed) = wire::parse::parse_ip(m.data()) else { return false };
+    if parsed.is_fragment() || net.sad.for_packet(m.data(), parsed.proto, parsed.l4.into()).is_none() {
+        return false;
+    }
+    m.set_l4(parsed.l4.into());
+    m.hdr_mut().proto = parsed.proto.0;
+    true
 }
 
 /// The loop has written everything it had: what was parked behind it may follow.

@@ -10,9 +10,12 @@
 //! fragments judged here: reassembly does. Nothing here verifies a transport checksum ([`crate::checksum::transport_ok`] does).
 
 pub use crate::parsed::{Flags, Parsed};
+use core::net::Ipv4Addr;
+
 use crate::{
     EtherType, IpProto, Malformed, checksum,
     ether::{self, TAG_LEN},
+    flow::{FlowKey4, HashSeed},
     ipv4, ipv6, ipv6_ext,
     parsed::Front,
 };
@@ -89,6 +92,38 @@ pub fn parse_ipv4(data: &[u8]) -> Result<Parsed, Malformed> {
     let check = ipv4_check(data)?;
     let h: &[u8; 20] = data.first_chunk().ok_or(Malformed::Truncated)?;
     Ok(describe_v4(data, h, check.header_len, check.total_len))
+}
+
+/// The symmetric hash of the flow of a packet that [`ipv4_check`] found sound: what [`Parsed::hash`] says, without the
+/// rest of the parse for the packets that are most of them.
+#[inline(always)]
+pub fn hash_ipv4(data: &[u8], check: Ipv4Check, seed: &HashSeed) -> u32 {
+    /// IP and TCP header: where there are ports for sure.
+    const BOTH: u16 = 40;
+    let Some(h) = data.first_chunk::<24>() else { return rest_of_hash(data, check, seed) };
+    let is_part = u16::from_be_bytes([h[6], h[7]]) & (ipv4::MF | ipv4::OFFSET_MASK) != 0;
+    let proto = IpProto(h[9]);
+    if is_part
+        || check.header_len != 20
+        || check.total_len < BOTH
+        || !matches!(proto, IpProto::TCP | IpProto::UDP)
+    {
+        return rest_of_hash(data, check, seed);
+    }
+    let key = FlowKey4 {
+        src: Ipv4Addr::new(h[12], h[13], h[14], h[15]),
+        dst: Ipv4Addr::new(h[16], h[17], h[18], h[19]),
+        src_port: u16::from_be_bytes([h[20], h[21]]),
+        dst_port: u16::from_be_bytes([h[22], h[23]]),
+        proto,
+    };
+    key.hash(seed)
+}
+
+#[inline(never)]
+fn rest_of_hash(data: &[u8], check: Ipv4Check, seed: &HashSeed) -> u32 {
+    let Some(h) = data.first_chunk() else { return 0 };
+    describe_v4(data, h, check.header_len, check.total_len).hash(data, seed)
 }
 
 #[inline(always)]

@@ -140,6 +140,9 @@ fn check_parsed(packet: &[u8], parsed: &parse::Parsed) {
     let key = parsed.flow(packet);
     assert_eq!(parsed.hash(packet, &hash_seed), key.hash(&hash_seed));
     assert_eq!(key.hash(&hash_seed), key.reversed().hash(&hash_seed));
+    if let Ok(check) = wire::ipv4_check(packet) {
+        assert_eq!(wire::parse::hash_ipv4(packet, check, &hash_seed), key.hash(&hash_seed));
+    }
     let l4 = parsed.l4(packet);
     assert_eq!(l4.len(), parsed.l4_len());
     if parsed.is_later_fragment() {

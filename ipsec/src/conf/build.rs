@@ -2,7 +2,7 @@
 
 use super::{ValidConf, ValidSa};
 use crate::{
-    sa::{Sa, SaIndex, SaLevel, Setup, Spi},
+    sa::{Protocol, Sa, SaConfig, SaIndex, SaLevel, Setup, Spi},
     sad::Sad,
     spd::Spd,
     transform::KeyError,
@@ -36,20 +36,24 @@ pub fn build(
 ) -> Result<(Sad, Spd), BuildError> {
     let nothing = Sad::default();
     let previous = previous.unwrap_or(&nothing);
-    let old: HashMap<_, _> =
-        previous.iter().map(|sa| ((sa.config().src, sa.config().dst, sa.config().spi), sa)).collect();
+    let old: HashMap<_, _> = previous.iter().map(|sa| (name_of(sa.config()), sa)).collect();
     let mut free = previous.free_indexes();
     let mut sas = Vec::with_capacity(conf.sas().len());
     for valid in conf.sas() {
-        let name = (valid.config.src, valid.config.dst, valid.config.spi);
+        let name = name_of(&valid.config);
         let before =
             old.get(&name).filter(|sa| sa.has_key(&valid.key) && sa.config().suite == valid.config.suite);
         let sa = one(valid, before.copied(), &mut free, setup, held);
-        sas.push(sa.map_err(|cause| BuildError { spi: name.2, src: name.0, dst: name.1, cause })?);
+        sas.push(sa.map_err(|cause| BuildError { spi: name.3, src: name.1, dst: name.2, cause })?);
     }
     let sad = Sad::new(sas);
     let spd = Spd::new(conf.policies(), &sad);
     Ok((sad, spd))
+}
+
+/// What an SA is called by.
+fn name_of(config: &SaConfig) -> (Protocol, IpAddr, IpAddr, Spi) {
+    (config.protocol, config.src, config.dst, config.spi)
 }
 
 fn one(

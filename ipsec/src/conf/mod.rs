@@ -12,15 +12,18 @@
 //! extensions   -m tunnel|any  -u id  -r bytes  -f seq-pad|zero-pad|nocyclic-seq  -esn
 //!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets
 //! algorithm    -E aes-gcm-16 key | -E chacha20-poly1305 key
-//! src_range    address[/prefixlen][\[port\]]
-//! upperspec    any | protocol | icmp type,code | icmp6 type,code
+//! src_range    address[/prefixlen][\[port\]] | address-address[\[port-port\]]
+//! upperspec    any | protocol | icmp type[,code] | icmp6 type[,code]
 //! direction    in | out | fwd
-//! treatment    none | discard | ipsec esp/tunnel/src-dst/default|use|require|unique[:id]
+//! treatment    none | discard | ipsec request ...       up to three, innermost first
+//! request      esp|ah|ipcomp/tunnel/src-dst/level | esp|ah|ipcomp/transport//level
+//! level        default | use | require | unique[:id]
 //! key          0x... | "..."                      cipher key, then 4 bytes of salt
 //! ```
 //!
 //! Ours beyond setkey: `-peer-window`, the replay window of the peer in packets (32 unless said otherwise), which bounds
-//! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes. `-esn` is
+//! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes; ranges
+//! of addresses and of ports with a hyphen. `-esn` is
 //! FreeBSD's. `fwd` is taken as `in`: as in a BSD kernel, what arrives is checked, be it for us or not.
 //! What is read and can not be done (AH, IPComp, transport mode, other ciphers, bundles) is refused and said to be.
 //! Names of hosts are not resolved.

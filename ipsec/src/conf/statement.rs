@@ -2,8 +2,8 @@
 
 use super::lex::Place;
 use crate::{
-    sa::Spi,
-    selector::{Prefix, Upper},
+    sa::{self, Spi},
+    selector::{Addresses, Upper},
     spd::Level,
 };
 use kern::secret::SecretBytes;
@@ -47,6 +47,16 @@ impl Protocol {
         ("ipcomp", Protocol::Ipcomp),
         ("tcp", Protocol::TcpMd5),
     ];
+
+    /// The protocol whose SAs it names; `None` for what is none of IPsec's, or no longer.
+    pub const fn ipsec(self) -> Option<sa::Protocol> {
+        match self {
+            Protocol::Esp => Some(sa::Protocol::Esp),
+            Protocol::Ah => Some(sa::Protocol::Ah),
+            Protocol::Ipcomp => Some(sa::Protocol::Ipcomp),
+            Protocol::EspOld | Protocol::EspUdp | Protocol::AhOld | Protocol::TcpMd5 => None,
+        }
+    }
 
     /// The word.
     pub fn name(self) -> &'static str {
@@ -154,9 +164,9 @@ pub enum DirectionWord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyName {
     /// Source.
-    pub src: At<Prefix>,
+    pub src: At<Addresses>,
     /// Destination.
-    pub dst: At<Prefix>,
+    pub dst: At<Addresses>,
     /// Upper layer.
     pub upper: Upper,
     /// Direction.

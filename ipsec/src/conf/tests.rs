@@ -7,7 +7,7 @@ use super::{
 use crate::{
     dump,
     sa::{Lifetime, Mode, Padding, Sa, SaIndex, Setup, Spi},
-    selector::{Prefix, Upper},
+    selector::{Addresses, Ports, Prefix, Upper},
     spd::{Action, Direction, Level},
     transform::{Engine, Suite},
 };
@@ -55,6 +55,13 @@ fn errors(text: &str) -> Vec<ConfError> {
     }
 }
 
+fn levels(action: &Action) -> Vec<Level> {
+    match action {
+        Action::Protect(requests) => requests.iter().map(|r| r.level).collect(),
+        _ => vec![],
+    }
+}
+
 #[test]
 fn a_gateway_s_file_means_what_it_says() {
     let conf = valid(TWO_GATEWAYS);
@@ -70,14 +77,14 @@ fn a_gateway_s_file_means_what_it_says() {
     assert_eq!(inbound.key.expose(), b"0123456789abcdef0123456789abcdefsalt");
     let policies = conf.policies();
     assert_eq!(policies.iter().map(|p| p.id).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    assert!(matches!(policies[0].action, Action::Protect(t) if t.level == Level::Require));
+    assert!(levels(&policies[0].action) == [Level::Require]);
     assert_eq!(
         policies[1].selector.upper,
-        Upper::Proto { proto: IpProto::TCP, src_port: None, dst_port: Some(80) }
+        Upper::Proto { proto: IpProto::TCP, src_port: None, dst_port: Some(Ports::one(80)) }
     );
-    assert!(matches!(policies[1].action, Action::Protect(t) if t.level == Level::Unique(7)));
-    assert_eq!(policies[2].selector.upper, Upper::Icmp { proto: IpProto::ICMPV6, kind: 135, code: 0 });
-    assert_eq!((policies[3].direction, policies[3].action), (Direction::In, Action::Discard));
+    assert!(levels(&policies[1].action) == [Level::Unique(7)]);
+    assert_eq!(policies[2].selector.upper, Upper::Icmp { proto: IpProto::ICMPV6, kind: 135, code: Some(0) });
+    assert_eq!((policies[3].direction, &policies[3].action), (Direction::In, &Action::Discard));
     assert_eq!(conf.warnings().len(), 1, "no inbound SA has -u 7: {}", lines(conf.warnings()));
 }
 
@@ -103,8 +110,7 @@ spdadd 10.0.11.41 10.0.11.33 any -P out prio high - 5 ipsec esp/transport//requi
         [
             (3, "separate authentication is not there yet"),
             (3, "des-cbc is not there yet"),
-            (4, "tcp is not there yet"),
-            (9, "bundles of several protocols are not there yet"),
+            (4, "TCP MD5 signatures (RFC 2385) are not there"),
         ]
     );
 }
@@ -219,7 +225,8 @@ fn the_parts_of_a_policy_s_request_have_their_own_places() {
         ("esp/tunnel/10.0.0.1-::1/require", "65: the ends of the tunnel are of two families"),
         ("esp/tunnel/10.0.0.1-10.0.0.2/requires", "74: \"requires\" is not a level"),
         ("esp/tunnel/10.0.0.1-10.0.0.2/unique:0", "74: \"unique:0\" is not a level"),
-        ("ipcomp/tunnel/10.0.0.1-10.0.0.2/use", "45: ipcomp is not there yet"),
+        ("esp-old/tunnel/10.0.0.1-10.0.0.2/use", "45: esp-old is the ESP of RFC 1827"),
+        ("ah////", "45: \"ah////\" is not protocol/mode/src-dst/level"),
     ];
     for (request, expected) in cases {
         let found = errors(&format!("{out}{request};"));
@@ -499,9 +506,8 @@ mod print {
         text + ";\n"
     }
 
-    fn range(prefix: Prefix, port: Option<u16>) -> String {
-        let len = if prefix.is_host() { String::new() } else { format!("/{}", prefix.len()) };
-        format!("{}{len}{}", prefix.addr(), port.map_or("[any]".to_owned(), |p| format!("[{p}]")))
+    fn range(addresses: Addresses, port: Option<Ports>) -> String {
+        format!("{addresses}{}", port.map_or("[any]".to_owned(), |p| format!("[{p}]")))
     }
 
     pub(super) fn policy(p: &PolicyAdd) -> String {
@@ -509,7 +515,10 @@ mod print {
             Upper::Any => ((None, None), "any".to_owned()),
             Upper::Ports { src_port, dst_port } => ((src_port, dst_port), "any".to_owned()),
             Upper::Proto { proto, src_port, dst_port } => ((src_port, dst_port), proto.0.to_string()),
-            Upper::Icmp { proto, kind, code } => ((None, None), format!("{} {kind},{code}", proto.0)),
+            Upper::Icmp { proto, kind, code } => {
+                let code = code.map_or(String::new(), |code| format!(",{code}"));
+                ((None, None), format!("{} {kind}{code}", proto.0))
+            }
         };
         let direction = match p.name.direction.value {
             DirectionWord::In => "in",
@@ -606,23 +615,30 @@ fn any_add() -> impl Strategy<Value = Add> {
         })
 }
 
-fn any_range() -> impl Strategy<Value = Prefix> {
-    (any_addr(), 0u8..=128)
-        .prop_map(|(addr, len)| Prefix::new(addr, if addr.is_ipv4() { len % 33 } else { len }).unwrap())
+fn any_range() -> impl Strategy<Value = Addresses> {
+    let prefix = (any_addr(), 0u8..=128).prop_map(|(addr, len)| {
+        Prefix::new(addr, if addr.is_ipv4() { len % 33 } else { len }).unwrap().into()
+    });
+    let span = (any_addr(), any_addr())
+        .prop_filter_map("two families", |(a, b)| Addresses::span(a.min(b), a.max(b)));
+    prop_oneof![3 => prefix, 1 => span]
 }
 
 fn any_policy() -> impl Strategy<Value = PolicyAdd> {
-    let port = || proptest::option::of(1u16..);
+    let one = (1u16..).prop_map(Ports::one);
+    let span = (1u16.., 1u16..).prop_map(|(a, b)| Ports::span(a.min(b), a.max(b)).unwrap());
+    let ports = prop_oneof![one, span].boxed();
+    let port = || proptest::option::of(ports.clone());
     let upper = prop_oneof![
         Just(Upper::Any),
-        (1u16.., port()).prop_map(|(p, dst_port)| Upper::Ports { src_port: Some(p), dst_port }),
+        (ports.clone(), port()).prop_map(|(p, dst_port)| Upper::Ports { src_port: Some(p), dst_port }),
         (port(), port()).prop_map(|(src_port, dst_port)| Upper::Proto {
             proto: IpProto::UDP,
             src_port,
             dst_port
         }),
         (0u8..).prop_map(|p| Upper::Proto { proto: IpProto(p), src_port: None, dst_port: None }),
-        any::<(u8, u8)>().prop_map(|(kind, code)| Upper::Icmp { proto: IpProto::ICMP, kind, code }),
+        any::<(u8, Option<u8>)>().prop_map(|(kind, code)| Upper::Icmp { proto: IpProto::ICMP, kind, code }),
     ];
     let level = prop_oneof![
         Just(Level::Default),

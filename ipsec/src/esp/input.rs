@@ -29,9 +29,6 @@ use wire::{IpProto, ipv4, ipv6};
 
 pub use crate::transform::RUN;
 
-/// Octets of ESP header and IV.
-const ESP_IV: usize = 16;
-
 /// A run that has passed the window and is not open yet. See [`output::Pending`](super::output::Pending) for `S` and `B`.
 #[must_use = "a run that is not finished holds up the SA"]
 #[derive(Debug)]
@@ -103,7 +100,7 @@ fn look(layout: &Layout, m: &mut Mbuf) -> Result<(), Why> {
     let at = m.l4();
     let packet = m.data().get(at..).ok_or(Why::EspMalformed)?;
     // The shortest payload is a trailer with the padding that it needs itself.
-    let least = ESP_IV + layout.align_mask() + 1 + layout.icv();
+    let least = layout.esp_iv() + layout.align_mask() + 1 + layout.icv();
     if packet.len() < least || (packet.len() - least) & layout.align_mask() != 0 {
         return Err(Why::EspMalformed);
     }
@@ -215,7 +212,7 @@ fn payload(layout: &Layout, m: &Mbuf) -> usize {
     let data = m.data();
     let end = data.len().saturating_sub(layout.icv() + TRAILER);
     let pad = data.get(end).map_or(0, |pad| usize::from(*pad));
-    end.saturating_sub(pad + m.l4() + ESP_IV)
+    end.saturating_sub(pad + m.l4() + layout.esp_iv())
 }
 
 /// Unwraps the packets from place `from` on and takes those that failed, now or before, out of the run.
@@ -280,7 +277,7 @@ fn inner(layout: &Layout, data: &[u8], at: usize) -> Result<Inner, Why> {
     let (Some(&pad), Some(&next)) = (data.get(trailer), data.get(trailer + 1)) else {
         return Err(Why::EspMalformed);
     };
-    let (start, pad) = (at + ESP_IV, usize::from(pad));
+    let (start, pad) = (at + layout.esp_iv(), usize::from(pad));
     let end = trailer.checked_sub(pad).filter(|end| *end >= start).ok_or(Why::EspPadding)?;
     if layout.padding_checked && !data[end..trailer].iter().zip(1u8..).all(|(byte, n)| *byte == n) {
         return Err(Why::EspPadding);
@@ -363,7 +360,6 @@ fn describe(m: &mut Mbuf, family: u8, sa: u32) {
     h.flags = PktFlags::empty();
     h.sa = sa;
     h.hash = 0;
-    h.nexthop = 0;
     h.state = 0;
     h.state_gen = 0;
 }

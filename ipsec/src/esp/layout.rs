@@ -1,9 +1,9 @@
 //! The lengths and the fixed octets of an SA's packets, worked out once.
 //!
 //! ```text
-//!  v4: ├ IPv4 20 ┤├ ESP 8 ┤├ IV 8 ┤├──── inner packet ────┤├ padding 0-3 ┤├ 2 ┤├ ICV 16 ┤
-//!  v6: ├ IPv6 40 ┤├ ESP 8 ┤├ IV 8 ┤├──── inner packet ────┤├ padding 0-3 ┤├ 2 ┤├ ICV 16 ┤
-//!      └──────── template ────────┘                        └───────── tail ──────────────┘
+//!  v4: ├ IPv4 20 ┤├ ESP 8 ┤├ IV 0-16 ┤├─── inner packet ───┤├ padding 0-15 ┤├ 2 ┤├ ICV 8-32 ┤
+//!  v6: ├ IPv6 40 ┤├ ESP 8 ┤├ IV 0-16 ┤├─── inner packet ───┤├ padding 0-15 ┤├ 2 ┤├ ICV 8-32 ┤
+//!      └───── template ───┘                                 └────────── tail ─────────────┘
 //! ```
 //!
 //! The template has everything that is the same in all packets; what differs (length, class, identification, checksum,
@@ -20,10 +20,10 @@ use wire::{
 
 /// Hop limit of the outer header.
 const TTL: u8 = 64;
-/// Octets of ESP header and IV.
-const ESP_IV: usize = 16;
+/// Octets of the ESP header.
+const ESP: usize = wire::esp::HEADER_LEN;
 /// The longest template.
-const TEMPLATE: usize = ipv6::HEADER_LEN + ESP_IV;
+const TEMPLATE: usize = ipv6::HEADER_LEN + ESP;
 /// Pad length and next header.
 pub(super) const TRAILER: usize = 2;
 /// The most padding there is.
@@ -37,6 +37,8 @@ pub struct Layout {
     head: u8,
     /// Where the ESP header is in the outgoing packet.
     esp: u8,
+    /// Octets of ESP header and IV.
+    esp_iv: u8,
     icv: u8,
     /// What payload, padding and trailer together are a multiple of, a power of two, less one.
     align_mask: u8,
@@ -78,8 +80,9 @@ impl Layout {
         Layout {
             sum: checksum::sum(&template[..ipv4::HEADER_LEN]),
             template,
-            head: (esp + ESP_IV) as u8,
+            head: (esp + ESP + config.suite.iv_len()) as u8,
             esp: esp as u8,
+            esp_iv: (ESP + config.suite.iv_len()) as u8,
             icv: config.suite.icv_len() as u8,
             align_mask: config.suite.align() as u8 - 1,
             v6,
@@ -98,6 +101,12 @@ impl Layout {
     #[inline(always)]
     pub(super) const fn esp(&self) -> usize {
         self.esp as usize
+    }
+
+    /// Octets of ESP header and IV.
+    #[inline(always)]
+    pub(super) const fn esp_iv(&self) -> usize {
+        self.esp_iv as usize
     }
 
     /// Octets in front of the inner packet.
@@ -145,7 +154,7 @@ impl Layout {
         (room & !(self.align_mask as usize)).saturating_sub(TRAILER)
     }
 
-    /// Writes the outer header, ESP header and the room for the IV into `head`, of a packet of `total` octets.
+    /// Writes the outer header and the ESP header into `head`, of a packet of `total` octets.
     #[inline(always)]
     pub(super) fn write_head(
         &self,
@@ -164,7 +173,7 @@ impl Layout {
             head[ipv6::HEADER_LEN + 4..][..4].copy_from_slice(&(seq as u32).to_be_bytes());
             return Ok(());
         }
-        const HEAD: usize = ipv4::HEADER_LEN + ESP_IV;
+        const HEAD: usize = ipv4::HEADER_LEN + ESP;
         let head: &mut [u8; HEAD] = head.first_chunk_mut().ok_or(Why::Headroom)?;
         head.copy_from_slice(&self.template[..HEAD]);
         // RFC 6864: only what may be fragmented needs an identification, and the sequence number is one.

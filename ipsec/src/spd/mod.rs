@@ -3,28 +3,38 @@
 //! Two ordered lists, one each way; the first policy that matches decides, and without one the packet bypasses IPsec, as
 //! in a BSD kernel. On the way out the answer is an SA, or that there is none, and then the packet ends: *protect* never
 //! turns into *clear* by accident. On the way in the check comes after opening (5.2): a packet that a policy protects must
-//! have come out of one of the policy's SAs, and what came out of an SA must be what its policy is for.
+//! have come out of the policy's SAs, in their order, and what came out of an SA must be what its policy is for.
 //!
-//! Of a policy's SAs the first in the file that is still alive is used, as NetBSD prefers the older: with a new pair added
-//! on both sides first and the old one removed afterwards, a change of keys loses nothing.
+//! A policy may ask for several transforms, a *bundle*, innermost first: `bundle.rs`. Of a request's SAs the first in the
+//! file that is still alive is used, as NetBSD prefers the older: with a new pair added on both sides first and the old
+//! one removed afterwards, a change of keys loses nothing.
 //!
-//! Level `use` is setkey's opportunism: an SA if there is one, else clear. It is the one way to say so.
+//! Level `use` is setkey's opportunism: an SA if there is one, else the packet goes without that transform. It is the one
+//! way to say so.
 //!
-//! Lookup: policies are compiled into tables, `table.rs`. Not here: caches per flow.
+//! Lookup: policies are compiled into tables, `table.rs`; what a flow got is kept a while in its worker's [`FlowCache`].
 
+mod bundle;
+mod cache;
 mod table;
 #[cfg(test)]
 mod tests;
 
 pub use crate::selector::Packet;
+pub use bundle::{BUNDLE, Path, Request, Rest};
+pub use cache::FlowCache;
 
 use crate::{
-    sa::{Life, Mode, Sa, SaIndex},
+    sa::{Sa, SaIndex},
     sad::Sad,
     selector::Selector,
 };
+use bundle::Bundles;
 use kern::Why;
-use std::{net::IpAddr, sync::Arc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 use table::Tables;
 
 /// Which way.
@@ -41,7 +51,7 @@ pub enum Direction {
 pub enum Level {
     /// The system's default, which is `require`.
     Default,
-    /// An SA if there is one, else clear.
+    /// An SA if there is one, else without.
     Use,
     /// An SA, or the packet ends.
     Require,
@@ -49,43 +59,19 @@ pub enum Level {
     Unique(u32),
 }
 
-/// The SAs of a tunnel, as a policy names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tunnel {
-    /// Source of the outer packet.
-    pub src: IpAddr,
-    /// Destination of the outer packet.
-    pub dst: IpAddr,
-    /// Level.
-    pub level: Level,
-}
-
-impl Tunnel {
-    /// Whether this SA is one of them.
-    pub fn has(&self, sa: &Sa) -> bool {
-        let config = sa.config();
-        let mode = matches!(config.mode, Mode::Any | Mode::Tunnel);
-        let reqid = match self.level {
-            Level::Unique(id) => config.reqid == id,
-            _ => true,
-        };
-        (config.src, config.dst) == (self.src, self.dst) && mode && reqid
-    }
-}
-
 /// What a policy does with what it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// `none`: in clear.
     Bypass,
     /// `discard`.
     Discard,
-    /// `ipsec esp/tunnel/src-dst/level`.
-    Protect(Tunnel),
+    /// `ipsec esp/tunnel/src-dst/level ...`: one or more transforms, innermost first.
+    Protect(Arc<[Request]>),
 }
 
 /// A policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// Number, from 1, in the order of the file.
     pub id: u32,
@@ -100,10 +86,10 @@ pub struct Policy {
 /// What becomes of a packet on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// In clear.
+    /// In clear; in the middle of a bundle: it is finished.
     Bypass,
-    /// Through this SA.
-    Protect(SaIndex),
+    /// Through this SA, and then [`Spd::go_on`] says what comes next.
+    Protect(SaIndex, Rest),
     /// It must be protected and there is no SA: it ends with [`Why::SpNoSa`].
     NoSa,
     /// It ends with [`Why::SpDiscard`].
@@ -111,31 +97,12 @@ pub enum Decision {
 }
 
 /// A policy's action with its SAs found.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Resolved {
     Bypass,
     Discard,
-    Protect { optional: bool, sas: Box<[Arc<Sa>]> },
-}
-
-impl Resolved {
-    fn new(policy: &Policy, sad: &Sad) -> Resolved {
-        match policy.action {
-            Action::Bypass => Resolved::Bypass,
-            Action::Discard => Resolved::Discard,
-            Action::Protect(tunnel) => Resolved::Protect {
-                optional: tunnel.level == Level::Use,
-                sas: sad.iter().filter(|sa| tunnel.has(sa)).cloned().collect(),
-            },
-        }
-    }
-
-    fn has(&self, index: SaIndex) -> bool {
-        match self {
-            Resolved::Protect { sas, .. } => sas.iter().any(|sa| sa.index() == index),
-            _ => false,
-        }
-    }
+    /// The first of its steps in [`Bundles`].
+    Protect(u32),
 }
 
 /// All policies, looked up by packet.
@@ -143,24 +110,35 @@ impl Resolved {
 pub struct Spd {
     policies: Box<[Policy]>,
     resolved: Box<[Resolved]>,
+    bundles: Bundles,
     out: Tables,
     inbound: Tables,
+    generation: u32,
 }
+
+/// Databases made so far: what a packet or a cache noted about one means nothing to another.
+static GENERATION: AtomicU32 = AtomicU32::new(1);
 
 impl Spd {
     /// A database of these policies, in order, with the SAs they name.
     pub fn new(policies: impl Into<Box<[Policy]>>, sad: &Sad) -> Spd {
         let policies = policies.into();
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+        let mut bundles = Bundles::new(generation);
+        let resolved = policies.iter().map(|policy| match &policy.action {
+            Action::Bypass => Resolved::Bypass,
+            Action::Discard => Resolved::Discard,
+            Action::Protect(requests) => match bundles.add(&policy.selector, requests, sad) {
+                Some(first) => Resolved::Protect(first),
+                None => Resolved::Discard,
+            },
+        });
+        let resolved = resolved.collect();
         let of = |direction| {
             let numbered = policies.iter().enumerate();
             Tables::new(numbered.filter(move |(_, p)| p.direction == direction).map(|(at, p)| (at as u32, p)))
         };
-        Spd {
-            resolved: policies.iter().map(|p| Resolved::new(p, sad)).collect(),
-            out: of(Direction::Out),
-            inbound: of(Direction::In),
-            policies,
-        }
+        Spd { resolved, bundles, out: of(Direction::Out), inbound: of(Direction::In), generation, policies }
     }
 
     /// Whether there is any policy on the way out; if not, [`lookup_out`](Self::lookup_out) need not be asked.
@@ -177,25 +155,42 @@ impl Spd {
 
     /// What becomes of a packet on its way out, before it is translated.
     #[inline]
-    pub fn lookup_out(&self, packet: &Packet<'_>) -> Decision {
-        let Some(at) = self.out.first(packet) else { return Decision::Bypass };
+    pub fn lookup_out(&self, packet: &Packet<'_>, cache: &mut FlowCache) -> Decision {
+        let Some(at) = cache.first(self.generation, &self.out, Direction::Out, packet) else {
+            return Decision::Bypass;
+        };
         match self.resolved.get(at as usize) {
             Some(Resolved::Bypass) => Decision::Bypass,
-            Some(Resolved::Protect { sas, optional }) => choose(sas, *optional),
+            Some(Resolved::Protect(first)) => self.bundles.choose(*first, packet),
             Some(Resolved::Discard) | None => Decision::Discard,
         }
     }
 
-    /// Whether a packet may go on that came in clear (`via` is `None`) or out of an SA.
+    /// What becomes of a packet that has been through an SA of its bundle. [`Decision::Bypass`]: it is done. A rest that
+    /// is of another configuration means nothing here any more, and the packet must not leave half protected: `NoSa`.
     #[inline]
-    pub fn check_in(&self, packet: &Packet<'_>, via: Option<SaIndex>) -> Result<(), Why> {
-        let policy = self.inbound.first(packet).and_then(|at| self.resolved.get(at as usize));
-        match (policy, via) {
-            (None | Some(Resolved::Bypass | Resolved::Protect { optional: true, .. }), None) => Ok(()),
-            (Some(Resolved::Protect { .. }), None) => Err(Why::SpClear),
+    pub fn go_on(&self, rest: Rest, packet: &Packet<'_>) -> Decision {
+        self.bundles.go_on(rest, packet)
+    }
+
+    /// Bytes by which the SAs of a rest make a packet grow.
+    #[inline]
+    pub fn overhead(&self, rest: Rest) -> usize {
+        self.bundles.overhead(rest)
+    }
+
+    /// Whether a packet may go on that came in clear (an empty path) or out of SAs.
+    #[inline]
+    pub fn check_in(&self, packet: &Packet<'_>, path: Path, cache: &mut FlowCache) -> Result<(), Why> {
+        let found = cache.first(self.generation, &self.inbound, Direction::In, packet);
+        match (found.and_then(|at| self.resolved.get(at as usize)), path.is_clear()) {
+            (None | Some(Resolved::Bypass), true) => Ok(()),
             (Some(Resolved::Discard), _) => Err(Why::SpDiscard),
-            (Some(protect), Some(index)) if protect.has(index) => Ok(()),
-            (_, Some(_)) => Err(Why::EspPolicy),
+            (Some(Resolved::Protect(first)), clear) => {
+                let refused = if clear { Why::SpClear } else { Why::EspPolicy };
+                if self.bundles.has_come(*first, path, packet) { Ok(()) } else { Err(refused) }
+            }
+            (_, false) => Err(Why::EspPolicy),
         }
     }
 
@@ -204,21 +199,11 @@ impl Spd {
         &self.policies
     }
 
-    /// The policies with the SAs each has now.
-    pub fn with_sas(&self) -> impl Iterator<Item = (&Policy, &[Arc<Sa>])> {
+    /// The policies with the SAs each has now, innermost first.
+    pub fn with_sas(&self) -> impl Iterator<Item = (&Policy, Vec<&Arc<Sa>>)> {
         self.policies.iter().zip(&self.resolved).map(|(policy, resolved)| match resolved {
-            Resolved::Protect { sas, .. } => (policy, &sas[..]),
-            _ => (policy, &[][..]),
+            Resolved::Protect(first) => (policy, self.bundles.sas(*first).collect()),
+            _ => (policy, vec![]),
         })
     }
-}
-
-/// Of several SAs the first that is alive.
-#[inline(always)]
-fn choose(sas: &[Arc<Sa>], optional: bool) -> Decision {
-    let [sa, others @ ..] = sas else { return if optional { Decision::Bypass } else { Decision::NoSa } };
-    if others.is_empty() || sa.life() != Life::Dead {
-        return Decision::Protect(sa.index());
-    }
-    Decision::Protect(others.iter().find(|sa| sa.life() != Life::Dead).unwrap_or(sa).index())
 }

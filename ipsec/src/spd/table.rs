@@ -14,14 +14,14 @@
 //! Ten thousand policies of a real network have a few shapes; a file with a hundred shapes costs a hundred questions.
 
 use super::{Action, Policy};
-use crate::selector::{Ends, Match, Packet, Shown, Upper, mask4, mask6};
+use crate::selector::{Addresses, Ends, Match, Packet, Shown, Upper, mask4, mask6};
 use std::net::IpAddr;
 
 /// Up to so many rules are gone through one by one.
 const FEW: usize = 6;
 
 /// An address as a number.
-trait Bits: Copy + PartialEq + std::ops::BitAnd<Output = Self> {
+trait Bits: Copy + PartialOrd + std::ops::BitAnd<Output = Self> {
     fn fold(self) -> u64;
     fn take(addr: IpAddr) -> Option<Self>;
     fn mask(len: u8) -> Self;
@@ -68,12 +68,25 @@ struct Rule<A> {
     upper: Upper,
     /// Whether ports that can not be seen count as right.
     unseen: bool,
+    /// Whether the masks alone tell.
+    plain: bool,
+    /// From the first address to the last, where the masks take in more.
+    spans: [Option<(A, A)>; 2],
     policy: u32,
+}
+
+/// The first and the last of addresses that are no prefix.
+fn bounds<A: Bits>(addresses: Addresses) -> Option<(A, A)> {
+    match addresses {
+        Addresses::Prefix(_) => None,
+        Addresses::Span(first, last) => Some((A::take(first)?, A::take(last)?)),
+    }
 }
 
 impl<A: Bits> Rule<A> {
     fn new(at: u32, policy: &Policy) -> Option<Rule<A>> {
-        let (src, dst) = (policy.selector.src, policy.selector.dst);
+        let spans = [bounds(policy.selector.src), bounds(policy.selector.dst)];
+        let (src, dst) = (policy.selector.src.cover(), policy.selector.dst.cover());
         Some(Rule {
             src: A::take(src.addr())?,
             src_mask: A::mask(src.len()),
@@ -81,6 +94,8 @@ impl<A: Bits> Rule<A> {
             dst_mask: A::mask(dst.len()),
             upper: policy.selector.upper,
             unseen: policy.action != Action::Bypass,
+            plain: policy.selector.upper.is_any() && spans.iter().all(Option::is_none),
+            spans,
             policy: at,
         })
     }
@@ -89,11 +104,21 @@ impl<A: Bits> Rule<A> {
     fn matches(&self, src: A, dst: A, packet: &Packet<'_>, shown: &mut Option<Shown>) -> bool {
         dst & self.dst_mask == self.dst
             && src & self.src_mask == self.src
-            && self.matches_upper(packet, shown)
+            && self.matches_rest(src, dst, packet, shown)
     }
 
+    /// What the masks do not tell.
     #[inline(always)]
-    fn matches_upper(&self, packet: &Packet<'_>, shown: &mut Option<Shown>) -> bool {
+    fn matches_rest(&self, src: A, dst: A, packet: &Packet<'_>, shown: &mut Option<Shown>) -> bool {
+        self.plain || self.matches_closely(src, dst, packet, shown)
+    }
+
+    fn matches_closely(&self, src: A, dst: A, packet: &Packet<'_>, shown: &mut Option<Shown>) -> bool {
+        let within =
+            |span: Option<(A, A)>, addr| span.is_none_or(|(first, last)| first <= addr && addr <= last);
+        if !within(self.spans[0], src) || !within(self.spans[1], dst) {
+            return false;
+        }
         if self.upper.is_any() {
             return true;
         }
@@ -159,15 +184,15 @@ impl<A: Bits> Shape<A> {
 
     #[inline(always)]
     fn find(&self, src: A, dst: A, packet: &Packet<'_>, shown: &mut Option<Shown>) -> Option<u32> {
-        let (src, dst) = (src & self.src_mask, dst & self.dst_mask);
+        let ends = (src & self.src_mask, dst & self.dst_mask);
         let mask = self.table.len() - 1;
-        let mut at = hash(src, dst);
+        let mut at = hash(ends.0, ends.1);
         loop {
             let start = self.table.get(at & mask)?.checked_sub(1)? as usize;
             let group = self.rules.get(start..)?;
-            if group.first().is_some_and(|r| r.src == src && r.dst == dst) {
-                let mut group = group.iter().take_while(|r| r.src == src && r.dst == dst);
-                return group.find(|r| r.matches_upper(packet, shown)).map(|r| r.policy);
+            if group.first().is_some_and(|r| (r.src, r.dst) == ends) {
+                let mut group = group.iter().take_while(|r| (r.src, r.dst) == ends);
+                return group.find(|r| r.matches_rest(src, dst, packet, shown)).map(|r| r.policy);
             }
             at += 1;
         }
@@ -249,21 +274,38 @@ fn search<A: Bits>(
 pub(super) struct Tables {
     v4: Table<u32>,
     v6: Table<u128>,
+    upper: bool,
 }
 
 impl Tables {
     pub(super) fn new<'p>(policies: impl Iterator<Item = (u32, &'p Policy)>) -> Tables {
-        let (mut v4, mut v6) = (vec![], vec![]);
+        let (mut v4, mut v6, mut upper) = (vec![], vec![], false);
         for (at, policy) in policies {
+            upper |= !policy.selector.upper.is_any();
             v4.extend(Rule::new(at, policy));
             v6.extend(Rule::new(at, policy));
         }
-        Tables { v4: Table::new(v4), v6: Table::new(v6) }
+        Tables { v4: Table::new(v4), v6: Table::new(v6), upper }
     }
 
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// Whether the rules for a packet's family are gone through one by one.
+    #[inline(always)]
+    pub(super) fn is_few(&self, packet: &Packet<'_>) -> bool {
+        match packet.ends {
+            Ends::V4 { .. } => matches!(self.v4, Table::Few(_)),
+            Ends::V6 { .. } => matches!(self.v6, Table::Few(_)),
+            Ends::None => true,
+        }
+    }
+
+    /// Whether any rule looks at the upper layer.
+    pub(super) fn looks_at_upper(&self) -> bool {
+        self.upper
     }
 
     /// The first policy that matches.

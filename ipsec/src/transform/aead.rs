@@ -120,6 +120,13 @@ impl Failures {
         self.0 |= (failed as u64) << (place % RUN);
     }
 
+    /// Of what became of each packet, in order.
+    pub(super) fn of(well: impl Iterator<Item = bool>) -> Failures {
+        let mut failures = Failures::default();
+        well.enumerate().for_each(|(place, well)| failures.mark(place, !well));
+        failures
+    }
+
     /// How many did.
     pub const fn count(self) -> u32 {
         self.0.count_ones()

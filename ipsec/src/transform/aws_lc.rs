@@ -17,6 +17,7 @@ impl AwsLcKey {
             Suite::Aes128Gcm16 => &AES_128_GCM,
             Suite::Aes256Gcm16 => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+            _ => return None,
         };
         Some(AwsLcKey(LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?)))
     }

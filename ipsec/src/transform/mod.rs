@@ -16,48 +16,104 @@
 //! Sealing and opening take whole runs, so the choice of engine is made once a run and an engine that works on many
 //! buffers at a time can. The keys are set up once per SA and kept in [`kern::secret`].
 //!
-//! Not here: lengths and padding ([`crate::esp`]), sequence numbers ([`crate::seq`]), and ciphers that are not AEADs.
-//! A cipher with a separate integrity algorithm will be another variant of [`Transform`] behind the same methods.
+//! That is the shape of the three suites that all engines have, [`Suite::ALL`]. The others (`composed.rs`) take the same
+//! slices and have other IVs and ICVs; AH and IPComp take what [`Transform::mac`] gives and nothing at all.
+//!
+//! Not here: lengths and padding ([`crate::esp`]), sequence numbers ([`crate::seq`]).
 
 mod aead;
+mod algorithm;
 mod aws_lc;
+mod ccm;
+mod composed;
+mod engine;
+mod gcm;
+mod mac;
+mod pair;
 mod ring;
 mod rustcrypto;
 mod suite;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
+mod words;
 
 pub use aead::{AeadKey, Copied, Failures, KeyError, Open, RUN, Seal, TAG_LEN};
-pub use suite::{Engine, Suite, UnknownEngine, UnknownSuite};
+pub use algorithm::{AesKey, Auth, Cipher, Icv};
+pub use engine::{Engine, UnknownEngine};
+pub use mac::Mac;
+pub use suite::{Suite, UnknownSuite};
+pub use words::NoSuite;
+
+use composed::{Job, Jobs, RunCipher};
+use kern::secret::Secret;
 
 /// Bytes of the ESP header: SPI and the low half of the sequence number.
 const HEADER: usize = wire::esp::HEADER_LEN;
-/// Bytes of the IV of both AEADs.
+/// Bytes of an AEAD's IV.
 const IV: usize = 8;
-/// Bytes of salt, kept with the key and never sent.
+/// Bytes of GCM's and ChaCha20-Poly1305's salt, kept with the key and never sent.
 const SALT: usize = 4;
 
 /// A cipher with its key, as an SA uses it.
 #[derive(Debug)]
 pub struct Transform {
     suite: Suite,
+    keyed: Keyed,
+}
+
+#[derive(Debug)]
+enum Keyed {
+    /// With engines.
+    Aead(AeadTransform),
+    /// Of parts.
+    Composed(Box<dyn RunCipher>),
+    /// AH's.
+    Mac(Secret<Mac>),
+    /// IPComp has no key.
+    Deflate,
+}
+
+/// An AEAD that has engines, with what makes nonces and additional data.
+struct AeadTransform {
     key: AeadKey,
     salt: [u8; SALT],
     esn: bool,
 }
 
+impl std::fmt::Debug for AeadTransform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
 impl Transform {
     /// Sets up the key for an engine. `material` is the cipher's key followed by the salt, as RFC 4106 (8.1) and
-    /// setkey(8) have it.
+    /// setkey(8) have it, and by the key of the separate integrity algorithm if there is one.
     pub fn new(suite: Suite, engine: Engine, material: &[u8], esn: bool) -> Result<Transform, KeyError> {
         let expected = suite.material_len();
         if material.len() != expected {
             return Err(KeyError::Length { suite, expected, got: material.len() });
         }
-        let (key, salt_bytes) = material.split_at(suite.key_len());
-        let mut salt = [0; SALT];
-        salt.copy_from_slice(salt_bytes);
-        Ok(Transform { suite, key: AeadKey::new(engine.resolve(suite), suite, key)?, salt, esn })
+        let keyed = match suite {
+            Suite::Ah(auth) => {
+                Keyed::Mac(Secret::new(Mac::new(auth, material).ok_or(composed::refused(suite))?)?)
+            }
+            Suite::Deflate => Keyed::Deflate,
+            suite if suite.has_engines() => {
+                let (key, salt_bytes) = material.split_at(suite.key_len());
+                let mut salt = [0; SALT];
+                salt.copy_from_slice(salt_bytes);
+                Keyed::Aead(AeadTransform {
+                    key: AeadKey::new(engine.resolve(suite), suite, key)?,
+                    salt,
+                    esn,
+                })
+            }
+            suite => Keyed::Composed(composed::new(suite, material, esn)?),
+        };
+        Ok(Transform { suite, keyed })
     }
 
     /// The algorithm.
@@ -67,7 +123,18 @@ impl Transform {
 
     /// The engine that does the work, never [`Engine::Auto`].
     pub fn engine(&self) -> Engine {
-        self.key.engine()
+        match &self.keyed {
+            Keyed::Aead(aead) => aead.key.engine(),
+            _ => Engine::RustCrypto,
+        }
+    }
+
+    /// AH's integrity algorithm.
+    pub fn mac(&self) -> Option<&Mac> {
+        match &self.keyed {
+            Keyed::Mac(mac) => Some(mac.expose()),
+            _ => None,
+        }
     }
 
     /// Seals up to [`RUN`] packets in place: fills in the IV and the ICV, encrypts what is between.
@@ -77,16 +144,32 @@ impl Transform {
     /// A packet marked in the result must not be sent.
     #[inline]
     pub fn seal_run<'p>(&self, packets: impl Iterator<Item = (&'p mut [u8], u64, u64)>) -> Failures {
-        self.key.seal_batch(packets.map(|(packet, seq, iv)| self.seal_job(packet, seq, iv)))
+        match &self.keyed {
+            Keyed::Aead(aead) => {
+                aead.key.seal_batch(packets.map(|(packet, seq, iv)| aead.seal_job(packet, seq, iv)))
+            }
+            Keyed::Composed(cipher) => {
+                cipher.seal(&mut packets.map(|(packet, seq, iv)| Job { packet, seq, iv }).collect::<Jobs>())
+            }
+            Keyed::Mac(_) | Keyed::Deflate => Failures::of(packets.map(|_| false)),
+        }
     }
 
     /// Opens up to [`RUN`] packets in place. What was encrypted is clear afterwards, except in the packets marked in
     /// the result: theirs is worthless.
     #[inline]
     pub fn open_run<'p>(&self, packets: impl Iterator<Item = (&'p mut [u8], u64)>) -> Failures {
-        self.key.open_batch(packets.map(|(packet, seq)| self.open_job(packet, seq)))
+        match &self.keyed {
+            Keyed::Aead(aead) => aead.key.open_batch(packets.map(|(packet, seq)| aead.open_job(packet, seq))),
+            Keyed::Composed(cipher) => {
+                cipher.open(&mut packets.map(|(packet, seq)| Job { packet, seq, iv: 0 }).collect::<Jobs>())
+            }
+            Keyed::Mac(_) | Keyed::Deflate => Failures::of(packets.map(|_| false)),
+        }
     }
+}
 
+impl AeadTransform {
     #[inline(always)]
     fn seal_job<'p>(&self, packet: &'p mut [u8], seq: u64, iv: u64) -> Seal<'p> {
         let Some((header, rest)) = packet.split_first_chunk_mut::<{ HEADER + IV }>() else {

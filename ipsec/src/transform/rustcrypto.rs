@@ -24,6 +24,7 @@ impl RustCryptoKey {
             Suite::Aes128Gcm16 => RustCryptoKey::Aes128(Aes128Gcm::new_from_slice(key).ok()?),
             Suite::Aes256Gcm16 => RustCryptoKey::Aes256(Aes256Gcm::new_from_slice(key).ok()?),
             Suite::ChaCha20Poly1305 => RustCryptoKey::ChaCha20(ChaCha20Poly1305::new_from_slice(key).ok()?),
+            _ => return None,
         })
     }
 }

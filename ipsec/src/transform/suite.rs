@@ -1,8 +1,9 @@
-//! The algorithms and the engines that have them.
+//! Suites: all that an SA does to the octets of a packet.
 
+use super::{AesKey, Auth, Cipher, Icv};
 use std::{fmt, str::FromStr};
 
-/// An algorithm with its key length.
+/// Everything an SA does to the octets of a packet: algorithms with the lengths of their keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suite {
     /// AES-GCM, 128-bit key, ICV of 16 bytes (RFC 4106).
@@ -11,137 +12,177 @@ pub enum Suite {
     Aes256Gcm16,
     /// ChaCha20-Poly1305 (RFC 7634).
     ChaCha20Poly1305,
+    /// AES-GCM with any key and ICV (RFC 4106). The two above are [`Suite::gcm`]'s.
+    Gcm(AesKey, Icv),
+    /// AES-GMAC: integrity without encryption (RFC 4543).
+    Gmac(AesKey),
+    /// AES-CCM (RFC 4309).
+    Ccm(AesKey, Icv),
+    /// Encryption and separate integrity, in this order on the way out.
+    Pair(Cipher, Auth),
+    /// AH's integrity (RFC 4302).
+    Ah(Auth),
+    /// IPComp's DEFLATE (RFC 2394).
+    Deflate,
 }
 
 /// Not the name of a suite.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no suite is called {0:?}; there are aes-128-gcm, aes-256-gcm and chacha20-poly1305")]
+#[error(
+    "no suite is called {0:?}; there are aes-128-gcm, aes-256-gcm, chacha20-poly1305, and others as `setkey -D` names them"
+)]
 pub struct UnknownSuite(String);
 
 impl Suite {
-    /// All of them.
+    /// Those every engine has.
     pub const ALL: [Suite; 3] = [Suite::Aes128Gcm16, Suite::Aes256Gcm16, Suite::ChaCha20Poly1305];
+
+    /// AES-GCM with this key and ICV.
+    pub const fn gcm(key: AesKey, icv: Icv) -> Suite {
+        match (key, icv) {
+            (AesKey::Bits128, Icv::Bytes16) => Suite::Aes128Gcm16,
+            (AesKey::Bits256, Icv::Bytes16) => Suite::Aes256Gcm16,
+            (key, icv) => Suite::Gcm(key, icv),
+        }
+    }
+
+    /// Everything ESP can do.
+    pub fn esp() -> impl Iterator<Item = Suite> {
+        let aead = AesKey::ALL.into_iter().flat_map(|key| {
+            let by_icv =
+                Icv::ALL.into_iter().flat_map(move |icv| [Suite::gcm(key, icv), Suite::Ccm(key, icv)]);
+            by_icv.chain([Suite::Gmac(key)])
+        });
+        let pairs = Cipher::all().flat_map(|cipher| Auth::all().map(move |auth| Suite::Pair(cipher, auth)));
+        aead.chain([Suite::ChaCha20Poly1305]).chain(pairs)
+    }
+
+    /// Whether it is one of [`Suite::ALL`].
+    pub const fn has_engines(self) -> bool {
+        matches!(self, Suite::Aes128Gcm16 | Suite::Aes256Gcm16 | Suite::ChaCha20Poly1305)
+    }
 
     /// Bytes of the cipher's key.
     pub const fn key_len(self) -> usize {
         match self {
             Suite::Aes128Gcm16 => 16,
             Suite::Aes256Gcm16 | Suite::ChaCha20Poly1305 => 32,
+            Suite::Gcm(key, _) | Suite::Gmac(key) | Suite::Ccm(key, _) => key.len(),
+            Suite::Pair(cipher, _) => cipher.key_len(),
+            Suite::Ah(_) | Suite::Deflate => 0,
         }
     }
 
-    /// Bytes of salt behind the key.
+    /// Bytes of salt or nonce behind the cipher's key.
     pub const fn salt_len(self) -> usize {
-        super::SALT
+        match self {
+            Suite::Aes128Gcm16
+            | Suite::Aes256Gcm16
+            | Suite::ChaCha20Poly1305
+            | Suite::Gcm(..)
+            | Suite::Gmac(_) => super::SALT,
+            Suite::Ccm(..) => 3,
+            Suite::Pair(cipher, _) => cipher.salt_len(),
+            Suite::Ah(_) | Suite::Deflate => 0,
+        }
     }
 
-    /// Bytes to be configured: key and salt.
+    /// Bytes of the separate integrity algorithm's key.
+    pub const fn auth_key_len(self) -> usize {
+        match self {
+            Suite::Pair(_, auth) | Suite::Ah(auth) => auth.key_len(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes to be configured: the cipher's key, its salt, the integrity algorithm's key, in this order.
     pub const fn material_len(self) -> usize {
-        self.key_len() + self.salt_len()
+        self.key_len() + self.salt_len() + self.auth_key_len()
     }
 
     /// Bytes of IV in each packet.
     pub const fn iv_len(self) -> usize {
-        super::IV
-    }
-
-    /// Bytes of ICV at the end of each packet.
-    pub const fn icv_len(self) -> usize {
-        super::TAG_LEN
-    }
-
-    /// What payload, padding and trailer together are a multiple of. RFC 4303 asks for 4 of any cipher; these two ask
-    /// for no more.
-    pub const fn align(self) -> usize {
-        4
-    }
-
-    /// The word of setkey(8), where the length of the key tells the two AES apart.
-    pub const fn setkey_name(self) -> &'static str {
         match self {
-            Suite::Aes128Gcm16 | Suite::Aes256Gcm16 => "aes-gcm-16",
-            Suite::ChaCha20Poly1305 => "chacha20-poly1305",
+            Suite::Pair(cipher, _) => cipher.iv_len(),
+            Suite::Ah(_) | Suite::Deflate => 0,
+            _ => super::IV,
         }
     }
 
-    /// The word of `softnet bench --suite`.
-    pub const fn name(self) -> &'static str {
+    /// Bytes of ICV in each packet.
+    pub const fn icv_len(self) -> usize {
         match self {
-            Suite::Aes128Gcm16 => "aes-128-gcm",
-            Suite::Aes256Gcm16 => "aes-256-gcm",
+            Suite::Gcm(_, icv) | Suite::Ccm(_, icv) => icv.len(),
+            Suite::Pair(_, auth) | Suite::Ah(auth) => auth.icv_len(),
+            Suite::Deflate => 0,
+            _ => super::TAG_LEN,
+        }
+    }
+
+    /// What payload, padding and trailer together are a multiple of: 4 (RFC 4303), or the cipher's block.
+    pub const fn align(self) -> usize {
+        match self {
+            Suite::Pair(cipher, _) => cipher.align(),
+            Suite::Deflate => 1,
+            _ => 4,
+        }
+    }
+
+    /// The word of setkey(8) for what encrypts or compresses, where the length of the key tells the rest; that of the
+    /// integrity algorithm for AH.
+    pub const fn setkey_name(self) -> &'static str {
+        match self {
+            Suite::Aes128Gcm16 | Suite::Aes256Gcm16 | Suite::Gcm(_, Icv::Bytes16) => "aes-gcm-16",
             Suite::ChaCha20Poly1305 => "chacha20-poly1305",
+            Suite::Gcm(_, Icv::Bytes12) => "aes-gcm-12",
+            Suite::Gcm(_, Icv::Bytes8) => "aes-gcm-8",
+            Suite::Ccm(_, Icv::Bytes16) => "aes-ccm-16",
+            Suite::Ccm(_, Icv::Bytes12) => "aes-ccm-12",
+            Suite::Ccm(_, Icv::Bytes8) => "aes-ccm-8",
+            Suite::Gmac(_) => "aes-gmac",
+            Suite::Pair(cipher, _) => cipher.setkey_name(),
+            Suite::Ah(auth) => auth.setkey_name(),
+            Suite::Deflate => "deflate",
+        }
+    }
+
+    /// The separate integrity algorithm.
+    pub const fn auth(self) -> Option<Auth> {
+        match self {
+            Suite::Pair(_, auth) | Suite::Ah(auth) => Some(auth),
+            _ => None,
         }
     }
 }
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        let bits = self.key_len() * 8;
+        match self {
+            Suite::Aes128Gcm16 | Suite::Aes256Gcm16 | Suite::Gcm(_, Icv::Bytes16) => {
+                write!(f, "aes-{bits}-gcm")
+            }
+            Suite::ChaCha20Poly1305 => f.write_str("chacha20-poly1305"),
+            Suite::Gcm(_, icv) => write!(f, "aes-{bits}-gcm-{}", icv.len()),
+            Suite::Gmac(_) => write!(f, "aes-{bits}-gmac"),
+            Suite::Ccm(_, icv) => write!(f, "aes-{bits}-ccm-{}", icv.len()),
+            Suite::Pair(cipher, auth) => {
+                match cipher {
+                    Cipher::AesCbc(_) => write!(f, "aes-{bits}-cbc")?,
+                    Cipher::AesCtr(_) => write!(f, "aes-{bits}-ctr")?,
+                    other => f.write_str(other.setkey_name())?,
+                }
+                write!(f, "+{}", auth.setkey_name())
+            }
+            Suite::Ah(auth) => f.write_str(auth.setkey_name()),
+            Suite::Deflate => f.write_str("deflate"),
+        }
     }
 }
 
 impl FromStr for Suite {
     type Err = UnknownSuite;
     fn from_str(name: &str) -> Result<Suite, UnknownSuite> {
-        Suite::ALL.into_iter().find(|s| s.name() == name).ok_or_else(|| UnknownSuite(name.to_owned()))
-    }
-}
-
-/// Who does the arithmetic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Engine {
-    /// The fastest one for the suite, by `cargo bench -p ipsec --bench aead`.
-    #[default]
-    Auto,
-    /// `ring`.
-    Ring,
-    /// AWS-LC through `aws-lc-rs`.
-    AwsLc,
-    /// RustCrypto's `aes-gcm` and `chacha20poly1305`: no C and no assembly.
-    RustCrypto,
-}
-
-/// Not the name of an engine.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no engine is called {0:?}; there are auto, ring, aws-lc and rustcrypto")]
-pub struct UnknownEngine(String);
-
-impl Engine {
-    /// The real ones, without `Auto`.
-    pub const ALL: [Engine; 3] = [Engine::Ring, Engine::AwsLc, Engine::RustCrypto];
-
-    /// The engine behind `Auto`: itself for the others.
-    #[must_use]
-    pub const fn resolve(self, _suite: Suite) -> Engine {
-        match self {
-            // 1400 and 8900 bytes of AES-128-GCM, by benches/aead.rs: AWS-LC 264 and 861 ns on Zen 4, 179 and 483 on
-            // Zen 5; ring 262 and 1004, 239 and 939. Below 600 bytes ring is up to 7 % ahead; ChaCha20 is even.
-            Engine::Auto => Engine::AwsLc,
-            engine => engine,
-        }
-    }
-
-    /// The word of `--engine`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Engine::Auto => "auto",
-            Engine::Ring => "ring",
-            Engine::AwsLc => "aws-lc",
-            Engine::RustCrypto => "rustcrypto",
-        }
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Engine {
-    type Err = UnknownEngine;
-    fn from_str(name: &str) -> Result<Engine, UnknownEngine> {
-        let all = [Engine::Auto, Engine::Ring, Engine::AwsLc, Engine::RustCrypto];
-        all.into_iter().find(|e| e.name() == name).ok_or_else(|| UnknownEngine(name.to_owned()))
+        Suite::esp().find(|s| s.to_string() == name).ok_or_else(|| UnknownSuite(name.to_owned()))
     }
 }

@@ -227,7 +227,7 @@ fn a_key_of_the_wrong_length_is_refused_with_both_lengths() {
 fn a_key_does_not_show_in_debug_output() {
     for engine in Engine::ALL {
         let t = Transform::new(Suite::Aes128Gcm16, engine, &[0xab; 20], false).unwrap();
-        let text = format!("{:?}", t.key);
+        let text = format!("{t:?}");
         assert!(text.contains("Secret(..)") && !text.contains("171"), "{text}");
     }
 }

@@ -96,13 +96,20 @@ impl Batch {
     /// This is a stage's loop: packets that take the expected way are compacted in place, and the batch moves on as
     /// a whole.
     #[inline(always)]
-    pub fn sift(&mut self, mut decide: impl FnMut(Mbuf) -> Option<Mbuf>) {
+    pub fn sift(&mut self, decide: impl FnMut(Mbuf) -> Option<Mbuf>) {
+        self.sift_from(0, decide);
+    }
+
+    /// [`sift`](Self::sift) from a place on; those before stay.
+    #[inline(always)]
+    pub fn sift_from(&mut self, from: usize, mut decide: impl FnMut(Mbuf) -> Option<Mbuf>) {
         let total = self.packets.len();
+        let from = from.min(total);
         let base = self.packets.as_mut_ptr();
-        let mut state = Sifting { batch: self, base, total, next: 0, kept: 0 };
+        let mut state = Sifting { batch: self, base, total, next: from, kept: from };
         // SAFETY: elements `next..total` are initialised and owned by `state` from here on: the vector's own length
-        // is 0 until `Sifting::drop` sets it, also when `decide` unwinds.
-        unsafe { state.batch.packets.set_len(0) };
+        // is `from` until `Sifting::drop` sets it, also when `decide` unwinds.
+        unsafe { state.batch.packets.set_len(from) };
         while state.next < total {
             // SAFETY: `next < total`, and each element is read once.
             let m = unsafe { base.add(state.next).read() };
@@ -115,6 +122,49 @@ impl Batch {
         }
     }
 
+    /// Brings packets with the same key together: groups in the order of their first packets, each in its own order.
+    ///
+    /// `spare` is empty before and after; the two change places unless there is nothing to do. The key of a packet is
+    /// asked for once.
+    pub fn gather(self: &mut Box<Batch>, spare: &mut Box<Batch>, mut key: impl FnMut(&mut Mbuf) -> u32) {
+        debug_assert!(spare.is_empty());
+        let mut groups = Groups::new();
+        let mut of = [0u8; BATCH];
+        for (m, group) in self.iter_mut().zip(&mut of) {
+            *group = groups.find(key(m));
+        }
+        if groups.len <= 1 || !spare.is_empty() {
+            return;
+        }
+        groups.place();
+        let (n, from, to) = (self.len(), self.packets.as_mut_ptr(), spare.packets.as_mut_ptr());
+        // SAFETY: from here on nothing unwinds. `place` and `next` give each of the `n` packets a place of its own
+        // below `n`, so each is read once and each place of the spare one is written once.
+        unsafe {
+            self.packets.set_len(0);
+            for (at, group) in of[..n].iter().enumerate() {
+                to.add(groups.next(*group)).write(from.add(at).read());
+            }
+            spare.packets.set_len(n);
+        }
+        std::mem::swap(self, spare);
+    }
+
+    /// Where the packets at the end that have the key of the last one begin.
+    #[inline]
+    pub fn last_group(&self, key: impl Fn(&Mbuf) -> u32) -> usize {
+        let Some(last) = self.packets.last().map(&key) else { return 0 };
+        self.len() - self.iter().rev().take_while(|m| key(m) == last).count()
+    }
+
+    /// Moves up to `n` packets from place `from` on (as many as there are and fit) over to the end of `to`.
+    #[inline]
+    pub fn move_from(&mut self, from: usize, n: usize, to: &mut Batch) {
+        let from = from.min(self.len());
+        let end = from + n.min(to.room()).min(self.len() - from);
+        to.packets.extend(self.packets.drain(from..end));
+    }
+
     /// Moves packets over to the end of `to`, first to last, as many as fit.
     pub fn move_to(&mut self, to: &mut Batch) {
         let n = to.room().min(self.len());
@@ -125,6 +175,56 @@ impl Batch {
     #[inline]
     pub fn set_owner(&self, owner: Owner) {
         self.iter().for_each(|m| m.set_owner(owner));
+    }
+}
+
+/// The groups of a batch, by key. Few as a rule, so a key is mostly found at the place where it was left.
+struct Groups {
+    keys: [u32; BATCH],
+    counts: [u16; BATCH],
+    hints: [u8; Self::HINTS],
+    len: usize,
+}
+
+impl Groups {
+    const HINTS: usize = 64;
+
+    #[inline(always)]
+    fn new() -> Groups {
+        Groups { keys: [0; BATCH], counts: [0; BATCH], hints: [0; Self::HINTS], len: 0 }
+    }
+
+    /// The number of the group with this key, one packet larger.
+    #[inline(always)]
+    fn find(&mut self, key: u32) -> u8 {
+        let hint = &mut self.hints[key as usize % Self::HINTS];
+        let mut at = usize::from(*hint);
+        if at >= self.len || self.keys[at] != key {
+            at = self.keys[..self.len].iter().position(|k| *k == key).unwrap_or(self.len);
+            *hint = at as u8;
+            if at == self.len {
+                self.keys[at] = key;
+                self.len += 1;
+            }
+        }
+        self.counts[at] += 1;
+        at as u8
+    }
+
+    /// From the size of each group to the place of its first packet.
+    fn place(&mut self) {
+        let mut next = 0;
+        for count in &mut self.counts[..self.len] {
+            next += std::mem::replace(count, next);
+        }
+    }
+
+    /// The place of the next packet of a group.
+    #[inline(always)]
+    fn next(&mut self, group: u8) -> usize {
+        let place = &mut self.counts[usize::from(group)];
+        *place += 1;
+        usize::from(*place - 1)
     }
 }
 
@@ -163,5 +263,42 @@ impl<'a> IntoIterator for &'a mut Batch {
     type IntoIter = std::slice::IterMut<'a, Mbuf>;
     fn into_iter(self) -> Self::IntoIter {
         self.iter_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Batch, Why, testing::Fixture};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn gathering_is_a_stable_sort_by_the_first_of_each_key(keys in prop::collection::vec(0u32..40, 0..=256)) {
+            let side = Fixture::new(300);
+            let (mut batch, mut spare) = (Box::<Batch>::default(), Box::<Batch>::default());
+            for (n, key) in keys.iter().enumerate() {
+                let mut m = side.packet(&[0]);
+                m.hdr_mut().sa = *key * 64;
+                m.hdr_mut().state = n as u32;
+                batch.push(m).unwrap();
+            }
+            let mut expected: Vec<(usize, u32)> = keys.iter().copied().enumerate().collect();
+            expected.sort_by_key(|(_, key)| keys.iter().position(|k| k == key));
+            batch.gather(&mut spare, |m| m.hdr().sa);
+            let got: Vec<_> = batch.iter().map(|m| (m.hdr().state as usize, m.hdr().sa / 64)).collect();
+            prop_assert_eq!(&got, &expected);
+            prop_assert!(spare.is_empty());
+            let at = batch.last_group(|m| m.hdr().sa);
+            let last = expected.last().map_or(0, |(_, key)| keys.iter().filter(|k| *k == key).count());
+            prop_assert_eq!(keys.len() - at, last);
+            let mut seen = 0;
+            batch.sift_from(at, |m| { seen += 1; Some(m) });
+            prop_assert_eq!((seen, batch.len()), (last, keys.len()));
+            batch.move_from(at, 3, &mut spare);
+            prop_assert_eq!((spare.len(), batch.len()), (last.min(3), keys.len() - last.min(3)));
+            side.ledger.end_all(&mut batch, Why::Sink);
+            side.ledger.end_all(&mut spare, Why::Sink);
+            prop_assert_eq!(side.audit().held(), 0);
+        }
     }
 }

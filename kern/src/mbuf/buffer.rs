@@ -10,6 +10,7 @@ use super::{
 };
 use std::{
     fmt,
+    mem::ManuallyDrop,
     ptr::NonNull,
     slice,
     sync::atomic::{AtomicU8, Ordering},
@@ -288,6 +289,22 @@ impl Mbuf {
             _mm_prefetch::<_MM_HINT_T0>(self.0.as_ptr().cast());
             _mm_prefetch::<_MM_HINT_T0>(self.base().add(HEADROOM).cast());
         }
+    }
+}
+
+impl Mbuf {
+    /// A free buffer's address, for the magazine that takes it back; what `Drop` does is the caller's.
+    #[inline(always)]
+    pub(super) fn into_raw(self) -> NonNull<PktHdr> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// What makes a buffer free but for its place among the free ones.
+    #[inline(always)]
+    pub(super) fn release(&mut self) {
+        self.hdr_mut().live = false;
+        self.set_owner(Owner::Free);
+        poison(self);
     }
 }
 

@@ -16,7 +16,8 @@
 //! | `rcvif` | `ether_input` | pf, ICMP, host |
 //! | `egress`, `nexthop` | `forward`, `ip_output` | `ip_output`, `ether_output` |
 //! | `hash` | `ip_input` (symmetric, of the flow) | pf, device (queue choice) |
-//! | `sa` | `esp_input`: 1 + index of the SA | SPD check, pf |
+//! | `sa` | SPD lookup, `esp_input`: 1 + index of the SA | `esp_output`; SPD check, pf |
+//! | `nexthop` too | SPD lookup, between two SAs of a bundle: what is left of it, or what it came out of | ESP stages |
 //! | `tag`, `queue` | pf; travel from inner to outer | pf, altq |
 //! | `state`, `state_gen` | pf | pf |
 //! | `cursor` | a stage that makes several packets of one | the same stage, on its next turn |

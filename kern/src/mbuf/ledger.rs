@@ -3,7 +3,7 @@
 //! Over all workers: received + created + split = sent + delivered + merged + ended (by reason) + held. A worker's
 //! own line has *given* and *taken* besides, for what went to and came from other workers.
 
-use super::{Batch, Mbuf, Owner, Why};
+use super::{Batch, Mbuf, Owner, Why, magazine};
 use crate::counter::Counter;
 
 /// One worker's books. Written by that worker only.
@@ -112,6 +112,13 @@ impl Ledger {
         begin(m);
     }
 
+    /// Blank buffers hold packets read from a device.
+    #[inline]
+    pub fn receive_all(&self, packets: &mut [Mbuf]) {
+        self.received.add(packets.len() as u64);
+        packets.iter_mut().for_each(begin);
+    }
+
     /// A packet arrived on a device and no buffer could be had for it: it begins and ends at once.
     #[inline]
     pub fn turn_away(&self, why: Why) {
@@ -218,7 +225,9 @@ fn finish(mut m: Mbuf) {
 
 #[inline(always)]
 fn finish_all(batch: &mut Batch) {
-    while let Some(m) = batch.pop() {
-        finish(m);
+    for m in batch.iter_mut() {
+        debug_assert!(m.is_packet(), "a blank buffer cannot end as a packet");
+        m.release();
     }
+    magazine::give_back_all(batch);
 }

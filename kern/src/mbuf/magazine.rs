@@ -6,7 +6,7 @@
 //! ([`Magazines::enter`]); a thread without them goes to the depot directly. So any thread may drop any packet.
 
 use super::{
-    buffer,
+    Batch, Mbuf, buffer,
     header::{Class, PktHdr},
     pool::{self, Core, Pool},
 };
@@ -142,6 +142,35 @@ impl Inner {
         self.gauge.stock[c].store(self.stacks[c].free.len() as u32, Ordering::Relaxed);
     }
 
+    /// Up to `n` buffers at once, handed to `to` one by one; how many there were.
+    #[inline]
+    fn take_many(&mut self, class: Class, n: usize, mut to: impl FnMut(NonNull<PktHdr>)) -> usize {
+        let c = class as usize;
+        let mut taken = 0;
+        while taken < n && (!self.stacks[c].free.is_empty() || self.refill(class)) {
+            let free = &mut self.stacks[c].free;
+            let from = free.len().saturating_sub(n - taken);
+            taken += free.len() - from;
+            free.drain(from..).rev().for_each(|Free(raw)| to(raw));
+        }
+        add(&self.gauge.requests[c], n as u64);
+        add(&self.gauge.fail[c], (n - taken) as u64);
+        self.gauge.stock[c].store(self.stacks[c].free.len() as u32, Ordering::Relaxed);
+        taken
+    }
+
+    /// Takes back many buffers at once, at most half of what a magazine holds.
+    #[inline]
+    fn put_many(&mut self, class: Class, raws: impl ExactSizeIterator<Item = NonNull<PktHdr>>) {
+        let (c, n) = (class as usize, raws.len());
+        if self.stacks[c].free.len() + n > self.stacks[c].capacity {
+            self.spill(class);
+        }
+        add(&self.gauge.releases[c], n as u64);
+        self.stacks[c].free.extend(raws.map(Free));
+        self.gauge.stock[c].store(self.stacks[c].free.len() as u32, Ordering::Relaxed);
+    }
+
     /// Returns the older half: it is the colder one.
     #[cold]
     #[inline(never)]
@@ -178,5 +207,32 @@ pub(super) fn give_back(raw: NonNull<PktHdr>) {
     match unsafe { current.as_mut() } {
         Some(inner) if inner.id == id => inner.put(class, raw),
         _ => pool::give_to_depot(id, class, Free(raw)),
+    }
+}
+
+/// Takes up to `n` buffers, as [`take`] does one; how many there were.
+#[inline]
+pub(super) fn take_many(core: &Core, class: Class, n: usize, mut to: impl FnMut(NonNull<PktHdr>)) -> usize {
+    let current = CURRENT.get();
+    // SAFETY: as in `take`; `to` is the pool's own and calls neither.
+    match unsafe { current.as_mut() } {
+        Some(inner) if inner.id == core.id => inner.take_many(class, n, to),
+        _ => (0..n).map_while(|_| core.take_from_depot(class)).map(&mut to).count(),
+    }
+}
+
+/// Returns the buffers of a batch, at once where they are all of this thread's pool and of one class.
+#[inline]
+pub(super) fn give_back_all(batch: &mut Batch) {
+    let current = CURRENT.get();
+    // SAFETY: as in `take`.
+    if let Some(inner) = unsafe { current.as_mut() }
+        && let Some(class) = batch.as_slice().first().map(Mbuf::class)
+        && batch.len() * 2 <= inner.stacks[class as usize].capacity
+        && batch.iter().all(|m| m.hdr().pool == inner.id && m.class() == class)
+    {
+        inner.put_many(class, batch.drain().map(Mbuf::into_raw));
+    } else {
+        while batch.pop().is_some() {}
     }
 }

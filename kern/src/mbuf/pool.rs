@@ -5,6 +5,7 @@
 //! home when its last handle goes is left mapped for ever rather than unmapped under somebody's feet.
 
 use super::{
+    Batch,
     audit::Audit,
     buffer::{self, Mbuf},
     depot::Depot,
@@ -254,6 +255,19 @@ impl Pool {
         let raw = magazine::take(self.core(), class)?;
         // SAFETY: the buffer was free and is ours now.
         Some(unsafe { Mbuf::from_raw(raw, owner) })
+    }
+
+    /// Up to `n` blank buffers, as many as `out` has room for, to its end; how many there were (the rest is counted as
+    /// refused).
+    #[inline]
+    pub fn alloc_many(&self, class: Class, owner: Owner, n: usize, out: &mut Batch) -> usize {
+        let n = n.min(out.room());
+        magazine::take_many(self.core(), class, n, |raw| {
+            // SAFETY: the buffer was free and is ours now.
+            let m = unsafe { Mbuf::from_raw(raw, owner) };
+            // There is room: see above.
+            let _ = out.push(m);
+        })
     }
 
     /// How many buffers of this class there are.

@@ -42,12 +42,11 @@ pub(super) fn plain(to: Mac, src: Ipv4Addr, dst: Ipv4Addr, port: u16, size: usiz
 pub(super) struct Plain {
     templates: Vec<Vec<u8>>,
     next: usize,
-    timed: bool,
 }
 
 impl Plain {
-    pub(super) fn new(templates: Vec<Vec<u8>>, timed: bool) -> Plain {
-        Plain { templates, next: 0, timed }
+    pub(super) fn new(templates: Vec<Vec<u8>>) -> Plain {
+        Plain { templates, next: 0 }
     }
 }
 
@@ -61,10 +60,6 @@ impl Generator for Plain {
             let n = HEADERS.min(template.len());
             room[..n].copy_from_slice(&template[..n]);
         }
-    }
-
-    fn is_timed(&self) -> bool {
-        self.timed
     }
 }
 
@@ -126,10 +121,6 @@ impl Generator for Sealed {
         trailer[pad] = pad as u8;
         trailer[pad + 1] = 4;
         let _ = tunnel.transform.seal_run(std::iter::once((esp, u64::from(seq), u64::from(seq))));
-    }
-
-    fn is_timed(&self) -> bool {
-        false
     }
 }
 

@@ -233,7 +233,7 @@ fn generator(spec: &Spec, to: Mac, worker: usize) -> Result<Box<dyn Generator>, 
         if templates.is_empty() {
             templates.push(frame(0));
         }
-        return Ok(Box::new(Plain::new(templates, spec.what == What::Forward)));
+        return Ok(Box::new(Plain::new(templates)));
     }
     let mut tunnels = Vec::new();
     for sa in 0..spec.sas {
@@ -256,7 +256,7 @@ fn generator(spec: &Spec, to: Mac, worker: usize) -> Result<Box<dyn Generator>, 
     let mut flows: Vec<_> = flows.map(inner).collect();
     if flows.is_empty() {
         // More workers than tunnels: this one gets none, and its source must not reuse another's numbers.
-        return Ok(Box::new(Plain::new(vec![vec![0; frames::ETHER]], false)));
+        return Ok(Box::new(Plain::new(vec![vec![0; frames::ETHER]])));
     }
     flows.shrink_to_fit();
     Ok(Box::new(Sealed::new(flows, tunnels)))

@@ -1,7 +1,8 @@
 //! The bench's devices: a source that makes packets of templates, and a sink that looks at what arrives.
 //!
-//! Whatever is not the router's path is *untimed*: the source seals inbound ESP packets, and the sink verifies what it
-//! gets, between two looks at the clock whose difference is taken off the worker's time.
+//! Whatever is not the router's path is *untimed*: the source writes (and seals) its frames as a device and its peer
+//! would, and the sink verifies what it gets, between two looks at the clock whose difference is taken off the worker's
+//! time. Buffers are allocated and freed on the clock.
 
 use crate::iface::driver::{Caps, Driver, Read, RxCx, RxQueue, TxCx, Written};
 use kern::{
@@ -52,13 +53,10 @@ impl Lane {
     }
 }
 
-/// Makes a batch of packets out of blank buffers' worth of templates.
+/// Makes frames.
 pub(super) trait Generator: Send {
     /// Fills one blank buffer with the next frame.
     fn next(&mut self, m: &mut Mbuf);
-
-    /// Whether making a frame is part of what is measured.
-    fn is_timed(&self) -> bool;
 }
 
 /// The source: one queue a worker.
@@ -108,27 +106,14 @@ impl Driver for Source {
     }
 }
 
-impl SourceQueue {
-    fn fill(&mut self, cx: &RxCx<'_>, burst: usize, out: &mut Batch) {
-        for _ in 0..burst.min(out.room()) {
-            let Some(mut m) = cx.pool.alloc(Class::Cluster, Owner::Worker) else { break };
-            self.generator.next(&mut m);
-            cx.ledger.receive(&mut m);
-            if let Err(m) = out.push(m) {
-                cx.ledger.end(m, kern::Why::PendingFull);
-            }
-        }
-    }
-}
-
 impl RxQueue for SourceQueue {
     fn read(&mut self, cx: &RxCx<'_>, burst: usize, out: &mut Batch) -> Read {
-        if self.generator.is_timed() {
-            self.fill(cx, burst, out);
-        } else {
-            let lane = self.lane.clone();
-            lane.untimed(|| self.fill(cx, burst, out));
-        }
+        let before = out.len();
+        cx.pool.alloc_many(Class::Cluster, Owner::Worker, burst, out);
+        let new = &mut out.as_mut_slice()[before..];
+        // What a device does by DMA, and what its peer did before that, is not the router's time.
+        self.lane.untimed(|| new.iter_mut().for_each(|m| self.generator.next(m)));
+        cx.ledger.receive_all(new);
         Read::More
     }
 

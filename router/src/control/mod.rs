@@ -1,6 +1,7 @@
 //! The control thread and its socket.
 
 pub mod client;
+pub mod pf;
 pub mod proto;
 pub mod report;
 pub mod socket;

@@ -16,6 +16,7 @@ pub use super::report::{
     StatsReport, StatusReport,
 };
 
+use super::pf::{PfAnswer, PfRequest};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -70,6 +71,8 @@ pub enum Request {
     PfQueues,
     /// `pfctl -s info`.
     PfInfo,
+    /// Whatever else pfctl asks.
+    Pf(PfRequest),
     /// Echo requests from the router's own stack. Answered by a stream of [`Response::Echo`].
     Ping(Ping),
     /// A connection of the router's own stack. Answered by a stream of [`Response::Data`]; meanwhile the client says
@@ -157,6 +160,8 @@ pub enum Response {
     Queues(Vec<QueueReport>),
     /// Answer to [`Request::PfInfo`].
     PfInfo(PfInfoReport),
+    /// Answer to [`Request::Pf`].
+    Pf(PfAnswer),
     /// One turn of a ping.
     Echo(EchoReport),
     /// A connection is open, or a datagram came from here.

@@ -29,7 +29,7 @@ impl SaReport {
             mode: sa.mode.to_owned(),
             spi: sa.spi,
             reqid: sa.reqid,
-            suite: sa.suite.to_owned(),
+            suite: sa.suite.clone(),
             engine: sa.engine.to_owned(),
             state: status.life.name().to_owned(),
             esn: sa.esn,

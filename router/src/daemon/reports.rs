@@ -127,8 +127,7 @@ impl Daemon {
     }
 
     pub(super) fn pf_rules(&self) -> Vec<RuleReport> {
-        let rules = self.router.net().pf.as_ref();
-        rules.map_or(Vec::new(), |rules| RuleReport::all(rules, &environment(&self.files.conf)))
+        self.ruleset().map_or(Vec::new(), |rules| RuleReport::all(rules, &environment(&self.files.conf)))
     }
 
     pub(super) fn pf_states(&mut self) -> Vec<StateReport> {

@@ -53,7 +53,7 @@ pub(crate) fn host_input(
 }
 
 fn input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: Mbuf, out: &mut Pending) {
-    if let Err(why) = crate::hooks::policy_clear(cx.net, &m) {
+    if let Err(why) = crate::hooks::policy_clear(cx, &m) {
         return cx.end(m, why);
     }
     let proto = IpProto(m.hdr().proto);

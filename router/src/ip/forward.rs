@@ -20,8 +20,6 @@ use kern::{
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::{ipv4, ipv6};
 
-const ESP: u8 = 50;
-
 /// Where a packet goes from here.
 enum Next {
     /// Onwards.
@@ -85,8 +83,8 @@ fn decide(cx: &mut Cx<'_>, m: &mut Mbuf) -> Next {
         }
         net.fib.lookup6(dst)
     };
-    let id = net.fib.select(id, m.hdr().hash);
-    match *net.fib.hop(id) {
+    let (id, hop) = net.fib.resolve(id, m.hdr().hash);
+    match *hop {
         NextHop::Connected { iface } | NextHop::Gateway { iface, .. } => onwards(cx, m, id, iface.0),
         NextHop::Local { .. } => Next::Stage(local(net, m)),
         _ => uncommon(net, m, id),
@@ -140,7 +138,7 @@ fn local(net: &NetConfig, m: &Mbuf) -> Stage {
     let h = m.hdr();
     if h.flags.has(PktFlags::FRAG) {
         Stage::Reass
-    } else if h.proto == ESP && hooks::has_sas(net) {
+    } else if hooks::is_ipsec_proto(h.proto) && hooks::has_sas(net) {
         Stage::EspInput
     } else {
         Stage::HostInput
@@ -149,7 +147,7 @@ fn local(net: &NetConfig, m: &Mbuf) -> Stage {
 
 #[inline(always)]
 fn onwards(cx: &mut Cx<'_>, m: &mut Mbuf, id: NextHopId, egress: u16) -> Next {
-    if let Err(why) = hooks::policy_clear(cx.net, m) {
+    if let Err(why) = hooks::policy_clear(cx, m) {
         return Next::End(why);
     }
     if m.hdr().flags.any(PktFlags::BCAST.with(PktFlags::MCAST)) {
@@ -177,10 +175,7 @@ fn onwards(cx: &mut Cx<'_>, m: &mut Mbuf, id: NextHopId, egress: u16) -> Next {
             }
             Next::Out
         }
-        Policy::Protect(sa) => {
-            m.hdr_mut().sa = sa.to_header();
-            Next::Stage(Stage::EspOutput)
-        }
+        Policy::Protect => Next::Stage(Stage::EspOutput),
         Policy::Refuse(why) => Next::Tell(why, Error::AdminProhibited),
         Policy::Discard => Next::End(Why::SpDiscard),
     }

@@ -82,10 +82,10 @@ fn check4(cx: &Cx<'_>, m: &mut Mbuf) -> Result<(), Why> {
     let h = m.hdr_mut();
     h.flags = flags;
     h.proto = proto;
+    cx.net.fib.v4.prefetch(dst);
     if cx.net.hash_flows {
-        hash4(cx, m);
-    } else {
-        cx.net.fib.v4.prefetch(dst);
+        let hash = parse::hash_ipv4(m.data(), check, &cx.shared.seed);
+        m.hdr_mut().hash = hash.max(1);
     }
     count_pass(m)
 }
@@ -96,15 +96,6 @@ fn malformed4(malformed: Malformed) -> Why {
         Malformed::Length | Malformed::Truncated => Why::IpTruncated,
         Malformed::Option => Why::IpOptions,
         _ => Why::IpMalformed,
-    }
-}
-
-/// The flow's symmetric hash: which queue, which path, which row of pf's states.
-#[inline(always)]
-fn hash4(cx: &Cx<'_>, m: &mut Mbuf) {
-    if let Ok(parsed) = parse::parse_ipv4(m.data()) {
-        let hash = parsed.hash(m.data(), &cx.shared.seed);
-        m.hdr_mut().hash = hash.max(1);
     }
 }
 

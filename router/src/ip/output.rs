@@ -17,6 +17,7 @@ use kern::{
     Batch, Gso, Mbuf, PktFlags, Why,
     lock::{Held, levels::Softnet},
 };
+use pf::Via;
 use std::net::IpAddr;
 
 /// Stage: packets on their way out, to `ether_output`.
@@ -26,8 +27,13 @@ pub(crate) fn ip_output(
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
-    batch.sift(|m| if m.hdr().nexthop == 0 && m.hdr().egress == 0 { route(cx, m, out) } else { Some(m) });
-    hooks::pf_out(cx, held, batch, out);
+    let mut ways = Ways::of(batch);
+    if ways.unrouted {
+        let mut last = None;
+        batch.sift(|m| if is_unrouted(&m) { route(cx, m, &mut last, out) } else { Some(m) });
+        ways = Ways::of(batch);
+    }
+    hooks::pf_out(cx, held, ways.via, batch, out);
     cx.stats.count.ip_output.add(batch.len() as u64);
     if all_fit(cx, batch) {
         out.pass(Stage::EtherOutput, batch, &cx.stats.ledger);
@@ -36,16 +42,61 @@ pub(crate) fn ip_output(
     }
 }
 
+/// Where the packets of a batch go.
+struct Ways {
+    /// Some have no route yet.
+    unrouted: bool,
+    /// The interface, if it is one for all.
+    via: Via,
+}
+
+impl Ways {
+    #[inline(always)]
+    fn of(batch: &Batch) -> Ways {
+        let egress = batch.as_slice().first().map_or(0, |m| m.hdr().egress);
+        let (mut unrouted, mut other) = (false, false);
+        for m in batch {
+            unrouted |= is_unrouted(m);
+            other |= m.hdr().egress != egress;
+        }
+        Ways { unrouted, via: if other { Via::Egress } else { Via::One(pf::IfIndex(egress)) } }
+    }
+}
+
+#[inline(always)]
+fn is_unrouted(m: &Mbuf) -> bool {
+    m.hdr().nexthop == 0 && m.hdr().egress == 0
+}
+
+/// The route of the packet before: outer packets come in runs for one peer.
+type Last = Option<(IpAddr, u32, u16)>;
+
 /// Finds the route of a packet that the router itself sends, or of an outer packet.
-fn route(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
+#[inline(always)]
+fn route(cx: &mut Cx<'_>, mut m: Mbuf, last: &mut Last, out: &mut Pending) -> Option<Mbuf> {
     let dst = ether::destination(&m);
+    if let Some((to, nexthop, egress)) = *last
+        && to == dst
+        && m.hdr().flags.has(PktFlags::PROTECTED)
+    {
+        let h = m.hdr_mut();
+        (h.nexthop, h.egress) = (nexthop, egress);
+        return Some(m);
+    }
+    let m = route_anew(cx, m, dst, out)?;
+    let is_one = !matches!(cx.net.fib.hop(cx.net.fib.lookup(dst)), NextHop::Ecmp(_));
+    *last = (is_one && !is_on_link(dst)).then(|| (dst, m.hdr().nexthop, m.hdr().egress));
+    Some(m)
+}
+
+fn route_anew(cx: &mut Cx<'_>, mut m: Mbuf, dst: IpAddr, out: &mut Pending) -> Option<Mbuf> {
     let (id, hop) = if is_on_link(dst) {
         // The interface is not known from the address: replies to link-local and group traffic leave where the
         // packet that caused them came in.
         (0, NextHop::Connected { iface: crate::route::IfIndex(m.hdr().rcvif) })
     } else {
-        let id = cx.net.fib.select(cx.net.fib.lookup(dst), m.hdr().hash);
-        (id.0, *cx.net.fib.hop(id))
+        let (id, hop) = cx.net.fib.resolve(cx.net.fib.lookup(dst), m.hdr().hash);
+        (id.0, *hop)
     };
     let egress = match hop {
         NextHop::Connected { iface } | NextHop::Gateway { iface, .. } | NextHop::Broadcast { iface } => {
@@ -80,12 +131,9 @@ fn is_on_link(dst: IpAddr) -> bool {
 
 /// What the router itself sends meets the SPD like any other packet.
 fn protect(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
-    match hooks::policy_out(cx, &m) {
+    match hooks::policy_out(cx, &mut m) {
         Policy::None => return Some(m),
-        Policy::Protect(sa) => {
-            m.hdr_mut().sa = sa.to_header();
-            out.push(Stage::EspOutput, m, &cx.stats.ledger);
-        }
+        Policy::Protect => out.push(Stage::EspOutput, m, &cx.stats.ledger),
         Policy::Refuse(why) => cx.end(m, why),
         Policy::Discard => cx.end(m, Why::SpDiscard),
     }

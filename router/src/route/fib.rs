@@ -50,6 +50,12 @@ impl Fib {
         self.hops.select(id, hash)
     }
 
+    /// [`select`](Self::select) and [`hop`](Self::hop) in one.
+    #[inline(always)]
+    pub fn resolve(&self, id: NextHopId, hash: u32) -> (NextHopId, &NextHop) {
+        self.hops.resolve(id, hash)
+    }
+
     /// What a next hop is.
     #[inline(always)]
     pub fn hop(&self, id: NextHopId) -> &NextHop {

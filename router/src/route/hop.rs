@@ -166,6 +166,18 @@ impl Hops {
         self.hops.get(id.0 as usize).unwrap_or(&self.hops[0])
     }
 
+    /// One path, and its number: the next hop itself, or the group's member for this flow.
+    #[inline(always)]
+    pub fn resolve(&self, id: NextHopId, hash: u32) -> (NextHopId, &NextHop) {
+        match self.get(id) {
+            NextHop::Ecmp(_) => {
+                let member = self.select(id, hash);
+                (member, self.get(member))
+            }
+            hop => (id, hop),
+        }
+    }
+
     /// The number of one path: itself, or the group's member for this flow.
     #[inline(always)]
     pub fn select(&self, id: NextHopId, hash: u32) -> NextHopId {

@@ -94,6 +94,8 @@ pub struct Local {
     pub pf: pf::Worker,
     /// The SAs whose packets this worker is sending in order.
     pub releasing: ipsec::esp::Releasing,
+    /// Policies that flows got.
+    pub flows: ipsec::spd::FlowCache,
     /// The IPv4 identification of the next packet the router makes.
     pub ident: u16,
     pub(crate) tx: Option<Box<Batch>>,
@@ -116,6 +118,7 @@ impl Local {
             icmp: icmp::Limiter::new(now),
             pf: shared.pf.worker(me),
             releasing: ipsec::esp::Releasing::with_capacity(1024),
+            flows: ipsec::spd::FlowCache::new(),
             ident: now.nanos() as u16,
             tx: None,
             burst: None,

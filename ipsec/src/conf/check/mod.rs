@@ -8,7 +8,7 @@ use super::{
     statement::{At, Command, DirectionWord, Protocol, SaName},
 };
 use crate::{
-    sa::{SaConfig, Spi},
+    sa::{Protocol as IpsecProtocol, SaConfig, Spi},
     selector::Selector,
     spd::{Action, Direction, Policy},
 };
@@ -56,7 +56,12 @@ impl ValidConf {
     pub fn policies(&self) -> Vec<Policy> {
         let numbered = (1..).zip(&self.policies);
         numbered
-            .map(|(id, p)| Policy { id, direction: p.direction, selector: p.selector, action: p.action })
+            .map(|(id, p)| Policy {
+                id,
+                direction: p.direction,
+                selector: p.selector,
+                action: p.action.clone(),
+            })
             .collect()
     }
 
@@ -89,43 +94,49 @@ impl Checker<'_> {
             Command::Add(add) => self.add(add, place),
             Command::Delete(name) => self.delete(name, place),
             Command::DeleteAll { src, dst, protocol } => {
-                if self.is_esp(protocol) {
-                    let (src, dst) = (src.value, dst.value);
-                    self.valid.sas.retain(|sa| (sa.config.src, sa.config.dst) != (src, dst));
+                if let Some(protocol) = self.ipsec(protocol) {
+                    let name = |c: &SaConfig| (c.protocol, c.src, c.dst);
+                    let gone = (protocol, src.value, dst.value);
+                    self.valid.sas.retain(|sa| name(&sa.config) != gone);
                 }
             }
-            Command::Flush(None | Some(Protocol::Esp)) => self.valid.sas.clear(),
+            Command::Flush(None) => self.valid.sas.clear(),
+            Command::Flush(Some(protocol)) => {
+                let gone = protocol.ipsec();
+                self.valid.sas.retain(|sa| Some(sa.config.protocol) != gone);
+            }
             Command::SpdAdd(policy) => self.policy(policy, place, false),
             Command::SpdUpdate(policy) => self.policy(policy, place, true),
             Command::SpdDelete(name) => self.policy_delete(name, place),
             Command::SpdFlush => self.valid.policies.clear(),
-            // Other protocols have no SAs to flush, and questions change nothing.
-            Command::Flush(Some(_))
-            | Command::Get(_)
-            | Command::Dump(_)
-            | Command::SpdDump
-            | Command::Exit => {}
+            // Questions change nothing.
+            Command::Get(_) | Command::Dump(_) | Command::SpdDump | Command::Exit => {}
         }
     }
 
-    fn is_esp(&mut self, protocol: &At<Protocol>) -> bool {
-        let esp = protocol.value == Protocol::Esp;
-        if !esp {
-            let name = protocol.value.name();
-            self.errors.add(protocol.place, format!("{name} is not there yet"), "esp is");
+    /// The protocol of IPsec that a word means.
+    fn ipsec(&mut self, protocol: &At<Protocol>) -> Option<IpsecProtocol> {
+        let ipsec = protocol.value.ipsec();
+        if ipsec.is_none() {
+            let (message, help) = match protocol.value {
+                Protocol::EspOld => ("esp-old is the ESP of RFC 1827, without integrity", "esp"),
+                Protocol::AhOld => ("ah-old is the AH of RFC 1826, without protection from replay", "ah"),
+                Protocol::TcpMd5 => ("TCP MD5 signatures (RFC 2385) are not there", "esp, ah or ipcomp"),
+                _ => ("this is no protocol of a policy or an SA", "esp, ah or ipcomp"),
+            };
+            self.errors.add(protocol.place, message, help);
         }
-        esp
+        ipsec
     }
 
-    fn find(&self, src: IpAddr, dst: IpAddr, spi: Spi) -> Option<usize> {
-        self.valid.sas.iter().position(|sa| (sa.config.src, sa.config.dst, sa.config.spi) == (src, dst, spi))
+    fn find(&self, protocol: IpsecProtocol, src: IpAddr, dst: IpAddr, spi: Spi) -> Option<usize> {
+        let name = |c: &SaConfig| (c.protocol, c.src, c.dst, c.spi);
+        self.valid.sas.iter().position(|sa| name(&sa.config) == (protocol, src, dst, spi))
     }
 
     fn delete(&mut self, name: &SaName, place: Place) {
-        if !self.is_esp(&name.protocol) {
-            return;
-        }
-        match self.find(name.src.value, name.dst.value, name.spi.value) {
+        let Some(protocol) = self.ipsec(&name.protocol) else { return };
+        match self.find(protocol, name.src.value, name.dst.value, name.spi.value) {
             Some(at) => {
                 self.valid.sas.remove(at);
             }

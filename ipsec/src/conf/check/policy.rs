@@ -1,13 +1,14 @@
 //! What a policy asks for, and where it stands in the order.
 
-use super::{Checker, ValidConf, ValidPolicy, ValidSa};
+use super::{Checker, ValidConf, ValidPolicy};
 use crate::{
     conf::{
         ConfError, Place,
         statement::{DirectionWord, ModeWord, PolicyAdd, PolicyName, Request, Treatment},
     },
-    selector::Selector,
-    spd::{Action, Direction, Level, Tunnel},
+    sa::Mode,
+    selector::{Addresses, Prefix, Selector},
+    spd::{self, Action, Direction, Level},
 };
 use std::sync::Arc;
 
@@ -33,14 +34,14 @@ impl Checker<'_> {
     pub(super) fn policy(&mut self, add: &PolicyAdd, place: Place, replace: bool) {
         let name = &add.name;
         let selector = Selector { src: name.src.value, dst: name.dst.value, upper: name.upper };
-        if selector.src.addr().is_ipv4() != selector.dst.addr().is_ipv4() {
+        if selector.src.is_ipv4() != selector.dst.is_ipv4() {
             self.errors.add(
                 name.dst.place,
                 "source and destination are of two families",
                 "both IPv4 or both IPv6",
             );
         }
-        let Some(action) = self.action(&add.treatment, place) else { return };
+        let Some(action) = self.action(&add.treatment, &selector, place) else { return };
         let direction = match name.direction.value {
             DirectionWord::Out => Direction::Out,
             DirectionWord::In | DirectionWord::Fwd => Direction::In,
@@ -68,70 +69,87 @@ impl Checker<'_> {
         policies.insert(at, policy);
     }
 
-    fn action(&mut self, treatment: &Treatment, place: Place) -> Option<Action> {
-        match treatment {
-            Treatment::None => Some(Action::Bypass),
-            Treatment::Discard => Some(Action::Discard),
-            Treatment::Ipsec(requests) => match &requests[..] {
-                [request] => self.tunnel(request).map(Action::Protect),
-                [_, second, ..] => {
-                    self.errors.add(
-                        second.protocol.place,
-                        "bundles of several protocols are not there yet",
-                        "one request",
-                    );
-                    None
-                }
-                [] => {
-                    self.errors.add(place, "ipsec without a request", "esp/tunnel/src-dst/require");
-                    None
-                }
-            },
+    fn action(&mut self, treatment: &Treatment, selector: &Selector, place: Place) -> Option<Action> {
+        let requests = match treatment {
+            Treatment::None => return Some(Action::Bypass),
+            Treatment::Discard => return Some(Action::Discard),
+            Treatment::Ipsec(requests) => requests,
+        };
+        if requests.is_empty() {
+            self.errors.add(place, "ipsec without a request", "esp/tunnel/src-dst/require");
+            return None;
         }
+        if let Some(more) = requests.get(spd::BUNDLE) {
+            let message = format!("a bundle of {} transforms", requests.len());
+            self.errors.add(more.protocol.place, message, format!("at most {}", spd::BUNDLE));
+            return None;
+        }
+        let (mut src, mut dst) = (selector.src, selector.dst);
+        let mut bundle = Vec::with_capacity(requests.len());
+        for request in requests {
+            let checked = self.request(request, &src, &dst);
+            if let Some(spd::Request { mode: Mode::Tunnel, ends: Some((a, b)), .. }) = checked {
+                (src, dst) = (Prefix::host(a).into(), Prefix::host(b).into());
+            }
+            bundle.extend(checked);
+        }
+        (bundle.len() == requests.len()).then(|| Action::Protect(bundle.into()))
     }
 
-    fn tunnel(&mut self, request: &Request) -> Option<Tunnel> {
-        let esp = self.is_esp(&request.protocol);
-        if request.mode.value == ModeWord::Transport {
-            self.errors.add(request.mode.place, "transport mode is not there yet", "tunnel");
-            return None;
-        }
-        let Some((src, dst)) = &request.ends else {
-            self.errors.add(request.mode.place, "a tunnel needs its ends", "esp/tunnel/src-dst/level");
-            return None;
+    /// One request of a policy for packets between these addresses.
+    fn request(&mut self, request: &Request, src: &Addresses, dst: &Addresses) -> Option<spd::Request> {
+        let protocol = self.ipsec(&request.protocol);
+        let level = request.level.value;
+        let ends = match &request.ends {
+            Some((a, b)) if a.value.is_ipv4() != b.value.is_ipv4() => {
+                let message = "the ends of the tunnel are of two families";
+                self.errors.add(b.place, message, "both IPv4 or both IPv6");
+                return None;
+            }
+            ends => ends.as_ref().map(|(a, b)| (a.value, b.value)),
         };
-        if src.value.is_ipv4() != dst.value.is_ipv4() {
-            self.errors.add(
-                dst.place,
-                "the ends of the tunnel are of two families",
-                "both IPv4 or both IPv6",
-            );
+        if request.mode.value == ModeWord::Tunnel {
+            if ends.is_none() {
+                self.errors.add(request.mode.place, "a tunnel needs its ends", "esp/tunnel/src-dst/level");
+                return None;
+            }
+            return Some(spd::Request { protocol: protocol?, mode: Mode::Tunnel, ends, level });
+        }
+        if let (Some((a, b)), Some((place, _))) = (ends, &request.ends)
+            && !(src.contains(a) && dst.contains(b))
+        {
+            let message = "transport mode keeps the packet's addresses, and these are no such packet's";
+            self.errors.add(place.place, message, "esp/transport//level");
             return None;
         }
-        esp.then_some(Tunnel { src: src.value, dst: dst.value, level: request.level.value })
+        Some(spd::Request { protocol: protocol?, mode: Mode::Transport, ends, level })
     }
 
     /// A policy without SAs is right if somebody will add one, and a mistake otherwise.
     pub(super) fn warn(&mut self) {
         let ValidConf { sas, policies, warnings } = &mut self.valid;
         for policy in policies {
-            let Action::Protect(Tunnel { src, dst, level }) = policy.action else { continue };
-            let has = |sa: &ValidSa| {
-                let reqid = match level {
-                    Level::Unique(id) => sa.config.reqid == id,
-                    _ => true,
-                };
-                (sa.config.src, sa.config.dst) == (src, dst) && reqid
-            };
-            if level != Level::Use && !sas.iter().any(has) {
-                warnings.push(ConfError {
-                    file: Arc::clone(self.file),
-                    place: policy.place,
-                    message: format!(
-                        "no SA goes from {src} to {dst} as this policy wants: what it matches is dropped"
-                    ),
-                    help: "an add with these ends".to_owned(),
-                });
+            let Action::Protect(bundle) = &policy.action else { continue };
+            let (mut src, mut dst) = (policy.selector.src, policy.selector.dst);
+            for request in bundle.iter() {
+                if request.level != Level::Use && !sas.iter().any(|sa| request.has(&sa.config, &src, &dst)) {
+                    let (a, b) = request.ends.map_or_else(
+                        || (src.to_string(), dst.to_string()),
+                        |(a, b)| (a.to_string(), b.to_string()),
+                    );
+                    warnings.push(ConfError {
+                        file: Arc::clone(self.file),
+                        place: policy.place,
+                        message: format!(
+                            "no {} SA goes from {a} to {b} as this policy wants: what it matches is dropped",
+                            request.protocol.name()
+                        ),
+                        help: "an add with these ends".to_owned(),
+                    });
+                }
+                if let (Mode::Tunnel, Some((a, b))) = (request.mode, request.ends) {
+                    (src, dst) = (Prefix::host(a).into(), Prefix::host(b).into());
+                }
             }
         }
     }

@@ -19,7 +19,12 @@ const PEER_WINDOW: u32 = 32;
 impl Checker<'_> {
     pub(super) fn add(&mut self, add: &Add, place: Place) {
         let name = &add.name;
-        let esp = self.is_esp(&name.protocol);
+        let protocol = self.ipsec(&name.protocol);
+        if let Some(Protocol::Ah | Protocol::Ipcomp) = protocol {
+            let message = format!("{} is not there yet", name.protocol.value.name());
+            self.errors.add(name.protocol.place, message, "esp is");
+            return;
+        }
         let (src, dst, spi) = (name.src.value, name.dst.value, name.spi.value);
         if src.is_ipv4() != dst.is_ipv4() {
             self.errors.add(
@@ -28,8 +33,9 @@ impl Checker<'_> {
                 "both IPv4 or both IPv6",
             );
         }
-        // RFC 4301: the destination and the SPI alone must tell an SA.
-        if let Some(other) = self.valid.sas.iter().find(|sa| (sa.config.dst, sa.config.spi) == (dst, spi)) {
+        // RFC 4301: the destination, the protocol and the SPI alone must tell an SA.
+        let told = |c: &SaConfig| (Some(c.protocol), c.dst, c.spi);
+        if let Some(other) = self.valid.sas.iter().find(|sa| told(&sa.config) == (protocol, dst, spi)) {
             let message = format!("SPI {spi} of {dst} is taken by the SA of line {}", other.place.line);
             self.errors.add(
                 name.spi.place,
@@ -44,7 +50,7 @@ impl Checker<'_> {
                 src,
                 dst,
                 spi,
-                protocol: Protocol::Esp,
+                protocol: protocol.unwrap_or_default(),
                 mode: Mode::Any,
                 reqid: 0,
                 suite: Suite::Aes128Gcm16,
@@ -56,7 +62,7 @@ impl Checker<'_> {
                 hard: Lifetime::default(),
             },
         );
-        if !esp {
+        if protocol.is_none() {
             return;
         }
         if let Some((suite, key)) = self.algorithms(add, place)

@@ -6,14 +6,14 @@ use crate::{
         lex::{Kind, Place, Token},
         statement::{At, DirectionWord, ModeWord, PolicyAdd, PolicyName, Protocol, Request, Treatment},
     },
-    selector::{Prefix, Upper},
+    selector::{Addresses, Ports, Prefix, Upper},
     spd::Level,
 };
 use std::net::IpAddr;
 use wire::IpProto;
 
-/// Addresses, and a port if only one matches.
-type Range = (Option<At<Prefix>>, Option<At<u16>>);
+/// Addresses, and ports if not all match.
+type Range = (Option<At<Addresses>>, Option<At<Ports>>);
 
 /// The two ends of a tunnel.
 type Ends = (At<IpAddr>, At<IpAddr>);
@@ -28,37 +28,61 @@ impl<'t> Parser<'t> {
             text.push_str(more.text);
         }
         let (range, port) = split_port(&text);
-        let (addr, len) = range.split_once('/').map_or((range, None), |(addr, len)| (addr, Some(len)));
-        let addr = self.address(addr, token.place);
-        let place = token.place.after(addr.as_ref().map_or(0, |_| range.find('/').map_or(0, |i| i + 1)));
-        let prefix = match (addr, len) {
-            (None, _) => None,
-            (Some(addr), None) => Some(Prefix::host(addr.value)),
-            (Some(addr), Some(len)) => {
-                let prefix = len.parse().ok().and_then(|len| Prefix::new(addr.value, len));
-                if prefix.is_none() {
-                    let most = if addr.value.is_ipv4() { 32 } else { 128 };
-                    self.note(place, format!("{len:?} is not a prefix length"), format!("0 to {most}"));
-                }
-                prefix
-            }
+        let addresses = match range.split_once('-') {
+            Some((first, last)) => self.span(first, last, token.place),
+            None => self.prefix(range, token.place),
         };
         let port = match port {
-            Some((port, at)) => self.port(port, token.place.after(text[..at].chars().count())),
+            Some((port, at)) => self.ports(port, token.place.after(text[..at].chars().count())),
             None => None,
         };
-        Ok((prefix.map(|p| At::new(p, token.place)), port))
+        Ok((addresses.map(|a| At::new(a, token.place)), port))
     }
 
-    fn port(&mut self, text: &str, place: Place) -> Option<At<u16>> {
+    /// `first-last`: ours.
+    fn span(&mut self, first: &str, last: &str, place: Place) -> Option<Addresses> {
+        let second = place.after(first.chars().count() + 1);
+        let (first, last) = (self.address(first, place)?, self.address(last, second)?);
+        let span = Addresses::span(first.value, last.value);
+        if span.is_none() {
+            self.note(
+                second,
+                "there is no address from the first to the last",
+                "the lower one first, of one family",
+            );
+        }
+        span
+    }
+
+    /// `address[/len]`.
+    fn prefix(&mut self, range: &str, place: Place) -> Option<Addresses> {
+        let (addr, len) = range.split_once('/').map_or((range, None), |(addr, len)| (addr, Some(len)));
+        let behind = place.after(addr.chars().count() + 1);
+        let addr = self.address(addr, place)?;
+        let Some(len) = len else { return Some(Prefix::host(addr.value).into()) };
+        let prefix = len.parse().ok().and_then(|len| Prefix::new(addr.value, len));
+        if prefix.is_none() {
+            let most = if addr.value.is_ipv4() { 32 } else { 128 };
+            self.note(behind, format!("{len:?} is not a prefix length"), format!("0 to {most}"));
+        }
+        prefix.map(Addresses::from)
+    }
+
+    /// `any`, `port`, or (ours) `first-last`.
+    fn ports(&mut self, text: &str, place: Place) -> Option<At<Ports>> {
         if text == "any" || text == "0" {
             return None;
         }
-        let port = text.parse().ok();
-        if port.is_none() {
-            self.note(place, format!("{text:?} is not a port"), "1 to 65535, or any");
+        let ports = match text.split_once('-') {
+            None => text.parse().ok().map(Ports::one),
+            Some((first, last)) => {
+                first.parse().ok().zip(last.parse().ok()).and_then(|(a, b)| Ports::span(a, b))
+            }
+        };
+        if ports.is_none() {
+            self.note(place, format!("{text:?} is not a port"), "1 to 65535, first-last, or any");
         }
-        Some(At::new(port?, place))
+        Some(At::new(ports?, place))
     }
 
     pub(super) fn policy_name(&mut self) -> Read<Option<PolicyName>> {
@@ -90,7 +114,7 @@ impl<'t> Parser<'t> {
         })
     }
 
-    fn upper(&mut self, src_port: Option<At<u16>>, dst_port: Option<At<u16>>) -> Read<Option<Upper>> {
+    fn upper(&mut self, src_port: Option<At<Ports>>, dst_port: Option<At<Ports>>) -> Read<Option<Upper>> {
         let token = self.word("an upper-layer protocol")?;
         let is_port = src_port.is_some() || dst_port.is_some();
         let ports = (src_port.as_ref().map(|p| p.value), dst_port.as_ref().map(|p| p.value));
@@ -124,11 +148,14 @@ impl<'t> Parser<'t> {
 
     fn icmp(&mut self, token: &Token<'_>, proto: IpProto, icmp: bool) -> Option<Upper> {
         self.last = token.place;
-        let pair = token.text.split_once(',').and_then(|(k, c)| Some((k.parse().ok()?, c.parse().ok()?)));
+        let pair = match token.text.split_once(',') {
+            Some((kind, code)) => kind.parse().ok().zip(code.parse().ok().map(Some)),
+            None => token.text.parse().ok().map(|kind| (kind, None)),
+        };
         match pair {
             Some((kind, code)) if icmp => Some(Upper::Icmp { proto, kind, code }),
             _ => {
-                let help = "type,code behind icmp or icmp6; other protocols take nothing";
+                let help = "type or type,code behind icmp or icmp6; other protocols take nothing";
                 self.note(token.place, format!("{} does not go with this protocol", quote(token)), help);
                 None
             }

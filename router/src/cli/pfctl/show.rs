@@ -1,66 +1,10 @@
-//! `softnet pfctl -s`, after pfctl(8). Rules and queues come as pfctl prints them; here are the counters that `-v` adds.
+//! `pfctl -s`: rules, states and queues with the counters that `-v` adds; the lines themselves come from the router.
 
-use super::{
-    Exit,
-    ask::{At, Failure, answer},
-};
-use crate::control::proto::{QueueReport, Request, RuleReport, StateReport};
-use clap::{ArgAction, Args, ValueEnum};
+use crate::control::proto::{QueueReport, RuleReport, StateReport};
 use std::fmt::Write;
 
-/// What to show.
-#[derive(Clone, Debug, Args)]
-pub struct Pfctl {
-    /// What to show
-    #[arg(short, value_name = "WHAT", required = true)]
-    show: What,
-    /// With counters; twice: with numbers
-    #[arg(short, action = ArgAction::Count)]
-    verbose: u8,
-}
-
-/// pfctl's modifiers; an unambiguous beginning will do, as there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum What {
-    /// Rules
-    #[value(aliases = ["r", "rule"])]
-    Rules,
-    /// States
-    #[value(aliases = ["s", "state"])]
-    States,
-    /// Queues
-    #[value(aliases = ["q", "queues"])]
-    Queue,
-    /// Counters
-    #[value(alias = "i")]
-    Info,
-}
-
-/// Runs the command.
-pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
-    match args.show {
-        What::Rules => {
-            let report = answer!(at.ask(&Request::PfRules)?, Rules);
-            at.print(&report, || rules(&report, args.verbose))?;
-        }
-        What::States => {
-            let report = answer!(at.ask(&Request::PfStates)?, States);
-            at.print(&report, || states(&report, args.verbose))?;
-        }
-        What::Queue => {
-            let report = answer!(at.ask(&Request::PfQueues)?, Queues);
-            at.print(&report, || queues(&report, args.verbose))?;
-        }
-        What::Info => {
-            let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
-            at.print(&report, || report.text.clone())?;
-        }
-    }
-    Ok(Exit::Good)
-}
-
 /// `-s rules`.
-pub fn rules(all: &[RuleReport], verbose: u8) -> String {
+pub(super) fn rules(all: &[RuleReport], verbose: u8) -> String {
     let mut out = String::new();
     for r in all {
         if verbose > 1 {
@@ -79,7 +23,7 @@ pub fn rules(all: &[RuleReport], verbose: u8) -> String {
 }
 
 /// `-s states`.
-pub fn states(all: &[StateReport], verbose: u8) -> String {
+pub(super) fn states(all: &[StateReport], verbose: u8) -> String {
     let mut out = String::new();
     for s in all {
         let _ = writeln!(out, "{}", if verbose > 0 { &s.verbose } else { &s.text });
@@ -91,7 +35,7 @@ pub fn states(all: &[StateReport], verbose: u8) -> String {
 }
 
 /// `-s queue`.
-pub fn queues(all: &[QueueReport], verbose: u8) -> String {
+pub(super) fn queues(all: &[QueueReport], verbose: u8) -> String {
     if all.is_empty() {
         return "No queue in use\n".to_owned();
     }

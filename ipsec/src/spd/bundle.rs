@@ -1,0 +1,306 @@
+//! Bundles: what a policy asks for, one transform after the other, with the SAs found.
+//!
+//! ```text
+//!   ipsec ipcomp/tunnel/A-B/use esp/transport//require
+//!
+//!   step 0  ipcomp, SAs from A to B, optional ──► step 1  esp, SAs between the ends as they are then: A and B
+//! ```
+//!
+//! A packet on its way out goes through the steps in this order; between two steps its header holds a [`Rest`]. A packet
+//! on its way in shows the SAs it came out of, outermost first: the same steps backwards. Steps of level `use` may be
+//! missing.
+//!
+//! A transport SA is for one pair of addresses. A policy of whole networks in transport mode (`esp/transport//require`)
+//! has the SAs of all pairs in it, and each packet takes that of its own pair.
+
+use super::{Decision, Level};
+use crate::{
+    sa::{Life, Mode, Protocol, Sa, SaConfig, SaIndex},
+    sad::Sad,
+    selector::{Addresses, Ends, Packet, Prefix, Selector},
+};
+use arrayvec::ArrayVec;
+use std::{net::IpAddr, sync::Arc};
+
+/// The most transforms in a bundle.
+pub const BUNDLE: usize = 3;
+
+/// One transform that a policy asks for: `protocol/mode/src-dst/level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// `Transport` or `Tunnel`.
+    pub mode: Mode,
+    /// Ends of the SA. A tunnel needs them; transport has those of the packet.
+    pub ends: Option<(IpAddr, IpAddr)>,
+    /// Level.
+    pub level: Level,
+}
+
+impl Request {
+    /// A tunnel of ESP.
+    pub const fn tunnel(src: IpAddr, dst: IpAddr, level: Level) -> Request {
+        Request { protocol: Protocol::Esp, mode: Mode::Tunnel, ends: Some((src, dst)), level }
+    }
+
+    /// Whether an SA so configured is one of those it asks for, for packets between these addresses.
+    pub(crate) fn has(&self, config: &SaConfig, src: &Addresses, dst: &Addresses) -> bool {
+        let ends = match self.ends {
+            Some(ends) => (config.src, config.dst) == ends,
+            None => src.contains(config.src) && dst.contains(config.dst),
+        };
+        let mode = config.mode == Mode::Any || config.mode == self.mode;
+        let reqid = match self.level {
+            Level::Unique(id) => config.reqid == id,
+            _ => true,
+        };
+        ends && mode && reqid && config.protocol == self.protocol
+    }
+}
+
+/// Steps of a bundle that a packet has still to go through, as a number for its header; 0 is for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest(u32);
+
+/// Bits of a [`Rest`] that number the step, plus one; the others are those of its database.
+const STEP_BITS: u32 = 20;
+const STEP_MASK: u32 = (1 << STEP_BITS) - 1;
+
+impl Rest {
+    /// Nothing is left.
+    pub const NONE: Rest = Rest(0);
+
+    /// As a packet header holds it.
+    pub const fn to_header(self) -> u32 {
+        self.0
+    }
+
+    /// What a packet header holds.
+    pub const fn from_header(rest: u32) -> Rest {
+        Rest(rest)
+    }
+
+    /// Whether nothing is left.
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// The SAs a packet came out of, the last first. At most three: more is nobody's bundle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    last: u32,
+    /// Those before, 16 bits each, as [`SaIndex::to_header`]; [`LOST`] for one that does not fit.
+    earlier: u32,
+}
+
+/// An SA of a path that could not be noted: matches none.
+const LOST: u32 = 0xffff;
+
+impl Path {
+    /// In clear.
+    pub const CLEAR: Path = Path { last: 0, earlier: 0 };
+
+    /// From a packet header's `sa`, and what [`earlier`](Self::earlier) said.
+    pub const fn from_header(sa: u32, earlier: u32) -> Path {
+        Path { last: sa, earlier }
+    }
+
+    /// Out of one SA.
+    pub const fn of(sa: SaIndex) -> Path {
+        Path { last: sa.to_header(), earlier: 0 }
+    }
+
+    /// What to keep for [`from_header`](Self::from_header) when the packet is about to come out of another SA.
+    pub const fn earlier(self) -> u32 {
+        let last = if self.last < LOST { self.last } else { LOST };
+        // A third one before would fall out at the top: it counts as lost.
+        let before = if self.earlier > LOST { LOST } else { self.earlier };
+        before << 16 | last
+    }
+
+    /// Whether it came in clear.
+    pub const fn is_clear(self) -> bool {
+        self.last == 0
+    }
+
+    /// The SAs, as headers hold them, outermost first.
+    fn in_order(self) -> impl Iterator<Item = u32> {
+        [self.earlier >> 16, self.earlier & LOST, self.last].into_iter().filter(|sa| *sa != 0)
+    }
+}
+
+/// A request with its SAs.
+#[derive(Debug)]
+struct Step {
+    sas: Box<[Arc<Sa>]>,
+    optional: bool,
+    /// Whether an SA must be asked for its ends, because several pairs of addresses are meant.
+    pairs: bool,
+    /// The next step, plus one; 0 if it is the last.
+    next: u32,
+    /// Bytes by which this step and those behind it make a packet grow.
+    overhead: usize,
+}
+
+/// All steps of all policies.
+#[derive(Debug, Default)]
+pub(super) struct Bundles {
+    steps: Vec<Step>,
+    /// The database's number, where a [`Rest`] has it.
+    mark: u32,
+}
+
+impl Bundles {
+    pub(super) fn new(generation: u32) -> Bundles {
+        Bundles { steps: vec![], mark: generation << STEP_BITS }
+    }
+
+    /// Finds the SAs of a policy's requests; the number of the first step. `None` if there are none, or too many.
+    pub(super) fn add(&mut self, selector: &Selector, requests: &[Request], sad: &Sad) -> Option<u32> {
+        let first = self.steps.len();
+        if !(1..=BUNDLE).contains(&requests.len()) || first + requests.len() > STEP_MASK as usize {
+            return None;
+        }
+        let (mut src, mut dst) = (selector.src, selector.dst);
+        for (place, request) in requests.iter().enumerate() {
+            let next = if place + 1 < requests.len() { first + place + 2 } else { 0 };
+            self.steps.push(Step {
+                sas: sad.iter().filter(|sa| request.has(sa.config(), &src, &dst)).cloned().collect(),
+                optional: request.level == Level::Use,
+                pairs: request.ends.is_none() && (src.host().is_none() || dst.host().is_none()),
+                next: next as u32,
+                overhead: 0,
+            });
+            if let (Mode::Tunnel, Some((a, b))) = (request.mode, request.ends) {
+                (src, dst) = (Prefix::host(a).into(), Prefix::host(b).into());
+            }
+        }
+        let mut behind = 0;
+        for step in self.steps[first..].iter_mut().rev() {
+            behind += step.sas.iter().map(|sa| sa.overhead()).max().unwrap_or(0);
+            step.overhead = behind;
+        }
+        Some(first as u32)
+    }
+
+    /// The SA of this step, or of the next that has one.
+    #[inline(always)]
+    pub(super) fn choose(&self, first: u32, packet: &Packet<'_>) -> Decision {
+        let mut at = first;
+        loop {
+            let Some(step) = self.steps.get(at as usize) else { return Decision::NoSa };
+            if let Some(sa) = step.pick(packet) {
+                return Decision::Protect(sa, self.rest(step.next));
+            }
+            match step.next {
+                _ if !step.optional => return Decision::NoSa,
+                0 => return Decision::Bypass,
+                next => at = next - 1,
+            }
+        }
+    }
+
+    #[inline(always)]
+    const fn rest(&self, next: u32) -> Rest {
+        if next == 0 { Rest::NONE } else { Rest(self.mark | next) }
+    }
+
+    /// The step a rest begins with, if it is of this database.
+    fn step(&self, rest: Rest) -> Option<u32> {
+        (rest.0 & !STEP_MASK == self.mark).then_some((rest.0 & STEP_MASK).checked_sub(1)?)
+    }
+
+    pub(super) fn go_on(&self, rest: Rest, packet: &Packet<'_>) -> Decision {
+        if rest.is_none() {
+            return Decision::Bypass;
+        }
+        self.step(rest).map_or(Decision::NoSa, |at| self.choose(at, packet))
+    }
+
+    pub(super) fn overhead(&self, rest: Rest) -> usize {
+        self.step(rest).and_then(|at| self.steps.get(at as usize)).map_or(0, |step| step.overhead)
+    }
+
+    /// The steps from this one on.
+    fn chain(&self, first: u32) -> impl Iterator<Item = &Step> {
+        std::iter::successors(self.steps.get(first as usize), |step| {
+            self.steps.get(step.next.checked_sub(1)? as usize)
+        })
+    }
+
+    /// Whether a packet that came this way came through these steps, outermost first.
+    #[inline(always)]
+    pub(super) fn has_come(&self, first: u32, path: Path, packet: &Packet<'_>) -> bool {
+        match self.steps.get(first as usize) {
+            Some(step) if step.next == 0 && path.earlier == 0 => {
+                step.accepts(path.last, packet) || (path.is_clear() && step.optional)
+            }
+            _ => self.has_come_far(first, path, packet),
+        }
+    }
+
+    fn has_come_far(&self, first: u32, path: Path, packet: &Packet<'_>) -> bool {
+        let mut steps: ArrayVec<&Step, BUNDLE> = self.chain(first).take(BUNDLE).collect();
+        for sa in path.in_order() {
+            loop {
+                let Some(step) = steps.pop() else { return false };
+                // Only the innermost step's SA has the addresses of the packet that is left.
+                let came = if steps.is_empty() { step.accepts(sa, packet) } else { step.knows(sa) };
+                if came {
+                    break;
+                }
+                if !step.optional {
+                    return false;
+                }
+            }
+        }
+        steps.iter().all(|step| step.optional)
+    }
+
+    pub(super) fn sas(&self, first: u32) -> impl Iterator<Item = &Arc<Sa>> {
+        self.chain(first).flat_map(|step| &step.sas)
+    }
+}
+
+impl Step {
+    /// Of several SAs the first that is alive; the first of all if none is: `esp_output` ends the packet.
+    #[inline(always)]
+    fn pick(&self, packet: &Packet<'_>) -> Option<SaIndex> {
+        if self.pairs {
+            return self.pick_pair(packet);
+        }
+        let [sa, others @ ..] = &*self.sas else { return None };
+        if others.is_empty() || sa.life() != Life::Dead {
+            return Some(sa.index());
+        }
+        Some(others.iter().find(|sa| sa.life() != Life::Dead).unwrap_or(sa).index())
+    }
+
+    fn pick_pair(&self, packet: &Packet<'_>) -> Option<SaIndex> {
+        let mut own = self.sas.iter().filter(|sa| is_between(sa, packet));
+        let first = own.next()?;
+        let alive = |sa: &&Arc<Sa>| sa.life() != Life::Dead;
+        Some(std::iter::once(first).chain(own).find(alive).unwrap_or(first).index())
+    }
+
+    fn knows(&self, sa: u32) -> bool {
+        self.sas.iter().any(|own| own.index().to_header() == sa)
+    }
+
+    #[inline(always)]
+    fn accepts(&self, sa: u32, packet: &Packet<'_>) -> bool {
+        self.sas.iter().any(|own| own.index().to_header() == sa && (!self.pairs || is_between(own, packet)))
+    }
+}
+
+/// Whether an SA's ends are those of the packet.
+fn is_between(sa: &Sa, packet: &Packet<'_>) -> bool {
+    let ends = match packet.ends {
+        Ends::V4 { src, dst } => (IpAddr::V4(src.into()), IpAddr::V4(dst.into())),
+        Ends::V6 { src, dst } => (IpAddr::V6(src.into()), IpAddr::V6(dst.into())),
+        Ends::None => return false,
+    };
+    (sa.config().src, sa.config().dst) == ends
+}

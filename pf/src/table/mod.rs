@@ -1,0 +1,217 @@
+//! Tables: sets of addresses and prefixes that rules refer to by name and that change while packets pass (pf.conf(5),
+//! TABLES; pfctl(8), `-t` and `-T`).
+//!
+//! The longest prefix that covers an address decides; an entry with `!` says that its addresses are not in. What is in a
+//! table is a persistent [trie](trie) behind one pointer: the packet path loads the pointer and walks, without a lock; a
+//! change copies a path of the trie and stores the pointer. Changes are the control thread's alone. It also keeps every
+//! version until no worker looks at it, so that no worker frees one.
+//!
+//! ```text
+//!   rule ──▶ Table ── current ──▶ version 8 ─┐
+//!                                            ├─▶ nodes that both share
+//!            retired ──────────▶ version 7 ──┘
+//! ```
+
+mod contents;
+mod registry;
+#[cfg(test)]
+mod tests;
+mod trie;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use kern::counter::Counter;
+
+use crate::{
+    addr::{Entry, Family, Prefix},
+    rule::Direction,
+};
+use contents::{Address, Contents, Counts};
+pub use contents::{Fate, Totals};
+pub(crate) use registry::Staged;
+pub use registry::Tables;
+pub use registry::{Changes, Feedback, LIMIT_ENTRIES, LIMIT_TABLES, TableError, TableInfo};
+
+/// Characters a name may have.
+pub const NAME: usize = 31;
+
+/// A table.
+#[derive(Debug)]
+pub struct Table {
+    name: String,
+    anchor: String,
+    current: ArcSwap<Contents>,
+    /// pfctl may not change it.
+    constant: AtomicBool,
+    /// It exists without rules.
+    persist: AtomicBool,
+    /// It counts by entry.
+    counters: AtomicBool,
+    /// A ruleset or pfctl has defined it, it is not only spoken of.
+    active: AtomicBool,
+    /// Rules that refer to it.
+    rules: AtomicU32,
+    /// Seconds since 1970 when its counters were 0.
+    cleared: AtomicU64,
+    workers: Box<[WorkerCounts]>,
+}
+
+/// What one worker counts of a table.
+#[derive(Debug, Default)]
+struct WorkerCounts {
+    matched: Counter,
+    not_matched: Counter,
+    counts: Counts,
+}
+
+/// An entry and what was counted of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryInfo {
+    /// The entry.
+    pub entry: Entry,
+    /// Seconds since 1970 when it was added, or its counters were last set to 0.
+    pub cleared: u64,
+    /// Packets and octets, in a table with `counters`.
+    pub counts: Option<Totals>,
+}
+
+/// Two tables are the same if they are one.
+impl PartialEq for Table {
+    fn eq(&self, other: &Table) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Table {}
+
+impl Table {
+    fn new(anchor: &str, name: &str, workers: usize, now: u64) -> Table {
+        Table {
+            name: name.to_owned(),
+            anchor: anchor.to_owned(),
+            current: ArcSwap::default(),
+            constant: AtomicBool::new(false),
+            persist: AtomicBool::new(false),
+            counters: AtomicBool::new(false),
+            active: AtomicBool::new(false),
+            rules: AtomicU32::new(0),
+            cleared: AtomicU64::new(now),
+            workers: (0..workers.max(1)).map(|_| WorkerCounts::default()).collect(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The anchor it belongs to, empty for the main ruleset.
+    pub fn anchor(&self) -> &str {
+        &self.anchor
+    }
+
+    /// Whether an address is in it.
+    #[inline]
+    pub fn contains(&self, family: Family, address: u128) -> bool {
+        self.current.load().longest(family, address).is_some_and(|a| !a.not)
+    }
+
+    /// Counts a packet of a rule that refers to this table; `not` if the rule is for those that are not in.
+    pub(crate) fn count(&self, worker: usize, packet: &Counted, address: u128) {
+        let Some(own) = self.workers.get(worker) else { return };
+        let current = self.current.load();
+        let found = current.longest(packet.family, address);
+        let is_in = found.is_some_and(|a| !a.not);
+        let fate = if is_in == packet.not && packet.fate == Fate::Pass { Fate::XPass } else { packet.fate };
+        own.counts.count(packet.direction, fate, packet.packets, packet.bytes);
+        let counts = found.and_then(|a| a.counts.as_ref()).and_then(|c| c.get(worker));
+        if let Some(counts) = counts.filter(|_| fate != Fate::XPass) {
+            counts.count(packet.direction, fate, packet.packets, packet.bytes);
+        }
+    }
+
+    /// How many entries it has.
+    pub fn len(&self) -> usize {
+        self.current.load().len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All entries in pf's order, with what was counted of them.
+    pub fn entries(&self) -> Vec<EntryInfo> {
+        let one = |(entry, address): (Entry, Address)| EntryInfo {
+            entry,
+            cleared: address.cleared,
+            counts: address.counts.map(|c| Counts::sum(c.iter())),
+        };
+        self.current.load().entries().into_iter().map(one).collect()
+    }
+
+    /// The longest prefix that covers an address.
+    pub fn entry_for(&self, family: Family, address: u128) -> Option<Entry> {
+        self.current.load().entry_for(family, address)
+    }
+
+    fn address(&self, not: bool, now: u64) -> Address {
+        let counts = || self.workers.iter().map(|_| Counts::default()).collect();
+        let counts = self.counters.load(Ordering::Relaxed).then(counts);
+        Address { not, cleared: now, counts }
+    }
+
+    fn is_at(&self, anchor: &str, name: &str) -> bool {
+        self.anchor == anchor && self.name == name
+    }
+}
+
+/// What is counted of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    pub(crate) direction: Direction,
+    pub(crate) family: Family,
+    pub(crate) fate: Fate,
+    /// The rule is for addresses that are not in the table.
+    pub(crate) not: bool,
+    pub(crate) packets: u32,
+    pub(crate) bytes: u32,
+}
+
+/// What the text of a table's file, or of `pfctl -T ... -f`, says: addresses, one or more a line, `#` begins a comment.
+pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or(""));
+    lines.flat_map(str::split_whitespace).map(parse_entry).collect()
+}
+
+/// An address or prefix, with `!` if its addresses are not in.
+pub fn parse_entry(text: &str) -> Result<Entry, String> {
+    let (not, rest) = match text.strip_prefix('!') {
+        Some(rest) => (true, rest.trim_start()),
+        None => (false, text),
+    };
+    let (address, len) = match rest.split_once('/') {
+        Some((address, len)) => (address, Some(len)),
+        None => (rest, None),
+    };
+    let wrong = || format!("`{text}` is no address, prefix or negated prefix");
+    let address: std::net::IpAddr = address.parse().map_err(|_| wrong())?;
+    let width = Family::of(address).width();
+    let len = match len {
+        None => width,
+        Some(len) => len.parse().ok().filter(|&l| l <= width).ok_or_else(wrong)?,
+    };
+    Ok(Entry { not, prefix: Prefix::new(address, len) })
+}
+
+/// Seconds since 1970, for what pfctl shows as a date.
+pub fn wall_clock() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}
+
+/// A table as an [`Arc`], as rules hold it.
+pub(crate) type Shared = Arc<Table>;

@@ -1,0 +1,174 @@
+//! `softnet pfctl` at a running router with TAP devices: a client behind one, a server behind the other, each the kernel's
+//! own stack in a network namespace.
+//!
+//! Needs root and `/dev/net/tun`; without them the tests say so and pass, unless `SOFTNET_NET_TESTS` is set.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod netns;
+
+use netns::{Namespace, available, run, unique};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+fn softnet() -> PathBuf {
+    std::env::var_os("SOFTNET_BIN").map_or_else(|| env!("CARGO_BIN_EXE_softnet").into(), PathBuf::from)
+}
+
+/// A router between a client (192.0.2.2) and a server (198.51.100.2).
+struct Bed {
+    client: Namespace,
+    server: Namespace,
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Bed {
+    fn start(rules: &str) -> Bed {
+        let tag = unique();
+        let dir = std::env::temp_dir().join(format!("softnet-pfctl-{tag}"));
+        fs::create_dir_all(&dir).unwrap();
+        let (lan, wan) = (format!("pc{tag}l"), format!("pc{tag}w"));
+        let interface = |name: &str, device: &str, v4: &str, v6: &str| {
+            format!(
+                "[[interface]]\nname = \"{name}\"\ndriver = \"tap\"\ndevice = \"{device}\"\naddress = [\"{v4}\", \"{v6}\"]\n"
+            )
+        };
+        let conf = format!(
+            "[router]\nname = \"pfctl{tag}\"\nworkers = 1\nclusters = 4096\njumbos = 64\ncontrol = \"{}\"\npf = \"pf.conf\"\n{}{}",
+            dir.join("control").display(),
+            interface("lan0", &lan, "192.0.2.1/24", "2001:db8:a::1/64"),
+            interface("wan0", &wan, "198.51.100.1/24", "2001:db8:b::1/64"),
+        );
+        fs::write(dir.join("softnet.toml"), conf).unwrap();
+        fs::write(dir.join("pf.conf"), rules).unwrap();
+        let log = fs::File::create(dir.join("log")).unwrap();
+        let child = Command::new(softnet())
+            .args(["run", "-f"])
+            .arg(dir.join("softnet.toml"))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut bed = Bed { client: Namespace::new(), server: Namespace::new(), child, dir };
+        bed.wait_for_router();
+        bed.client.adopt(&lan, &["192.0.2.2/24", "2001:db8:a::2/64"]);
+        bed.client.ip("route add default via 192.0.2.1");
+        bed.client.ip("-6 route add default via 2001:db8:a::1");
+        bed.server.adopt(&wan, &["198.51.100.2/24", "2001:db8:b::2/64"]);
+        bed.server.ip("route add default via 198.51.100.1");
+        bed.server.ip("-6 route add default via 2001:db8:b::1");
+        bed
+    }
+
+    fn wait_for_router(&mut self) {
+        let patience = Instant::now() + Duration::from_secs(20);
+        while !self.ask(&["status"]).status.success() {
+            let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            assert!(self.child.try_wait().unwrap().is_none() && Instant::now() < patience, "{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn ask(&self, words: &[&str]) -> Output {
+        Command::new(softnet()).arg("--control").arg(self.dir.join("control")).args(words).output().unwrap()
+    }
+
+    /// `softnet pfctl`: exit status, standard output, standard error.
+    fn pfctl(&self, words: &str) -> (i32, String, String) {
+        let words: Vec<&str> = ["pfctl"].into_iter().chain(words.split_whitespace()).collect();
+        let output = self.ask(&words);
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// Whether the client reaches the server.
+    fn pings(&self, to: &str) -> bool {
+        let mut ping = Command::new("ip");
+        ping.args(["netns", "exec", self.client.name(), "ping", "-c", "1", "-W", "1", to]);
+        ping.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    /// Stops the router, whose books must balance with nothing held.
+    fn stop(mut self) {
+        let books = self.ask(&["--json", "netstat", "-m"]);
+        let books: serde_json::Value = serde_json::from_slice(&books.stdout).unwrap();
+        assert_eq!((&books["balanced"], &books["unexplained"]), (&true.into(), &0.into()), "{books:#}");
+        run(&format!("kill -TERM {}", self.child.id()));
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[test]
+fn a_table_is_changed_from_the_command_line_and_decides_on_real_packets() {
+    if !available() {
+        return;
+    }
+    let bed =
+        Bed::start("table <bad> persist counters\nblock in quick from <bad> to any\npass all no state\n");
+    assert!(bed.pings("198.51.100.2"), "nobody is bad yet");
+    let (status, _, said) = bed.pfctl("-t bad -T add 192.0.2.0/24 !192.0.2.7");
+    assert_eq!((status, said.as_str()), (0, "2/2 addresses added.\n"));
+    assert!(!bed.pings("198.51.100.2"), "the client is bad");
+    assert_eq!(bed.pfctl("-t bad -T show").1, "   192.0.2.0/24\n  !192.0.2.7\n");
+    let shown = bed.pfctl("-t bad -T show -v").1;
+    assert!(shown.contains("\tIn/Block:    [ Packets: 1 "), "{shown}");
+    let (status, tested, said) = bed.pfctl("-t bad -T test -vv 192.0.2.2 192.0.2.7");
+    assert_eq!((status, said.as_str()), (2, "1/2 addresses match.\n"));
+    assert_eq!(tested, "M  192.0.2.2\t 192.0.2.0/24\n   192.0.2.7\t!192.0.2.7\n");
+    assert_eq!(bed.pfctl("-t bad -T replace 203.0.113.9").2, "1 addresses added.\n2 addresses deleted.\n");
+    assert!(bed.pings("198.51.100.2"), "the client is good again");
+    assert_eq!(bed.pfctl("-t bad -T flush").2, "1 addresses deleted.\n");
+    assert_eq!(bed.pfctl("-t new -T add 203.0.113.9").2, "1 table created.\n1/1 addresses added.\n");
+    assert_eq!(bed.pfctl("-sT").1, "bad\nnew\n");
+    let (status, _, said) = bed.pfctl("-t none -T show");
+    assert_eq!((status, said.as_str()), (1, "softnet: Table does not exist\n"));
+    bed.stop();
+}
+
+#[test]
+fn pf_is_switched_loaded_flushed_and_refused_as_pfctl_does() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::start("block all\n");
+    assert!(!bed.pings("198.51.100.2"));
+    assert_eq!(bed.pfctl("-d").2, "pf disabled\n");
+    assert!(bed.pings("198.51.100.2"), "a pf that is off passes everything");
+    assert_eq!((bed.pfctl("-d").0, bed.pfctl("-e").2.as_str()), (1, "pf enabled\n"));
+    assert!(!bed.pings("198.51.100.2"));
+    let file = bed.dir.join("other.conf");
+    fs::write(&file, "pass all\nblokc in all\n").unwrap();
+    let (status, _, said) = bed.pfctl(&format!("-f {}", file.display()));
+    assert!(status == 1 && said.contains("other.conf:2:1") && said.contains("pf rules not loaded"), "{said}");
+    assert!(!bed.pings("198.51.100.2"), "nothing of a rejected file takes effect");
+    fs::write(&file, "pass quick inet proto icmp label ping\nblock all\n").unwrap();
+    let (status, printed, _) = bed.pfctl(&format!("-nvf {}", file.display()));
+    assert_eq!((status, printed.lines().count()), (0, 2), "{printed}");
+    assert!(!bed.pings("198.51.100.2"), "-n changes nothing");
+    assert_eq!(bed.pfctl(&format!("-qf {}", file.display())), (0, String::new(), String::new()));
+    assert!(bed.pings("198.51.100.2"));
+    assert_eq!(bed.pfctl("-ss").1.lines().count(), 2);
+    let (_, labels, _) = bed.pfctl("-sl");
+    assert!(labels.starts_with("ping "), "{labels}");
+    assert_eq!(bed.pfctl("-k 192.0.2.0/24").2, "killed 2 states from 1 sources and 0 destinations\n");
+    assert!(bed.pings("198.51.100.2"));
+    assert_eq!(bed.pfctl("-k label -k ping").2, "killed 2 states\n");
+    assert!(bed.pings("198.51.100.2"));
+    assert_eq!(bed.pfctl("-F states").2, "2 states cleared\n");
+    assert_eq!(bed.pfctl("-F rules").2, "rules cleared\n");
+    assert_eq!(bed.pfctl("-sr").1, "");
+    bed.stop();
+}
