@@ -1,7 +1,7 @@
 //! Grammar of ALTQ's lines, for all schedulers. pf only reads them; which of them have an engine is the router's to say.
 //!
 //! ```text
-//! altq on IF SCHED[(opts)] [bandwidth BW] [qlimit N] [tbrsize N] queue NAME|{ list }
+//! altq on IF SCHED[(opts)] [bandwidth BW] [qlimit N] [tbrsize N] [overhead N] [mpu N] [atm] queue NAME|{ list }
 //! queue NAME [on IF] [bandwidth BW] [priority N] [qlimit N] [SCHED(opts)] [{ children }]
 //! ```
 
@@ -34,7 +34,7 @@ impl Scheduler {
         (Scheduler::Priq, "priq"),
         (Scheduler::Hfsc, "hfsc"),
         (Scheduler::Fairq, "fairq"),
-        (Scheduler::Codel, "codelq"),
+        (Scheduler::Codel, "codel"),
     ];
 
     /// The keyword of pf.conf.
@@ -43,6 +43,10 @@ impl Scheduler {
     }
 
     fn of(word: &str) -> Option<Scheduler> {
+        // pfctl reads `codelq` and prints `codel`.
+        if word == "codelq" {
+            return Some(Scheduler::Codel);
+        }
         Self::ALL.iter().find(|(_, k)| *k == word).map(|&(s, _)| s)
     }
 
@@ -82,12 +86,18 @@ pub struct QueueOptions {
     pub borrow: bool,
     /// `red`.
     pub red: bool,
-    /// `ecn`; implies `red`.
+    /// `ecn`; implies `red` where nothing else drops early.
     pub ecn: bool,
     /// `rio`.
     pub rio: bool,
     /// `codel`.
     pub codel: bool,
+    /// `fq_codel`: flows apart, each with CoDel (RFC 8290).
+    pub fq_codel: bool,
+    /// `cake`: as `fq_codel`, and hosts get equal shares.
+    pub cake: bool,
+    /// `blue`.
+    pub blue: bool,
     /// `cleardscp`.
     pub cleardscp: bool,
     /// `flowvalve` (CBQ).
@@ -125,6 +135,12 @@ pub struct AltqSpec {
     pub qlimit: Option<u32>,
     /// Depth of the token bucket in bytes; by the rate if it does not say: see [`AltqSpec::bucket`].
     pub tbrsize: Option<u32>,
+    /// `overhead n`: octets that the link adds to each frame.
+    pub overhead: Option<u16>,
+    /// `mpu n`: octets that a frame takes on the link at least.
+    pub mpu: Option<u16>,
+    /// `atm`: frames go in cells of 53 octets.
+    pub atm: bool,
     /// MTU of the interface, for the default depth.
     pub mtu: u16,
     /// Speed of the interface in bits a second, if it is known.
@@ -201,6 +217,9 @@ pub(crate) fn altq(c: &mut Cursor, env: &Environment) -> Parsed<Vec<At<AltqSpec>
         bandwidth: None,
         qlimit: None,
         tbrsize: None,
+        overhead: None,
+        mpu: None,
+        atm: false,
         mtu: 1500,
         speed: None,
         queues: Vec::new(),
@@ -229,10 +248,16 @@ fn altq_option(c: &mut Cursor, spec: &mut AltqSpec) -> Parsed<()> {
         spec.qlimit = Some(positive(c, "a number of packets")?);
     } else if c.accept("tbrsize") {
         spec.tbrsize = Some(positive(c, "a number of bytes")?);
+    } else if c.accept_noted("overhead") {
+        spec.overhead = Some(c.number::<u16>("a number of octets")?.value);
+    } else if c.accept_noted("mpu") {
+        spec.mpu = Some(c.number::<u16>("a number of octets")?.value);
+    } else if c.accept_noted("atm") {
+        spec.atm = true;
     } else if c.accept("queue") {
         spec.queues = c.list(queue_name)?;
     } else {
-        return Err(c.expected("bandwidth, qlimit, tbrsize or queue"));
+        return Err(c.expected("bandwidth, qlimit, tbrsize, overhead, mpu, atm or queue"));
     }
     Ok(())
 }
@@ -291,7 +316,7 @@ fn queue_option(c: &mut Cursor, spec: &mut QueueSpec) -> Parsed<()> {
 fn scheduler_of(word: At<&str>) -> Parsed<Scheduler> {
     Scheduler::of(word.value).ok_or_else(|| {
         Fault::new(word.at, format!("unknown scheduler `{}`", word.value))
-            .help("there are cbq, priq, hfsc, fairq and codelq")
+            .help("there are cbq, priq, hfsc, fairq and codel")
     })
 }
 
@@ -337,9 +362,21 @@ fn options(c: &mut Cursor) -> Parsed<QueueOptions> {
             "default" => o.default = true,
             "borrow" => o.borrow = true,
             "red" => o.red = true,
-            "ecn" => (o.ecn, o.red) = (true, true),
+            "ecn" => o.ecn = true,
             "rio" => o.rio = true,
             "codel" => o.codel = true,
+            "fq_codel" => {
+                c.note(word.at, "fq_codel");
+                o.fq_codel = true;
+            }
+            "cake" => {
+                c.note(word.at, "cake");
+                o.cake = true;
+            }
+            "blue" => {
+                c.note(word.at, "blue");
+                o.blue = true;
+            }
             "cleardscp" => o.cleardscp = true,
             "flowvalve" => o.flowvalve = true,
             "efficient" => o.efficient = true,
@@ -354,6 +391,7 @@ fn options(c: &mut Cursor) -> Parsed<QueueOptions> {
         }
         Ok(())
     })?;
+    o.red |= o.ecn && !(o.rio || o.codel || o.fq_codel || o.cake || o.blue);
     Ok(o)
 }
 

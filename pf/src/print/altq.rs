@@ -2,22 +2,33 @@
 
 use std::fmt::Write;
 
-use crate::conf::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, Scheduler, ServiceCurve};
+use crate::conf::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, ServiceCurve};
+
+/// Packets in a queue unless it says, which is not printed.
+const DEFAULT_QLIMIT: u32 = 50;
 
 /// `altq on em0 priq bandwidth 100Kb tbrsize 1500 queue { a b }`
 pub fn altq(spec: &AltqSpec) -> String {
     let mut out =
         format!("altq on {} {}{} ", spec.interface, spec.scheduler.keyword(), options(&spec.options));
     match spec.bandwidth.or(spec.speed.map(Bandwidth::Bits)) {
-        Some(bw) if spec.scheduler != Scheduler::Codel => {
+        Some(bw) if bw != Bandwidth::Percent(100) => {
             let _ = write!(out, "bandwidth {} ", bandwidth(bw));
         }
         _ => {}
     }
-    if let Some(limit) = spec.qlimit {
+    if let Some(limit) = spec.qlimit.filter(|&n| n != DEFAULT_QLIMIT) {
         let _ = write!(out, "qlimit {limit} ");
     }
     let _ = write!(out, "tbrsize {} ", spec.bucket());
+    for (octets, word) in [(spec.overhead, "overhead"), (spec.mpu, "mpu")] {
+        if let Some(octets) = octets {
+            let _ = write!(out, "{word} {octets} ");
+        }
+    }
+    if spec.atm {
+        out.push_str("atm ");
+    }
     if !spec.queues.is_empty() {
         let _ = write!(out, "queue {{ {} }}", spec.queues.join(" "));
     }
@@ -39,7 +50,7 @@ pub fn queue(spec: &QueueSpec) -> String {
     if let Some(priority) = spec.priority.filter(|&p| p != 1) {
         let _ = write!(out, "priority {priority} ");
     }
-    if let Some(limit) = spec.qlimit {
+    if let Some(limit) = spec.qlimit.filter(|&n| n != DEFAULT_QLIMIT) {
         let _ = write!(out, "qlimit {limit} ");
     }
     if let Some(scheduler) = spec.scheduler {
@@ -70,10 +81,13 @@ pub fn bandwidth(bandwidth: Bandwidth) -> String {
 fn options(o: &QueueOptions) -> String {
     let mut words: Vec<String> = Vec::new();
     let flags = [
-        (o.red && !o.ecn, "red"),
+        (o.red, "red"),
         (o.ecn, "ecn"),
         (o.rio, "rio"),
         (o.codel, "codel"),
+        (o.fq_codel, "fq_codel"),
+        (o.cake, "cake"),
+        (o.blue, "blue"),
         (o.cleardscp, "cleardscp"),
         (o.flowvalve, "flowvalve"),
         (o.borrow, "borrow"),
