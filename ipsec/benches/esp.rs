@@ -7,7 +7,7 @@ use ipsec::{
     Sad, Spd,
     esp::{LoopTurn, Releasing, input::esp_input, output::esp_output},
     order::Worker,
-    sa::{Lifetime, Mode, Padding, Protocol, Sa, SaConfig, SaIndex, Setup, Spi},
+    sa::{Handling, Lifetime, Mode, Padding, Protocol, Sa, SaConfig, SaIndex, Setup, Spi},
     selector::{Prefix, Selector, Upper},
     spd::{Action, Direction, FlowCache, Level, Packet, Policy, Request},
     transform::{Engine, Suite, Transform},
@@ -41,6 +41,7 @@ fn sa(suite: Suite, workers: usize) -> Arc<Sa> {
         replay: 1024,
         peer_window: 32,
         padding: Padding::Lenient,
+        handling: Handling::default(),
         soft: Lifetime::default(),
         hard: Lifetime::default(),
     };

@@ -10,11 +10,13 @@
 use super::{
     Busy, Declined, Failed, LoopTurn, ecn,
     layout::{Layout, TRAILER},
-    low_seq,
+    low_seq, transport,
 };
 use crate::{
+    ah, ipcomp,
     order::{Leave, Ticket, Worker},
-    sa::{Inbound, NotNow, Sa, SaLevel},
+    sa::{Inbound, NotNow, Protocol, Sa, SaLevel},
+    transform::Failures,
 };
 use kern::{
     Batch, Mbuf, PktFlags, Why,
@@ -82,7 +84,7 @@ where
         };
         for (place, m) in run.iter_mut().enumerate() {
             if !check(&sa, &inbound, m) {
-                failed.note(place, Why::EspReplay);
+                failed.note(place, sa.layout.replayed());
             }
         }
         ticket
@@ -97,6 +99,14 @@ where
 /// Whether this can be an ESP packet of the SA at all; puts its number into the header.
 #[inline(always)]
 fn look(layout: &Layout, m: &mut Mbuf) -> Result<(), Why> {
+    if layout.protocol() != Protocol::Esp {
+        let number = match layout.protocol() {
+            Protocol::Ah => ah::look(layout, m)?,
+            _ => ipcomp::look(m).map(|()| 0)?,
+        };
+        set_seq(m, u64::from(number));
+        return Ok(());
+    }
     let at = m.l4();
     let packet = m.data().get(at..).ok_or(Why::EspMalformed)?;
     // The shortest payload is a trailer with the padding that it needs itself.
@@ -117,7 +127,7 @@ fn set_seq(m: &mut Mbuf, seq: u64) {
 }
 
 #[inline(always)]
-fn seq_of(m: &Mbuf) -> u64 {
+pub(crate) fn seq_of(m: &Mbuf) -> u64 {
     u64::from(m.hdr().state_gen) << 32 | u64::from(m.hdr().state)
 }
 
@@ -143,13 +153,19 @@ where
         held: &mut Held<'_, impl Before<SaLevel>>,
         mut sink: impl FnMut(Mbuf, Why),
     ) -> Opened<S, B> {
-        let failures = self.sa.transform.open_run(self.run.iter_mut().map(|m| {
-            let (at, seq) = (m.l4(), seq_of(m));
-            (m.data_mut().get_mut(at..).unwrap_or_default(), seq)
-        }));
+        let failures = match self.sa.layout.protocol() {
+            Protocol::Esp => self.sa.transform.open_run(self.run.iter_mut().map(|m| {
+                let (at, seq) = (m.l4(), seq_of(m));
+                (m.data_mut().get_mut(at..).unwrap_or_default(), seq)
+            })),
+            Protocol::Ah => ah::open_run(&self.sa, &mut self.run),
+            Protocol::Ipcomp => Failures::default(),
+        };
         if failures.any() {
             let mut failed = Failed::none();
-            (0..self.run.len()).filter(|i| failures.has(*i)).for_each(|i| failed.note(i, Why::EspAuth));
+            (0..self.run.len())
+                .filter(|i| failures.has(*i))
+                .for_each(|i| failed.note(i, self.sa.layout.forged()));
             failed.give_back(&mut self.run, &mut sink);
             self.sa.count_refused(failed.whys(), true, held);
         }
@@ -200,7 +216,7 @@ fn mark(
             count += 1;
             bytes += payload(&sa.layout, m) as u64;
         } else {
-            failed.note(place, Why::EspReplay);
+            failed.note(place, sa.layout.replayed());
         }
     }
     inbound.add_used(count, bytes, now);
@@ -209,6 +225,11 @@ fn mark(
 /// Octets of payload, if the padding is right.
 #[inline(always)]
 fn payload(layout: &Layout, m: &Mbuf) -> usize {
+    match layout.protocol() {
+        Protocol::Esp => {}
+        Protocol::Ah => return ah::payload(layout, m),
+        Protocol::Ipcomp => return m.len().saturating_sub(m.l4() + ipcomp::HEADER),
+    }
     let data = m.data();
     let end = data.len().saturating_sub(layout.icv() + TRAILER);
     let pad = data.get(end).map_or(0, |pad| usize::from(*pad));
@@ -264,11 +285,11 @@ pub(super) fn written(
     more
 }
 
-/// What the trailer says: the inner packet's place and family.
+/// What the trailer says: the payload's place and what it is.
 struct Inner {
     start: usize,
     end: usize,
-    family: u8,
+    next: IpProto,
 }
 
 #[inline(always)]
@@ -282,23 +303,41 @@ fn inner(layout: &Layout, data: &[u8], at: usize) -> Result<Inner, Why> {
     if layout.padding_checked && !data[end..trailer].iter().zip(1u8..).all(|(byte, n)| *byte == n) {
         return Err(Why::EspPadding);
     }
-    match IpProto(next) {
-        IpProto::IPV4 => Ok(Inner { start, end, family: 4 }),
-        IpProto::IPV6 => Ok(Inner { start, end, family: 6 }),
-        IpProto::NO_NEXT => Err(Why::EspDummy),
-        _ => Err(Why::EspProtocol),
-    }
+    Ok(Inner { start, end, next: IpProto(next) })
 }
 
 /// Takes the outer header, ESP header, trailer and ICV off an opened packet.
 #[inline(always)]
 fn decapsulate(layout: &Layout, m: &mut Mbuf, sa: u32) -> Result<(), Why> {
+    match layout.protocol() {
+        Protocol::Esp => {}
+        Protocol::Ah => return ah::decapsulate(layout, m, sa),
+        Protocol::Ipcomp => return ipcomp::decapsulate(layout, m, sa),
+    }
     let at = m.l4();
-    let Inner { start, end, family } = inner(layout, m.data(), at)?;
+    let Inner { start, end, next } = inner(layout, m.data(), at)?;
+    if layout.takes_off(next)? {
+        settle(layout, m, start, end, next, sa)
+    } else {
+        transport::decapsulate(m, IpProto::ESP, layout.esp_iv(), end, next, sa)
+    }
+}
+
+/// Takes everything in front of the inner packet off, which stands from `start` to `end`, and what is behind it.
+#[inline(always)]
+pub(crate) fn settle(
+    layout: &Layout,
+    m: &mut Mbuf,
+    start: usize,
+    end: usize,
+    next: IpProto,
+    sa: u32,
+) -> Result<(), Why> {
     let data = m.data_mut();
-    let outer = outer_class(data);
+    let outer = layout.arrived_class(outer_class(data));
     let packet = data.get_mut(start..end).ok_or(Why::EspPadding)?;
-    let len = if family == 4 { settle_v4(packet, outer)? } else { settle_v6(packet, outer)? };
+    let (len, family) =
+        if next == IpProto::IPV4 { (settle_v4(packet, outer)?, 4) } else { (settle_v6(packet, outer)?, 6) };
     // `start + len <= end`, inside the data: neither can fail.
     m.truncate(start + len);
     m.trim_front(start).map_err(|_| Why::EspMalformed)?;
@@ -351,7 +390,7 @@ fn settle_v6(packet: &mut [u8], outer: u8) -> Result<usize, Why> {
 
 /// Makes the packet's header speak of the inner packet.
 #[inline(always)]
-fn describe(m: &mut Mbuf, family: u8, sa: u32) {
+pub(super) fn describe(m: &mut Mbuf, family: u8, sa: u32) {
     m.set_l3(0);
     m.set_l4(0);
     let h = m.hdr_mut();

@@ -9,8 +9,11 @@
 //! The template has everything that is the same in all packets; what differs (length, class, identification, checksum,
 //! sequence number) is written over it, and the checksum is the template's sum and the few words that differ.
 
-use crate::sa::{Padding, SaConfig};
-use kern::Why;
+use crate::{
+    ah,
+    sa::{Df, Mode, Padding, Protocol, SaConfig},
+};
+use kern::{Mbuf, PktFlags, Why};
 use std::net::IpAddr;
 use wire::{
     HashSeed, IpProto, checksum,
@@ -18,8 +21,6 @@ use wire::{
     ipv4, ipv6,
 };
 
-/// Hop limit of the outer header.
-const TTL: u8 = 64;
 /// Octets of the ESP header.
 const ESP: usize = wire::esp::HEADER_LEN;
 /// The longest template.
@@ -28,10 +29,28 @@ const TEMPLATE: usize = ipv6::HEADER_LEN + ESP;
 pub(super) const TRAILER: usize = 2;
 /// The most padding there is.
 const PADDING: usize = 15;
+/// Both bits of the ECN field.
+const ECN: u8 = 0b11;
 
 /// See the head of the file.
 #[derive(Clone, Debug)]
 pub struct Layout {
+    /// ESP in a tunnel: what the packet path is made for.
+    plain: bool,
+    protocol: Protocol,
+    mode: Mode,
+    /// The class of an outer header is that of the inner one in these bits,
+    class_kept: u8,
+    /// and this.
+    class_set: u8,
+    df: Df,
+    ecn: bool,
+    flow_label: bool,
+    /// Octets to which shorter packets are filled up.
+    tfc: u16,
+    threshold: u16,
+    align8: bool,
+    pub(crate) spi: [u8; 4],
     template: [u8; TEMPLATE],
     /// Octets of outer IP header, ESP header and IV.
     head: u8,
@@ -48,7 +67,7 @@ pub struct Layout {
     /// Sum of the IPv4 template.
     sum: u32,
     /// The router's flow hash of the outer packet.
-    pub(super) hash: u32,
+    pub(crate) hash: u32,
     /// The octets before the pad length, as many as are needed.
     pub(super) padding: [u8; PADDING],
     pub(super) padding_checked: bool,
@@ -57,19 +76,20 @@ pub struct Layout {
 impl Layout {
     pub(crate) fn new(config: &SaConfig, seed: &HashSeed) -> Layout {
         let mut template = [0; TEMPLATE];
+        let (handling, proto) = (&config.handling, proto_of(config.protocol));
         let esp = match (config.src, config.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 template[0] = 0x45;
-                template[8] = TTL;
-                template[9] = IpProto::ESP.0;
+                template[8] = handling.ttl;
+                template[9] = proto.0;
                 template[12..16].copy_from_slice(&src.octets());
                 template[16..20].copy_from_slice(&dst.octets());
                 ipv4::HEADER_LEN
             }
             (src, dst) => {
                 template[0] = 0x60;
-                template[6] = IpProto::ESP.0;
-                template[7] = TTL;
+                template[6] = proto.0;
+                template[7] = handling.ttl;
                 template[8..24].copy_from_slice(&mapped(src));
                 template[24..40].copy_from_slice(&mapped(dst));
                 ipv6::HEADER_LEN
@@ -78,6 +98,18 @@ impl Layout {
         template[esp..esp + 4].copy_from_slice(&config.spi.0.to_be_bytes());
         let v6 = esp == ipv6::HEADER_LEN;
         Layout {
+            plain: config.protocol == Protocol::Esp && config.mode != Mode::Transport,
+            protocol: config.protocol,
+            mode: config.mode,
+            class_kept: if handling.dscp.is_some() { 0 } else { !ECN } | if handling.ecn { ECN } else { 0 },
+            class_set: handling.dscp.map_or(0, |dscp| dscp << 2),
+            df: handling.df,
+            ecn: handling.ecn,
+            flow_label: handling.flow_label,
+            tfc: handling.tfc,
+            threshold: handling.threshold,
+            align8: handling.align8,
+            spi: config.spi.0.to_be_bytes(),
             sum: checksum::sum(&template[..ipv4::HEADER_LEN]),
             template,
             head: (esp + ESP + config.suite.iv_len()) as u8,
@@ -115,9 +147,102 @@ impl Layout {
         self.head as usize
     }
 
+    /// Whether it is ESP in a tunnel.
+    #[inline(always)]
+    pub(super) const fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Whether packets go into packets.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.mode != Mode::Transport
+    }
+
+    /// Whether a packet in which `next` follows loses its outer header too. An SA that leaves the mode open takes both.
+    pub(crate) fn takes_off(&self, next: IpProto) -> Result<bool, Why> {
+        let packet = matches!(next, IpProto::IPV4 | IpProto::IPV6);
+        match (self.mode, next) {
+            (_, IpProto::NO_NEXT) => Err(Why::EspDummy),
+            (Mode::Tunnel, _) if !packet => Err(Why::EspProtocol),
+            (Mode::Transport, _) => Ok(false),
+            _ => Ok(packet),
+        }
+    }
+
+    /// Octets of the outer IP header.
+    pub(crate) const fn ip(&self) -> usize {
+        self.esp()
+    }
+
+    /// Octets of AH over an IP header of this family.
+    pub(crate) const fn ah(&self, v6: bool) -> usize {
+        ah::header_len(self.icv(), v6, self.align8)
+    }
+
+    /// Octets below which IPComp leaves a payload alone.
+    pub(crate) fn threshold(&self) -> usize {
+        self.threshold.into()
+    }
+
+    /// What a number that the window refuses counts as.
+    pub(super) fn replayed(&self) -> Why {
+        if self.protocol == Protocol::Ah { Why::AhReplay } else { Why::EspReplay }
+    }
+
+    /// What a packet that does not verify counts as.
+    pub(super) fn forged(&self) -> Why {
+        if self.protocol == Protocol::Ah { Why::AhAuth } else { Why::EspAuth }
+    }
+
+    pub(super) const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The class of the outer header over that of the inner.
+    #[inline(always)]
+    pub(crate) const fn outer_class(&self, inner: u8) -> u8 {
+        inner & self.class_kept | self.class_set
+    }
+
+    /// DF of the outer header over that of the inner.
+    #[inline(always)]
+    pub(crate) const fn outer_df(&self, inner: bool) -> bool {
+        match self.df {
+            Df::Copy => inner,
+            Df::Set => true,
+            Df::Clear => false,
+        }
+    }
+
+    /// The outer class as far as the inner packet's is to follow it.
+    #[inline(always)]
+    pub(crate) const fn arrived_class(&self, outer: u8) -> u8 {
+        if self.ecn { outer } else { 0 }
+    }
+
+    /// Octets of traffic flow confidentiality padding behind an inner packet of this length.
+    #[inline(always)]
+    pub(super) const fn tfc(&self, inner: usize) -> usize {
+        (self.tfc as usize).saturating_sub(inner)
+    }
+
+    /// Writes a flow label into the outer header, of the inner packet's flow, where one is wanted.
+    #[inline(always)]
+    pub(crate) fn label(&self, m: &mut Mbuf) {
+        if self.flow_label && self.v6 {
+            let [_, high, middle, low] = m.hdr().hash.to_be_bytes();
+            if let Some([_, first, second, third, ..]) =
+                m.data_mut().first_chunk_mut::<{ ipv6::HEADER_LEN }>()
+            {
+                *first = *first & 0xf0 | high & 0x0f;
+                (*second, *third) = (middle, low);
+            }
+        }
+    }
+
     /// Octets of the ICV.
     #[inline(always)]
-    pub(super) const fn icv(&self) -> usize {
+    pub(crate) const fn icv(&self) -> usize {
         self.icv as usize
     }
 
@@ -129,7 +254,7 @@ impl Layout {
 
     /// Whether the outer packet is IPv6.
     #[inline(always)]
-    pub(super) const fn is_v6(&self) -> bool {
+    pub(crate) const fn is_v6(&self) -> bool {
         self.v6
     }
 
@@ -145,13 +270,81 @@ impl Layout {
         self.head() + inner + self.pad(inner) + TRAILER + self.icv() <= self.max
     }
 
-    pub(crate) const fn overhead(&self) -> usize {
-        self.head() + self.align_mask as usize + TRAILER + self.icv()
+    /// Octets by which a packet grows at most.
+    pub(crate) fn overhead(&self) -> usize {
+        let ip = if self.is_tunnel() { self.ip() } else { 0 };
+        match self.protocol {
+            Protocol::Esp => ip + self.esp_iv() + self.align_mask() + TRAILER + self.icv(),
+            Protocol::Ah => ip + self.ah(true),
+            // Plain IP in IP at worst.
+            Protocol::Ipcomp => ip,
+        }
     }
 
-    pub(crate) const fn inner_mtu(&self, mtu: usize) -> usize {
+    pub(crate) fn inner_mtu(&self, mtu: usize) -> usize {
+        if !self.plain {
+            return mtu.saturating_sub(self.overhead());
+        }
         let room = mtu.saturating_sub(self.head() + self.icv());
         (room & !(self.align_mask as usize)).saturating_sub(TRAILER)
+    }
+
+    /// Writes an outer IP header alone, of a packet of `total` octets.
+    pub(crate) fn write_ip(
+        &self,
+        head: &mut [u8],
+        total: usize,
+        class: u8,
+        df: bool,
+        id: u16,
+        proto: IpProto,
+    ) -> Result<(), Why> {
+        let (class, df) = (self.outer_class(class), self.outer_df(df));
+        if total > self.max {
+            return Err(Why::EspTooBig);
+        }
+        if self.v6 {
+            let head: &mut [u8; ipv6::HEADER_LEN] = head.first_chunk_mut().ok_or(Why::Headroom)?;
+            head.copy_from_slice(&self.template[..ipv6::HEADER_LEN]);
+            head[0] |= class >> 4;
+            head[1] = class << 4;
+            head[4..6].copy_from_slice(&((total - ipv6::HEADER_LEN) as u16).to_be_bytes());
+            head[6] = proto.0;
+            return Ok(());
+        }
+        let head: &mut [u8; ipv4::HEADER_LEN] = head.first_chunk_mut().ok_or(Why::Headroom)?;
+        head.copy_from_slice(&self.template[..ipv4::HEADER_LEN]);
+        let (id, flags) = if df { (0, ipv4::DF) } else { (id, 0) };
+        head[1] = class;
+        head[2..4].copy_from_slice(&(total as u16).to_be_bytes());
+        head[4..6].copy_from_slice(&id.to_be_bytes());
+        head[6..8].copy_from_slice(&flags.to_be_bytes());
+        head[9] = proto.0;
+        let sum = checksum::finish(checksum::sum(head));
+        head[10..12].copy_from_slice(&sum.to_be_bytes());
+        Ok(())
+    }
+
+    /// Makes the packet's header speak of the outer packet.
+    #[inline(always)]
+    pub(crate) fn describe_outer(&self, m: &mut Mbuf, df: bool, proto: IpProto) {
+        m.set_l3(0);
+        m.set_l4(self.esp());
+        let h = m.hdr_mut();
+        h.family = if self.v6 { 6 } else { 4 };
+        h.proto = proto.0;
+        let mut flags = PktFlags::PROTECTED;
+        if self.outer_df(df) || self.v6 {
+            flags.set(PktFlags::DF);
+        }
+        if h.flags.has(PktFlags::LOW_DELAY) {
+            flags.set(PktFlags::LOW_DELAY);
+        }
+        h.flags = flags;
+        h.hash = self.hash;
+        h.sa = 0;
+        h.state = 0;
+        h.state_gen = 0;
     }
 
     /// Writes the outer header and the ESP header into `head`, of a packet of `total` octets.
@@ -164,6 +357,7 @@ impl Layout {
         df: bool,
         seq: u64,
     ) -> Result<(), Why> {
+        let (class, df) = (self.outer_class(class), self.outer_df(df));
         if self.v6 {
             let head: &mut [u8; TEMPLATE] = head.first_chunk_mut().ok_or(Why::Headroom)?;
             *head = self.template;
@@ -189,6 +383,15 @@ impl Layout {
     }
 }
 
+/// The number of a protocol.
+const fn proto_of(protocol: Protocol) -> IpProto {
+    match protocol {
+        Protocol::Esp => IpProto::ESP,
+        Protocol::Ah => IpProto::AH,
+        Protocol::Ipcomp => IpProto::IPCOMP,
+    }
+}
+
 fn mapped(addr: IpAddr) -> [u8; 16] {
     match addr {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -197,7 +400,7 @@ fn mapped(addr: IpAddr) -> [u8; 16] {
 }
 
 fn outer_hash(config: &SaConfig, seed: &HashSeed) -> u32 {
-    let proto = IpProto::ESP;
+    let proto = proto_of(config.protocol);
     let (src_port, dst_port) = ((config.spi.0 >> 16) as u16, config.spi.0 as u16);
     match (config.src, config.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => FlowKey::V4(FlowKey4 { src, dst, src_port, dst_port, proto }),

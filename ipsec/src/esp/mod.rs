@@ -1,4 +1,4 @@
-//! ESP (RFC 4303), tunnel mode.
+//! ESP (RFC 4303), in tunnel and in transport mode (`transport.rs`).
 //!
 //! Output, of a run of packets of one SA ([`output`]):
 //!
@@ -21,8 +21,11 @@
 //!
 //! Packets that fail are given back one by one with a [`Why`] to a closure, which is expected to end them.
 //!
-//! Deliberately not here: transport mode, UDP encapsulation, TFC padding on the way out (it is taken off on the way in),
-//! fragmentation and reassembly (before and after, by the router), and any decision on policy.
+//! SAs of AH and IPComp go the same way, with their own headers and in place of the cipher a MAC or nothing: numbers,
+//! windows, order, lives and counts are one.
+//!
+//! Deliberately not here: UDP encapsulation, fragmentation and reassembly (before and after, by the router), and any
+//! decision on policy.
 
 mod ecn;
 pub mod input;
@@ -31,13 +34,14 @@ pub mod output;
 mod release;
 #[cfg(test)]
 mod tests;
+pub(crate) mod transport;
 
 pub use layout::Layout;
 pub use release::{LoopTurn, Releasing};
 
 use crate::sa::NotNow;
 use arrayvec::ArrayVec;
-use kern::{Batch, Mbuf, Why, mbuf::BATCH};
+use kern::{Batch, Gso, Mbuf, PktFlags, Why, mbuf::BATCH};
 
 /// No run could begin: the packets are the caller's again.
 #[derive(Debug)]
@@ -53,6 +57,14 @@ pub struct Declined<B> {
 /// [`crate::order`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
+
+/// Whether a packet can be sealed as it is.
+#[inline(always)]
+pub(crate) fn finished(m: &Mbuf) -> Result<(), Why> {
+    let unfinished = m.hdr().flags.has(PktFlags::PARTIAL) || m.hdr().gso != Gso::None;
+    debug_assert!(!unfinished, "cutting and finishing the checksum come before ESP");
+    if unfinished { Err(Why::EspUnfinished) } else { Ok(()) }
+}
 
 /// The sequence number as an ESP header shows it; 0 if there is no header.
 #[inline(always)]

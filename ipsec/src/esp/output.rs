@@ -4,20 +4,22 @@
 //! checksums complete. It leaves with the outer header in front, `family`, `proto`, `flags` and `hash` of its header
 //! those of the outer packet, and its `tag`, `queue`, `prio` and `rcvif` those of the inner one.
 //!
-//! Outer header: TTL 64; class copied, DSCP and ECN both (RFC 6040, normal mode); DF copied, and set over IPv6 (whose
-//! routers do not fragment); flow label 0.
+//! Outer header, unless the SA says otherwise ([`Handling`](crate::sa::Handling)): TTL 64; class copied, DSCP and ECN both
+//! (RFC 6040, normal mode); DF copied, and set over IPv6 (whose routers do not fragment); flow label 0.
 
 use super::{
-    Busy, Declined, Failed, LoopTurn,
+    Busy, Declined, Failed, LoopTurn, finished,
     layout::{Layout, TRAILER},
-    low_seq,
+    low_seq, transport,
 };
 use crate::{
+    ah, ipcomp,
     order::{Leave, Ticket, Worker},
-    sa::{NotNow, Sa, SaLevel},
+    sa::{NotNow, Protocol, Sa, SaLevel},
+    transform::Failures,
 };
 use kern::{
-    Batch, Gso, Mbuf, PktFlags, Why,
+    Batch, Mbuf, Why,
     lock::{Before, Held},
     time::Instant,
 };
@@ -70,7 +72,8 @@ where
         let inner = m.len();
         // Only at the very end of an SA are there fewer numbers than packets.
         let laid_out = if place < numbers.len as usize {
-            encapsulate(&sa.layout, m, numbers.first + place as u64)
+            let seq = numbers.first + place as u64;
+            if sa.layout.is_plain() { encapsulate(&sa.layout, m, seq) } else { otherwise(&sa.layout, m, seq) }
         } else {
             Err(Why::EspSequence)
         };
@@ -86,9 +89,19 @@ where
     Ok(Pending { sa, run, first: numbers.first, ticket, bytes, now })
 }
 
+/// Transport mode, AH, IPComp.
+#[inline(never)]
+fn otherwise(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<(), Why> {
+    match layout.protocol() {
+        Protocol::Esp => transport::encapsulate(layout, m, seq),
+        Protocol::Ah => ah::encapsulate(layout, m, seq),
+        Protocol::Ipcomp => ipcomp::encapsulate(layout, m, seq),
+    }
+}
+
 /// What goes into the outer header and the trailer from the inner packet: class, DF, next header.
 #[inline(always)]
-fn inherited(packet: &[u8]) -> Result<(u8, bool, IpProto), Why> {
+pub(crate) fn inherited(packet: &[u8]) -> Result<(u8, bool, IpProto), Why> {
     let Some(h) = packet.first_chunk::<8>() else { return Err(Why::EspProtocol) };
     match h[0] >> 4 {
         4 => Ok((h[1], u16::from_be_bytes([h[6], h[7]]) & ipv4::DF != 0, IpProto::IPV4)),
@@ -101,18 +114,18 @@ fn inherited(packet: &[u8]) -> Result<(u8, bool, IpProto), Why> {
 fn encapsulate(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<(), Why> {
     let inner = m.len();
     let (class, df, next) = inherited(m.data())?;
-    debug_assert!(
-        !m.hdr().flags.has(PktFlags::PARTIAL) && m.hdr().gso == Gso::None,
-        "cutting and finishing the checksum come before ESP"
-    );
-    if m.hdr().flags.has(PktFlags::PARTIAL) || m.hdr().gso != Gso::None {
-        return Err(Why::EspUnfinished);
-    }
-    if !layout.fits(inner) {
+    finished(m)?;
+    let tfc = layout.tfc(inner);
+    if !layout.fits(inner + tfc) {
         return Err(Why::EspTooBig);
     }
-    let pad = layout.pad(inner);
-    let tail = m.append(pad + TRAILER + layout.icv())?;
+    let pad = layout.pad(inner + tfc);
+    let mut tail = m.append(tfc + pad + TRAILER + layout.icv())?;
+    if tfc != 0 {
+        let filling;
+        (filling, tail) = tail.split_at_mut(tfc);
+        filling.fill(0);
+    }
     // The rest of the tail is the ICV, which sealing fills in.
     if let Some(trailer) = tail.get_mut(..pad + TRAILER) {
         trailer[..pad].copy_from_slice(&layout.padding[..pad]);
@@ -122,30 +135,9 @@ fn encapsulate(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<(), Why> {
     let total = m.len() + layout.head();
     let head = m.prepend(layout.head())?;
     layout.write_head(head, total, class, df, seq)?;
-    describe(layout, m, df);
+    layout.label(m);
+    layout.describe_outer(m, df, IpProto::ESP);
     Ok(())
-}
-
-/// Makes the packet's header speak of the outer packet.
-#[inline(always)]
-fn describe(layout: &Layout, m: &mut Mbuf, df: bool) {
-    m.set_l3(0);
-    m.set_l4(layout.esp());
-    let h = m.hdr_mut();
-    h.family = if layout.is_v6() { 6 } else { 4 };
-    h.proto = IpProto::ESP.0;
-    let mut flags = PktFlags::PROTECTED;
-    if df || layout.is_v6() {
-        flags.set(PktFlags::DF);
-    }
-    if h.flags.has(PktFlags::LOW_DELAY) {
-        flags.set(PktFlags::LOW_DELAY);
-    }
-    h.flags = flags;
-    h.hash = layout.hash;
-    h.sa = 0;
-    h.state = 0;
-    h.state_gen = 0;
 }
 
 impl<S, B: DerefMut<Target = Batch>> Pending<S, B> {
@@ -153,6 +145,18 @@ impl<S, B: DerefMut<Target = Batch>> Pending<S, B> {
     pub fn run(&mut self) -> &mut Batch {
         &mut self.run
     }
+}
+
+#[inline(always)]
+fn seal(sa: &Sa, run: &mut Batch, first: u64) -> Failures {
+    let (plain, esp, base) = (sa.layout.is_plain(), sa.layout.esp(), sa.iv_base());
+    sa.transform.seal_run(run.iter_mut().map(|m| {
+        let at = if plain { esp } else { m.l4() };
+        let packet = m.data_mut().get_mut(at..).unwrap_or_default();
+        // The run's numbers are fewer than 2^32, so the low half on the wire tells the whole.
+        let seq = first + u64::from(low_seq(packet).wrapping_sub(first as u32));
+        (packet, seq, base.wrapping_add(seq))
+    }))
 }
 
 /// Seals the run and lets it leave in its turn.
@@ -171,13 +175,11 @@ where
     B: DerefMut<Target = Batch>,
 {
     let sa = &*pending.sa;
-    let (esp, base, first) = (sa.layout.esp(), sa.iv_base(), pending.first);
-    let failures = sa.transform.seal_run(pending.run.iter_mut().map(|m| {
-        let packet = m.data_mut().get_mut(esp..).unwrap_or_default();
-        // The run's numbers are fewer than 2^32, so the low half on the wire tells the whole.
-        let seq = first + u64::from(low_seq(packet).wrapping_sub(first as u32));
-        (packet, seq, base.wrapping_add(seq))
-    }));
+    let failures = match sa.layout.protocol() {
+        Protocol::Esp => seal(sa, &mut pending.run, pending.first),
+        Protocol::Ah => ah::seal_run(sa, &mut pending.run, pending.first),
+        Protocol::Ipcomp => Failures::default(),
+    };
     if failures.any() {
         let mut failed = Failed::none();
         (0..pending.run.len()).filter(|i| failures.has(*i)).for_each(|i| failed.note(i, Why::EspEngine));

@@ -1,9 +1,11 @@
 //! Two peers in one test: what one sends, the other receives; every packet ends where the test says.
 
+mod modes;
+
 use super::{input::esp_input, output::esp_output, *};
 use crate::{
     order::{Leave, Worker},
-    sa::{Life, Lifetime, Mode, Padding, Protocol, Sa, SaConfig, SaIndex, Setup, Spi},
+    sa::{Handling, Life, Lifetime, Mode, Padding, Protocol, Sa, SaConfig, SaIndex, Setup, Spi},
     transform::{Engine, RUN, Suite},
 };
 use kern::{
@@ -42,6 +44,7 @@ fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
         replay: 64,
         peer_window: 32,
         padding: Padding::Lenient,
+        handling: Handling::default(),
         soft: Lifetime::default(),
         hard: Lifetime::default(),
     }
@@ -112,9 +115,14 @@ impl Peers {
             m.set_l4(outer);
             run.push(m).unwrap();
         }
+        self.receive_run(&mut run)
+    }
+
+    /// As `receive`, with `l4` set by the test.
+    fn receive_run(&mut self, run: &mut Batch) -> Vec<Mbuf> {
         let (ends, ledger) = (&mut self.ends, &self.fixture.ledger);
         let mut turn = LoopTurn { worker: ME, now: self.now, releasing: &mut self.owed };
-        esp_input(&self.receiver, &mut run, &mut turn, &mut self.root.top(), |m, why| {
+        esp_input(&self.receiver, run, &mut turn, &mut self.root.top(), |m, why| {
             *ends.entry(why).or_default() += 1;
             m.end(why, ledger);
         })
@@ -310,20 +318,6 @@ fn a_packet_cut_at_any_length_ends_for_the_right_reason() {
             assert_eq!(arrived.len(), 1, "none of the others moved the window");
             peers.bytes(arrived);
         }
-    }
-}
-
-impl Peers {
-    /// As `receive`, with `l4` set by the test.
-    fn receive_run(&mut self, run: &mut Batch) -> Vec<Mbuf> {
-        let (ends, ledger) = (&mut self.ends, &self.fixture.ledger);
-        let mut turn = LoopTurn { worker: ME, now: self.now, releasing: &mut self.owed };
-        esp_input(&self.receiver, run, &mut turn, &mut self.root.top(), |m, why| {
-            *ends.entry(why).or_default() += 1;
-            m.end(why, ledger);
-        })
-        .unwrap();
-        run.drain().collect()
     }
 }
 

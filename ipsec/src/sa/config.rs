@@ -89,6 +89,55 @@ pub enum Padding {
     Zero,
 }
 
+/// What becomes of DF in the outer header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Df {
+    /// As the inner packet has it; set over IPv6, whose routers do not fragment.
+    #[default]
+    Copy,
+    /// Set.
+    Set,
+    /// Cleared.
+    Clear,
+}
+
+/// How an SA handles what its RFC leaves to the configuration: fields of the outer header, sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handling {
+    /// DF of a tunnel's outer IPv4 header.
+    pub df: Df,
+    /// DSCP of a tunnel's outer header; `None`: that of the inner one.
+    pub dscp: Option<u8>,
+    /// Whether ECN passes a tunnel (RFC 6040, normal mode); else the outer field is 0 and not looked at (compatibility).
+    pub ecn: bool,
+    /// TTL or hop limit of a tunnel's outer header.
+    pub ttl: u8,
+    /// Whether a tunnel's outer IPv6 header tells flows apart by its label (RFC 6438); else the label is 0.
+    pub flow_label: bool,
+    /// Octets to which shorter packets in a tunnel are filled up (RFC 4303, 2.7); 0 for none.
+    pub tfc: u16,
+    /// Pads AH over IPv4 to eight octets, as Linux does by default, instead of four (RFC 4302, 3.3.3.2.1).
+    pub align8: bool,
+    /// Octets below which IPComp leaves a payload alone (RFC 3173, 2.2).
+    pub threshold: u16,
+}
+
+impl Default for Handling {
+    fn default() -> Handling {
+        Handling {
+            df: Df::Copy,
+            dscp: None,
+            ecn: true,
+            ttl: 64,
+            flow_label: false,
+            tfc: 0,
+            align8: false,
+            // RFC 2394, 2.2.
+            threshold: 90,
+        }
+    }
+}
+
 /// Limits of an SA's life; absent means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lifetime {
@@ -125,6 +174,8 @@ pub struct SaConfig {
     pub peer_window: u32,
     /// Padding.
     pub padding: Padding,
+    /// What the RFCs leave open.
+    pub handling: Handling,
     /// When to ask for a successor.
     pub soft: Lifetime,
     /// When to stop.

@@ -15,12 +15,12 @@
 //! hence the nonces, are new (unless the clock was set back, or the SA sent more than a packet a nanosecond). RFC 4106
 //! asks for unique IVs and leaves open how.
 //!
-//! Not here: transport mode and UDP encapsulation, which are later forms of [`Layout`]; key exchange.
+//! Not here: UDP encapsulation, key exchange.
 
 mod config;
 mod moving;
 
-pub use config::{Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Spi};
+pub use config::{Df, Handling, Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Spi};
 pub use moving::{Life, Moving, Refused, Status, Used};
 
 pub(crate) use moving::{Inbound, Outbound};

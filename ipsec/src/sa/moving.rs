@@ -1,6 +1,6 @@
 //! The moving part of an SA: one lock each way, and a life that both look at.
 
-use super::{Lifetime, SaConfig, SaLevel, Setup};
+use super::{Lifetime, Protocol, SaConfig, SaLevel, Setup};
 use crate::{
     order::{Leave, PARKED, Queue, Ticket, Turns, Worker},
     replay::Window,
@@ -78,8 +78,8 @@ pub struct Refused {
 impl Refused {
     pub(super) fn count(&mut self, why: Why) {
         let counter = match why {
-            Why::EspReplay => &mut self.replay,
-            Why::EspAuth => &mut self.auth,
+            Why::EspReplay | Why::AhReplay => &mut self.replay,
+            Why::EspAuth | Why::AhAuth => &mut self.auth,
             Why::EspSequence | Why::EspLifetime => &mut self.expired,
             _ => &mut self.other,
         };
@@ -149,7 +149,8 @@ impl Moving {
     pub(super) fn new(config: &SaConfig, setup: &Setup) -> Moving {
         let outbound = Outbound {
             turns: Turns::new(quarter(config.peer_window), PARKED, setup.workers),
-            sequence: Sequence::new(config.esn),
+            // IPComp has no numbers; what it counts must not run out.
+            sequence: Sequence::new(config.esn || config.protocol == Protocol::Ipcomp),
             used: Used::default(),
             refused: Refused::default(),
         };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    sa::{Life, Lifetime, Mode, Padding, Protocol, SaConfig, Setup, Spi},
+    sa::{Handling, Life, Lifetime, Mode, Padding, Protocol, SaConfig, Setup, Spi},
     selector::{Addresses, Ends, Match, Ports, Prefix, Upper},
     transform::Suite,
 };
@@ -31,6 +31,7 @@ fn sa_of(mode: Mode, index: u32, src: IpAddr, dst: IpAddr, reqid: u32) -> Arc<Sa
         replay: 64,
         peer_window: 32,
         padding: Padding::Lenient,
+        handling: Handling::default(),
         soft: Lifetime::default(),
         hard: Lifetime::default(),
     };

@@ -121,7 +121,7 @@ impl Failures {
     }
 
     /// Of what became of each packet, in order.
-    pub(super) fn of(well: impl Iterator<Item = bool>) -> Failures {
+    pub(crate) fn of(well: impl Iterator<Item = bool>) -> Failures {
         let mut failures = Failures::default();
         well.enumerate().for_each(|(place, well)| failures.mark(place, !well));
         failures

@@ -120,6 +120,12 @@ reasons! {
     EspEcn = "esp.ecn", "congestion marked on the outer header of a packet that does not speak ECN (RFC 6040)";
     EspUnfinished = "esp.unfinished", "super-frame or unfinished checksum where a finished packet was due";
     EspEngine = "esp.engine", "engine refused to seal";
+    EspTransport = "esp.transport", "fragment, or headers that transport mode has no place in";
+    AhMalformed = "ah.malformed", "AH packet too short or of the wrong length";
+    AhReplay = "ah.replay", "sequence number seen before or too old";
+    AhAuth = "ah.auth", "integrity check failed";
+    IpcompMalformed = "ipcomp.malformed", "IPComp packet too short";
+    IpcompInflate = "ipcomp.inflate", "does not inflate, or to more than a packet";
     SpNoSa = "spd.no_sa", "policy says protect and there is no SA";
     SpDiscard = "spd.discard", "policy says discard";
     SpClear = "spd.clear", "arrived in clear where the policy says protect";

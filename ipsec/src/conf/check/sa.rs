@@ -7,7 +7,7 @@ use crate::{
         statement::{Add, Algorithm, At, Extension, FlagWord, ModeWord},
     },
     replay,
-    sa::{Lifetime, Mode, Padding, Protocol, SaConfig},
+    sa::{Handling, Lifetime, Mode, Padding, Protocol, SaConfig},
     transform::Suite,
 };
 use kern::secret::SecretBytes;
@@ -58,6 +58,7 @@ impl Checker<'_> {
                 replay: 0,
                 peer_window: PEER_WINDOW,
                 padding: Padding::default(),
+                handling: Handling::default(),
                 soft: Lifetime::default(),
                 hard: Lifetime::default(),
             },
