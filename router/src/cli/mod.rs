@@ -13,6 +13,7 @@ pub mod ping;
 pub mod run;
 pub mod setkey;
 pub mod table;
+pub mod top;
 
 use ask::{At, Failure};
 use clap::{Args, Parser, Subcommand};
@@ -56,6 +57,8 @@ enum Command {
     Status,
     /// Buffers, interfaces, routes, counters, neighbours
     Netstat(netstat::Netstat),
+    /// Rates: what the router does now
+    Top(top::Top),
     /// Security associations and policies
     Setkey(setkey::Setkey),
     /// The packet filter and its queues
@@ -121,6 +124,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Stop => at.order(&crate::control::proto::Request::Stop),
         Command::Status => status(&at),
         Command::Netstat(args) => netstat::run(&at, &args),
+        Command::Top(args) => top::run(&at, &args),
         Command::Setkey(args) => setkey::run(&at, &args),
         Command::Pfctl(args) => pfctl::run(&at, &args),
         Command::Ping(args) => ping::run(&at, &args),
