@@ -107,8 +107,11 @@ pub fn main() -> ExitCode {
         }
     };
     let exit = run(cli).unwrap_or_else(|failure| {
-        eprintln!("softnet: {failure}");
-        failure.exit()
+        let exit = failure.exit();
+        if exit != Exit::Good {
+            eprintln!("softnet: {failure}");
+        }
+        exit
     });
     ExitCode::from(exit as u8)
 }
