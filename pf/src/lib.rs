@@ -31,6 +31,7 @@ mod eval;
 pub mod ids;
 pub mod limiter;
 pub mod names;
+mod normalise;
 pub mod packet;
 pub mod pf;
 pub mod pool;

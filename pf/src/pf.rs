@@ -11,11 +11,12 @@ use kern::{
 };
 
 use crate::{
-    conf::PfConf,
+    conf::{Limit, PfConf},
     counters::PfCounters,
     engine::{AHEAD, Seen},
     env::Environment,
     ids::Names,
+    normalise::Ids,
     ruleset::{CompileError, Ruleset},
     slab::RuleSlab,
     state::{SlotCache, States, info::StateInfo},
@@ -63,6 +64,7 @@ impl Pf {
         let options = &ruleset.conf().options;
         self.states.set_limit(options.limit_states);
         self.states.set_timeouts(&options.timeouts);
+        self.tables.set_limits(options.limits.get(Limit::Tables), options.limits.get(Limit::TableEntries));
         self.tables.commit("", ruleset.tables());
     }
 
@@ -102,7 +104,12 @@ impl Pf {
 
     /// What a worker keeps for itself; `id` is its number, from 0.
     pub fn worker(&self, id: usize) -> Worker {
-        Worker { id, slots: self.states.cache(), ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice() }
+        Worker {
+            id,
+            ids: Ids::default(),
+            slots: self.states.cache(),
+            ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice(),
+        }
     }
 }
 
@@ -110,6 +117,7 @@ impl Pf {
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) id: usize,
+    pub(crate) ids: Ids,
     pub(crate) slots: SlotCache,
     /// Packets that have been read ahead of deciding on them; filled in place, again and again.
     pub(crate) ahead: Box<[Seen]>,

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use kern::counter::Counter;
+use kern::{Mbuf, PktFlags, counter::Counter};
 
 use crate::{
     IfIndex,
@@ -20,6 +20,7 @@ use crate::{
     conf::PfConf,
     env::Environment,
     ids::{Names, TooManyNames},
+    normalise::ScrubRules,
     rule::{Action, Direction, Host, IcmpMatch, Peer, Ports, Rule, TcpFlags},
     slab::{RuleSlab, RuleSlot, TooManyRules},
     table::{self, Counted, Staged, TableError, Tables},
@@ -195,6 +196,7 @@ pub struct Ruleset {
     conf: Arc<PfConf>,
     /// Its tables, and those its rules speak of.
     tables: Vec<Staged>,
+    pub(crate) scrub: ScrubRules,
     slab: Arc<RuleSlab>,
 }
 
@@ -209,6 +211,7 @@ impl Ruleset {
             looks: [false; 2],
             conf: Arc::new(PfConf::default()),
             tables: Vec::new(),
+            scrub: ScrubRules::default(),
             slab: Arc::clone(slab),
         }
     }
@@ -228,6 +231,8 @@ impl Ruleset {
         let mut ruleset = Ruleset::disabled(slab);
         ruleset.conf = Arc::clone(conf);
         ruleset.tables.clone_from(&staged);
+        ruleset.scrub =
+            ScrubRules::compile(&conf.rules.scrub, conf.options.reassemble, |rule| compiler.rule(rule))?;
         let mut rules = Vec::with_capacity(conf.rules.filter.len());
         for (number, rule) in conf.rules.filter.iter().enumerate() {
             match compiler.rule(rule).and_then(|mut compiled| {
@@ -253,6 +258,20 @@ impl Ruleset {
     pub(crate) fn constant(&self, direction: Direction, index: IfIndex) -> Constant {
         let column = self.columns.get(usize::from(index.0)).map_or(0, |&c| usize::from(c));
         self.constants.get(column).map_or(Constant::Look, |c| c[direction.index()])
+    }
+
+    /// Whether pf wants to see the datagrams of some fragments whole.
+    #[inline(always)]
+    pub fn gathers(&self) -> bool {
+        self.scrub.gathers()
+    }
+
+    /// Whether pf wants to see the datagram of this fragment whole, and if so, whether don't-fragment is forgiven.
+    pub fn gathers_this(&self, index: IfIndex, m: &Mbuf) -> Option<bool> {
+        if self.constant(Direction::In, index) == Constant::Skip || m.hdr().flags.has(PktFlags::NO_PF) {
+            return None;
+        }
+        self.scrub.gathers_this(index, m)
     }
 
     /// Whether there is an interface whose packets of this direction have to be looked at.
@@ -314,6 +333,9 @@ impl Ruleset {
     }
 
     fn constant_of(&self, direction: Direction, index: IfIndex) -> Constant {
+        if !self.scrub.is_empty() {
+            return Constant::Look;
+        }
         let mut last: Option<(usize, &Compiled)> = None;
         let mut open = false;
         for (i, rule) in self.rules.iter().enumerate() {

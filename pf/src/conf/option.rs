@@ -93,7 +93,7 @@ fn translation(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&s
             def.af_to = Some(At::new(at, pool::af_to(c, env)?));
         }
         "scrub" => {
-            c.note(at, "scrub");
+            c.note(at, "scrub (...)");
             c.parenthesised(|c| scrub::option(c, &mut def.rule.scrub))?;
         }
         "no-df" | "random-id" | "min-ttl" | "max-mss" | "set-tos" => {

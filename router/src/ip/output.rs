@@ -161,9 +161,16 @@ fn fits(cx: &Cx<'_>, m: &Mbuf) -> bool {
 fn fits_in(interface: &Interface, m: &Mbuf) -> bool {
     if m.hdr().gso == Gso::None {
         return m.len() <= usize::from(interface.mtu)
-            && (!m.hdr().flags.has(PktFlags::PARTIAL) || interface.caps.checksum);
+            && (!m.hdr().flags.any(PktFlags::PARTIAL.with(PktFlags::REFRAG)) || fits_as_it_is(interface, m));
     }
     whole(interface, m)
+}
+
+#[cold]
+fn fits_as_it_is(interface: &Interface, m: &Mbuf) -> bool {
+    let flags = m.hdr().flags;
+    (!flags.has(PktFlags::PARTIAL) || interface.caps.checksum)
+        && (!flags.has(PktFlags::REFRAG) || m.len() <= usize::from(m.hdr().gso_size))
 }
 
 /// Whether a super-frame may go out whole.
@@ -203,6 +210,9 @@ fn resize_one(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
     let net = cx.net;
     let interface = net.interface(m.hdr().egress)?;
     let mtu = usize::from(interface.mtu);
+    if m.hdr().flags.has(PktFlags::REFRAG) {
+        return refragment(cx, m, interface.mtu, out);
+    }
     if m.hdr().gso != Gso::None {
         let segment = vnet::header_len(&m) + usize::from(m.hdr().gso_size);
         if segment > mtu && m.hdr().flags.has(PktFlags::DF) {
@@ -224,6 +234,16 @@ fn resize_one(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
     }
     let m = finished(cx, m)?;
     fragment_one(cx, m, mtu, out)
+}
+
+/// Takes a datagram apart that was put together for pf. An IPv6 sender whose fragments are too large is told so.
+fn refragment(cx: &mut Cx<'_>, m: Mbuf, mtu: u16, out: &mut Pending) -> Option<Mbuf> {
+    let size = m.hdr().gso_size;
+    if m.hdr().family == 6 && size > mtu {
+        return too_big(cx, m, mtu, out);
+    }
+    let m = finished(cx, m)?;
+    fragment_one(cx, m, size.min(mtu).into(), out)
 }
 
 /// The packet with its transport checksum whole; a packet whose offload fields lie ends.
