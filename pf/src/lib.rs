@@ -21,6 +21,8 @@ pub mod addr;
 pub mod answer;
 #[cfg(test)]
 mod arbitrary;
+#[cfg(test)]
+mod arbitrary_full;
 pub mod conf;
 pub mod counters;
 pub mod engine;

@@ -35,7 +35,8 @@ fn a_ruleset_is_printed_expanded() {
     assert_eq!((bad.status.code(), bad.stdout.len()), (Some(1), 0));
     let said = String::from_utf8(bad.stderr).unwrap();
     assert!(
-        said.contains("bad:2:15: unknown protocol `foo`\n  pass in proto foo\n                ^"),
+        said.contains("bad:2:15: unknown protocol `foo`;")
+            && said.contains("\n  pass in proto foo\n                ^"),
         "{said}"
     );
     assert!(said.contains("bad:3:12: syntax error"), "{said}");

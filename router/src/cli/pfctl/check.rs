@@ -14,7 +14,9 @@ impl Ctl<'_> {
         let conf = match reading.text(&file.display().to_string(), &text) {
             Ok(conf) => conf,
             Err(errors) => {
-                errors.iter().for_each(|e| eprintln!("{}", e.with_caret()));
+                for error in errors {
+                    eprintln!("{}", error.with_caret());
+                }
                 eprintln!("pfctl: Syntax error in config file: pf rules not loaded");
                 return Ok(Exit::No);
             }
