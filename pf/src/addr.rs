@@ -82,6 +82,27 @@ impl Prefix {
         Prefix::new(addr, 128)
     }
 
+    /// The prefixes that make up a range, both ends included; none if the ends are of different families.
+    pub fn covering(first: IpAddr, last: IpAddr) -> Vec<Prefix> {
+        let family = Family::of(first);
+        let mut prefixes = Vec::new();
+        if family != Family::of(last) {
+            return prefixes;
+        }
+        let (mut at, last) = (bits(first), bits(last));
+        while at <= last {
+            // The largest block that begins here and does not reach beyond the end.
+            let aligned = at.trailing_zeros().min(family.width().into()) as u8;
+            let host = (0..=aligned).rev().find(|&n| last - at >= low_bits(n)).unwrap_or(0);
+            prefixes.push(Prefix { family, len: family.width() - host, bits: at });
+            match at.checked_add(low_bits(host)).and_then(|end| end.checked_add(1)) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        prefixes
+    }
+
     /// Its family.
     pub const fn family(&self) -> Family {
         self.family
@@ -226,6 +247,19 @@ mod tests {
     fn prefix(text: &str) -> Prefix {
         let (addr, len) = text.split_once('/').unwrap_or((text, "128"));
         Prefix::new(addr.parse().unwrap(), len.parse().unwrap())
+    }
+
+    #[test]
+    fn a_range_is_made_up_of_prefixes_that_cover_it_and_nothing_else() {
+        let list = |a: &str, b: &str| -> Vec<String> {
+            let covering = Prefix::covering(a.parse().unwrap(), b.parse().unwrap());
+            covering.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(list("10.0.0.1", "10.0.0.6"), ["10.0.0.1", "10.0.0.2/31", "10.0.0.4/31", "10.0.0.6"]);
+        assert_eq!(list("0.0.0.0", "255.255.255.255"), ["0.0.0.0/0"]);
+        assert_eq!(list("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), ["::/0"]);
+        assert_eq!(list("255.255.255.255", "255.255.255.255"), ["255.255.255.255"]);
+        assert!(list("10.0.0.2", "10.0.0.1").is_empty() && list("10.0.0.2", "::1").is_empty());
     }
 
     #[test]

@@ -17,14 +17,21 @@ use kern::{
 use crate::{
     IfIndex,
     counters::PfCounters,
-    eval::evaluate,
+    eval::{Effects, Outcome, evaluate, first_match},
+    nat::{Chooser, rewrite},
     packet::Packet,
     pf::{Pf, Worker},
+    random::Random,
     rule::{Action, Direction},
     ruleset::{Compiled, Constant, Ruleset},
     slab::RuleSlot,
-    state::{Hit, Lookup, Passing, Tracked},
+    state::{
+        Hit, Lookup, Passing, States, Tracked,
+        insert::{Made, Making},
+        key::Key,
+    },
     table::{Counted, Fate},
+    track::NodeKey,
     verdict::{Answer, Passed, Refused, Reset, Verdict, refuse},
 };
 
@@ -96,7 +103,6 @@ impl<'a> PfCx<'a> {
         if self.pass_unseen(direction, index, m) {
             return Verdict::pass();
         }
-        self.normalise(direction, index, m);
         let mut seen = Seen::NOTHING;
         self.look(direction, m, &mut seen);
         self.decide(direction, index, m, &seen)
@@ -122,11 +128,6 @@ impl<'a> PfCx<'a> {
         // Out of the worker for the time being, and back in below: nothing in between returns.
         let mut ahead = std::mem::take(&mut self.worker.ahead);
         for chunk in batch.as_mut_slice().chunks_mut(AHEAD) {
-            if !self.rules.scrub.is_empty() {
-                for m in chunk.iter_mut() {
-                    self.normalise(direction, via.of(m), m);
-                }
-            }
             if !unseen {
                 self.look_ahead(direction, chunk, &mut ahead);
             }
@@ -167,18 +168,6 @@ impl<'a> PfCx<'a> {
             counters.removals.add(u64::from(removed));
         }
         removed
-    }
-
-    /// What scrub rules do to a packet.
-    #[inline(always)]
-    fn normalise(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) {
-        let rules = self.rules;
-        if !rules.scrub.is_empty()
-            && rules.constant(direction, index) == Constant::Look
-            && !m.hdr().flags.has(PktFlags::NO_PF)
-        {
-            rules.scrub.normalise(direction, index, m, &mut self.worker.ids);
-        }
     }
 
     /// Reads a packet, and says what to look for in the state table.
@@ -310,7 +299,9 @@ impl<'a> PfCx<'a> {
         let mut hit = Hit::NONE;
         match states.track(&mut self.held, &mut self.worker.slots, lookup, &passing, &mut hit) {
             Tracked::None => None,
-            Tracked::Hit | Tracked::Changed => Some(self.pass_by_state(direction, m, p, &hit)),
+            Tracked::Hit | Tracked::Changed => {
+                Some(self.pass_by_state(direction, m, p, &hit, lookup.is_error()))
+            }
             Tracked::Ended => {
                 if let Some(counters) = self.counters() {
                     counters.removals.inc();
@@ -318,6 +309,12 @@ impl<'a> PfCx<'a> {
                 None
             }
             Tracked::Mismatch => Some(self.block(Why::PfStateMismatch)),
+            Tracked::Overloads => {
+                if let Some(counters) = self.counters() {
+                    counters.removals.inc();
+                }
+                Some(self.block(Why::PfSrcLimit))
+            }
             Tracked::Reset => {
                 self.note(Why::PfStateMismatch);
                 Some(Verdict::Return(
@@ -329,7 +326,14 @@ impl<'a> PfCx<'a> {
     }
 
     #[inline(always)]
-    fn pass_by_state(&mut self, direction: Direction, m: &mut Mbuf, p: &Packet, hit: &Hit) -> Verdict {
+    fn pass_by_state(
+        &mut self,
+        direction: Direction,
+        m: &mut Mbuf,
+        p: &Packet,
+        hit: &Hit,
+        is_error: bool,
+    ) -> Verdict {
         self.count(hit.rule, direction, p.segments, p.bytes);
         if p.options && !hit.allow_opts {
             return self.block(Why::PfOptions);
@@ -339,45 +343,123 @@ impl<'a> PfCx<'a> {
             m.hdr_mut().tag = hit.tag;
         }
         choose_queue(m, p, hit.queue, hit.low_delay_queue);
+        if (hit.translates || hit.modulates)
+            && let Err(why) = self.rewrite_by(direction, m, p, hit, is_error)
+        {
+            return self.block(why);
+        }
         Verdict::pass()
     }
 
+    /// Makes of a packet what its state says.
+    #[cold]
+    fn rewrite_by(
+        &mut self,
+        direction: Direction,
+        m: &mut Mbuf,
+        p: &Packet,
+        hit: &Hit,
+        is_error: bool,
+    ) -> Result<(), Why> {
+        if is_error {
+            return rewrite::translate_error(m, direction, p.l4, &hit.key, hit.diffs.1);
+        }
+        if hit.translates {
+            self.count(hit.nat, direction, p.segments, p.bytes);
+            rewrite::translate(m, direction, &hit.key)?;
+        }
+        if hit.modulates {
+            rewrite::modulate(m, p.l4, p.tcp.header, hit.diffs)?;
+        }
+        Ok(())
+    }
+
     fn by_rules(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, seen: &Seen) -> Verdict {
-        let p = &seen.p;
         let rules = self.rules;
-        let outcome = evaluate(&rules.rules, rules.evaluations_of(self.worker.id), direction, index, p);
+        // Rules see the packet as translation makes it; its octets stay until it passes.
+        let mut p = seen.p;
+        let opens = seen.lookup.opens_state(&p);
+        let mut translated = None;
+        if opens && !rules.translation.is_empty(direction) {
+            match self.translate(direction, index, &mut p) {
+                Ok(by) => translated = by,
+                Err(why) => return self.block(why),
+            }
+        }
+        let classic = translated.map(|by| by.rule);
         if let Some(counters) = self.counters() {
             counters.matched.inc();
         }
-        let Some(rule) = outcome.rule.and_then(|i| rules.rules.get(i)) else {
-            return if p.options { self.block(Why::PfOptions) } else { Verdict::pass() };
+        if let Some(rule) = classic.filter(|rule| rule.nat_pass) {
+            let outcome = Outcome::decided(p.tag);
+            return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by: translated });
+        }
+        let evaluations = rules.evaluations_of(self.worker.id);
+        let mut walk = self.walk(direction, opens);
+        let outcome = match evaluate(&rules.rules, evaluations, direction, index, &mut p, &mut walk) {
+            Ok(outcome) => outcome,
+            Err(why) => return self.block(why),
         };
-        self.count(rule.slot, direction, p.segments, p.bytes);
-        self.count_tables(direction, rule, p);
-        match rule.action {
-            Action::Block(reply) => refuse(reply, p),
-            Action::Pass if p.options && !rule.allow_opts => self.block(Why::PfOptions),
-            // Only pass and block rules are compiled yet: `conf` refuses the others.
-            _ => {
-                if rule.keep.is_some()
-                    && seen.lookup.opens_state(p)
-                    && let Err(verdict) = self.keep_state(direction, index, m, seen, rule, outcome.tag)
-                {
-                    return verdict;
-                }
-                mark(m, p, outcome.tag, rule);
-                Verdict::pass()
+        let mut by = walk.by.or(translated);
+        let Some(rule) = outcome.rule.and_then(|i| rules.rules.get(i)) else {
+            let Some(By { rule, .. }) = by else { return self.by_none(m, &seen.p, outcome) };
+            return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
+        };
+        if let Action::Block(reply) = rule.action {
+            self.count(rule.slot, direction, p.segments, p.bytes);
+            self.count_tables(direction, rule, &p);
+            return refuse(reply, &seen.p);
+        }
+        if opens && !rule.translates.is_empty() {
+            let mut walk = self.walk(direction, opens);
+            if let Err(why) = walk.translate(rule, &mut p) {
+                return self.block(why);
             }
+            by = walk.by;
+        }
+        self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by })
+    }
+
+    /// What the rules of translation make of a packet without a state.
+    #[cold]
+    fn translate(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        p: &mut Packet,
+    ) -> Result<Option<By<'a>>, Why> {
+        let rules = self.rules;
+        let evaluations = rules.evaluations_of(self.worker.id);
+        let mut walk = self.walk(direction, true);
+        for list in rules.translation.lists(direction) {
+            if let Some(rule) = first_match(list, evaluations, direction, index, p, &mut walk) {
+                walk.translate(rule, p)?;
+                return Ok(walk.by);
+            }
+        }
+        Ok(None)
+    }
+
+    fn walk(&mut self, direction: Direction, opens: bool) -> Walk<'_, 'a, 'a> {
+        Walk {
+            states: &self.pf.states,
+            held: &mut self.held,
+            random: &mut self.worker.random,
+            counts: Counts { pf: self.pf, worker: self.worker.id },
+            direction,
+            opens,
+            by: None,
         }
     }
 
     /// Counts a packet in the tables of the rule that decides on it.
     #[inline]
     fn count_tables(&self, direction: Direction, rule: &Compiled, p: &Packet) {
+        let blocks = matches!(rule.action, Action::Block(_));
         let counted = Counted {
             direction,
             family: p.family,
-            fate: if rule.action == Action::Pass { Fate::Pass } else { Fate::Block },
+            fate: if blocks { Fate::Block } else { Fate::Pass },
             not: false,
             packets: p.segments,
             bytes: p.bytes,
@@ -386,37 +468,97 @@ impl<'a> PfCx<'a> {
         rule.dst.count(self.worker.id, p.dst, &counted);
     }
 
-    /// Makes the state of a packet that `rule` passes. If another worker has made it meanwhile, that one decides.
+    /// No rule decides: the packet passes.
+    fn by_none(&mut self, m: &mut Mbuf, p: &Packet, outcome: Outcome) -> Verdict {
+        if p.options && !outcome.allow_opts {
+            return self.block(Why::PfOptions);
+        }
+        if outcome.tag != 0 {
+            m.hdr_mut().tag = outcome.tag;
+        }
+        choose_queue(m, p, outcome.queue, outcome.low_delay_queue);
+        Verdict::pass()
+    }
+
+    /// A rule passes a packet: its state is made, and it becomes what it was translated to.
+    fn pass(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, judged: &Judged) -> Verdict {
+        let Judged { seen, p, rule, outcome, .. } = *judged;
+        self.count(rule.slot, direction, p.segments, p.bytes);
+        self.count_tables(direction, rule, p);
+        if p.options && !rule.allow_opts && !outcome.allow_opts {
+            return self.block(Why::PfOptions);
+        }
+        let becomes = p.key(direction);
+        let opens = seen.lookup.opens_state(p);
+        if opens && (rule.keep.is_some() || becomes != seen.p.key(direction)) {
+            let hit = match self.keep_state(direction, index, m, judged, becomes) {
+                Ok(hit) => hit,
+                Err(verdict) => return verdict,
+            };
+            if (hit.translates || hit.modulates)
+                && let Err(why) = self.rewrite_by(direction, m, &seen.p, &hit, false)
+            {
+                return self.block(why);
+            }
+        }
+        if outcome.tag != 0 {
+            m.hdr_mut().tag = outcome.tag;
+        }
+        let (queue, low_delay_queue) = outcome.queues(rule);
+        choose_queue(m, p, queue, low_delay_queue);
+        Verdict::pass()
+    }
+
+    /// Makes the state of a packet that a rule passes. If another worker has made it meanwhile, that one decides.
     #[cold]
     fn keep_state(
         &mut self,
         direction: Direction,
         index: IfIndex,
         m: &mut Mbuf,
-        seen: &Seen,
-        rule: &Compiled,
-        tag: u16,
-    ) -> Result<(), Verdict> {
+        judged: &Judged,
+        becomes: Key,
+    ) -> Result<Hit, Verdict> {
+        let Judged { seen, rule, ref outcome, by, .. } = *judged;
+        let (nat, sticky) = by.map_or((RuleSlot::NONE, None), |by| (by.rule.slot, by.sticky));
         let (p, data, now) = (&seen.p, m.data(), self.now.secs() as u32);
         let passing = Passing { direction, index, p, data, now };
+        let (queue, low_delay_queue) = outcome.queues(rule);
+        let allow_opts = outcome.allow_opts || rule.allow_opts;
+        let making =
+            Making { rule, tag: outcome.tag, queue, low_delay_queue, allow_opts, becomes, nat, sticky };
         let slots = &mut self.worker.slots;
-        let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, rule, tag);
+        let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, &making);
         match made {
-            Ok(Some(hit)) => {
+            Ok(Made::Live(hit)) => {
                 remember(m, &hit);
                 if let Some(counters) = self.counters() {
                     counters.inserts.inc();
                 }
-                if let Some(counts) = self.pf.slab.counts(self.worker.id, rule.slot) {
-                    counts.states.inc();
+                for slot in [rule.slot, nat] {
+                    if let Some(counts) = self.pf.slab.counts(self.worker.id, slot) {
+                        counts.states.inc();
+                    }
                 }
-                Ok(())
+                Ok(hit)
             }
-            Ok(None) => match self.by_state(direction, index, m, seen) {
+            Ok(Made::Raced) => match self.by_state(direction, index, m, seen) {
                 Some(verdict) => Err(verdict),
                 None => Err(self.block(Why::PfStateInsert)),
             },
+            Ok(Made::Taken) => Err(self.block(Why::PfStateInsert)),
             Err(why) => Err(self.block(why)),
+        }
+    }
+
+    /// Undoes what translation has done to a packet on its way out, so that an error about it quotes what its sender
+    /// sent, and goes there.
+    pub fn undo(&mut self, m: &mut Mbuf) {
+        let hint = (m.hdr().state, m.hdr().state_gen);
+        let Ok(p) = Packet::read(m) else { return };
+        if let Some(key) = self.pf.states.before_translation(&mut self.held, hint, &p) {
+            // What was translated once can be translated back.
+            let _ = rewrite::translate(m, Direction::Out, &key);
         }
     }
 
@@ -435,6 +577,8 @@ impl<'a> PfCx<'a> {
             Why::PfStateMismatch => counters.state_mismatch.inc(),
             Why::PfStateInsert => counters.state_insert.inc(),
             Why::PfStateLimit => counters.state_limit.inc(),
+            Why::PfSrcLimit => counters.src_limit.inc(),
+            Why::PfTranslate => counters.translate.inc(),
             _ => {}
         }
     }
@@ -456,13 +600,85 @@ fn weight(m: &Mbuf) -> (u32, u32) {
     Packet::read(m).map_or((1, m.len() as u32), |p| (p.segments, p.bytes))
 }
 
-/// Puts the tag and the queue on a packet that passes.
-#[inline(always)]
-fn mark(m: &mut Mbuf, p: &Packet, tag: u16, rule: &Compiled) {
-    if tag != 0 {
-        m.hdr_mut().tag = tag;
+/// A packet that a rule passes.
+#[derive(Clone, Copy)]
+struct Judged<'a> {
+    seen: &'a Seen,
+    /// As translation makes it.
+    p: &'a Packet,
+    rule: &'a Compiled,
+    outcome: Outcome,
+    /// What translates it.
+    by: Option<By<'a>>,
+}
+
+/// A rule that has translated a packet.
+#[derive(Clone, Copy)]
+struct By<'a> {
+    rule: &'a Compiled,
+    /// The address that the source is to keep.
+    sticky: Option<u128>,
+}
+
+/// Counters of rules, of one worker.
+#[derive(Clone, Copy)]
+struct Counts<'a> {
+    pf: &'a Pf,
+    worker: usize,
+}
+
+/// What rules do while they are evaluated.
+struct Walk<'w, 'a, 'r> {
+    states: &'w States,
+    held: &'w mut Held<'a, PfRules>,
+    random: &'w mut Random,
+    counts: Counts<'w>,
+    direction: Direction,
+    /// The packet may open a state, and so be translated.
+    opens: bool,
+    /// The last rule that has translated.
+    by: Option<By<'r>>,
+}
+
+impl<'r> Walk<'_, '_, 'r> {
+    fn translate(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why> {
+        self.count(rule, p);
+        let mut by = By { rule, sticky: None };
+        for to in &rule.translates {
+            let key = NodeKey { rule: rule.slot, sticky: true, family: p.family, source: p.src };
+            let kept = if to.is_sticky() { self.states.nodes().address(self.held, &key) } else { None };
+            let mut chooser = Chooser {
+                states: self.states,
+                held: self.held,
+                random: self.random,
+                direction: self.direction,
+            };
+            let chosen = chooser.apply(to, p, kept)?;
+            by.sticky = to.is_sticky().then_some(chosen).or(by.sticky);
+        }
+        self.by = Some(by);
+        Ok(())
     }
-    choose_queue(m, p, rule.queue, rule.low_delay_queue);
+
+    fn count(&self, rule: &Compiled, p: &Packet) {
+        if let Some(counts) = self.counts.pf.slab.counts(self.counts.worker, rule.slot) {
+            counts.count(self.direction.index(), p.segments, p.bytes);
+        }
+    }
+}
+
+impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
+    fn honours(&mut self, share: u32) -> bool {
+        (self.random.next() as u32) < share
+    }
+
+    fn matched(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why> {
+        if self.opens && !rule.translates.is_empty() {
+            return self.translate(rule, p);
+        }
+        self.count(rule, p);
+        Ok(())
+    }
 }
 
 #[inline(always)]

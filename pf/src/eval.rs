@@ -1,12 +1,14 @@
 //! Evaluation of a ruleset: every rule in order, the last that matches decides, `quick` decides at once.
+//!
+//! What a `match` rule says sticks to the packet; if it translates, later rules see what it made of it.
 
-use kern::counter::Counter;
+use kern::{Why, counter::Counter};
 use wire::IpProto;
 
 use crate::{
     IfIndex,
     packet::Packet,
-    rule::{Direction, Ports},
+    rule::{Action, Direction, Ports},
     ruleset::Compiled,
 };
 
@@ -17,18 +19,33 @@ pub(crate) struct Outcome {
     pub(crate) rule: Option<usize>,
     /// The tag after all rules that matched.
     pub(crate) tag: u16,
+    /// The queues that match rules have chosen; 0 is none.
+    pub(crate) queue: u16,
+    pub(crate) low_delay_queue: u16,
+    /// A match rule lets IP options pass.
+    pub(crate) allow_opts: bool,
+}
+
+/// What rules do while they are evaluated.
+pub(crate) trait Effects<'r> {
+    /// Whether a rule with this share of 2^32 is honoured.
+    fn honours(&mut self, share: u32) -> bool;
+
+    /// A match rule has matched.
+    fn matched(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why>;
 }
 
 /// Evaluates the rules for a packet, jumping by skip steps.
 #[inline]
-pub(crate) fn evaluate(
-    rules: &[Compiled],
+pub(crate) fn evaluate<'r>(
+    rules: &'r [Compiled],
     evaluations: &[Counter],
     direction: Direction,
     index: IfIndex,
-    p: &Packet,
-) -> Outcome {
-    let mut outcome = Outcome { rule: None, tag: p.tag };
+    p: &mut Packet,
+    effects: &mut impl Effects<'r>,
+) -> Result<Outcome, Why> {
+    let mut outcome = Outcome::decided(p.tag);
     let mut i = 0;
     while let Some(rule) = rules.get(i) {
         if let Some(counter) = evaluations.get(i) {
@@ -38,10 +55,15 @@ pub(crate) fn evaluate(
             i = rule.skip[field] as usize;
             continue;
         }
-        if rule.rest_matches(p, outcome.tag) {
-            outcome.rule = Some(i);
+        if rule.rest_matches(p, outcome.tag) && rule.is_honoured(effects) {
             if rule.tag != 0 {
                 outcome.tag = rule.tag;
+            }
+            if rule.action == Action::Match {
+                outcome.stick(rule);
+                effects.matched(rule, p)?;
+            } else {
+                outcome.rule = Some(i);
             }
             if rule.quick {
                 break;
@@ -49,10 +71,66 @@ pub(crate) fn evaluate(
         }
         i += 1;
     }
-    outcome
+    Ok(outcome)
+}
+
+/// The first of the rules of translation that matches; nothing if that says `no`.
+pub(crate) fn first_match<'a>(
+    rules: &'a [Compiled],
+    evaluations: &[Counter],
+    direction: Direction,
+    index: IfIndex,
+    p: &mut Packet,
+    effects: &mut impl Effects<'a>,
+) -> Option<&'a Compiled> {
+    let mut i = 0;
+    while let Some(rule) = rules.get(i) {
+        if let Some(counter) = evaluations.get(rule.counter as usize) {
+            counter.inc();
+        }
+        if let Some(field) = rule.mismatch(direction, index, p) {
+            i = rule.skip[field] as usize;
+            continue;
+        }
+        if rule.rest_matches(p, p.tag) && rule.is_honoured(effects) {
+            if rule.tag != 0 {
+                p.tag = rule.tag;
+            }
+            let translates = matches!(rule.action, Action::Nat | Action::Rdr | Action::Binat);
+            return translates.then_some(rule);
+        }
+        i += 1;
+    }
+    None
+}
+
+impl Outcome {
+    /// Decided without evaluation.
+    pub(crate) const fn decided(tag: u16) -> Outcome {
+        Outcome { rule: None, tag, queue: 0, low_delay_queue: 0, allow_opts: false }
+    }
+
+    /// The queues of a packet that a rule passes.
+    #[inline(always)]
+    pub(crate) fn queues(&self, rule: &Compiled) -> (u16, u16) {
+        if rule.queue != 0 { (rule.queue, rule.low_delay_queue) } else { (self.queue, self.low_delay_queue) }
+    }
+
+    #[cold]
+    fn stick(&mut self, rule: &Compiled) {
+        if rule.queue != 0 {
+            (self.queue, self.low_delay_queue) = (rule.queue, rule.low_delay_queue);
+        }
+        self.allow_opts |= rule.allow_opts;
+    }
 }
 
 impl Compiled {
+    #[inline(always)]
+    fn is_honoured<'r>(&self, effects: &mut impl Effects<'r>) -> bool {
+        self.probability.is_none_or(|share| effects.honours(share))
+    }
+
     /// The first of the fields with skip steps that does not match.
     #[inline(always)]
     pub(crate) fn mismatch(&self, direction: Direction, index: IfIndex, p: &Packet) -> Option<usize> {
@@ -92,6 +170,9 @@ impl Compiled {
         if let Some(tos) = self.tos
             && tos != p.tos
         {
+            return false;
+        }
+        if !self.received.matches(p.received) {
             return false;
         }
         if let Some((wanted, not)) = self.tagged
@@ -170,17 +251,28 @@ mod tests {
         names: &mut Names,
         direction: Direction,
         index: IfIndex,
-        p: &Packet,
+        p: &mut Packet,
     ) -> Outcome {
         let env = env();
-        let mut outcome = Outcome { rule: None, tag: p.tag };
+        let mut outcome = Outcome::decided(p.tag);
         for (i, rule) in rules.iter().enumerate() {
             if !matches(rule, &env, names, direction, index, p, outcome.tag) {
                 continue;
             }
-            outcome.rule = Some(i);
-            if let Some(tag) = &rule.tag {
-                outcome.tag = names.tag(tag).unwrap();
+            let tag = rule.tag.as_ref().map_or(0, |tag| names.tag(tag).unwrap());
+            if tag != 0 {
+                outcome.tag = tag;
+            }
+            if rule.action == Action::Match {
+                translate(tag, p);
+                outcome.allow_opts |= rule.allow_opts;
+                if let Some(queue) = &rule.queue {
+                    let mut number = |name: &String| names.queue(name).unwrap();
+                    outcome.queue = number(&queue.name);
+                    outcome.low_delay_queue = number(queue.low_delay.as_ref().unwrap_or(&queue.name));
+                }
+            } else {
+                outcome.rule = Some(i);
             }
             if rule.quick {
                 break;
@@ -242,12 +334,40 @@ mod tests {
         is_in != peer.not
     }
 
+    /// What a match rule with a tag does to a packet in this test, in place of a translation.
+    fn translate(tag: u16, p: &mut Packet) {
+        if tag != 0 {
+            (p.dport, p.src) = (tag % 7, p.src ^ 1);
+        }
+    }
+
+    /// One rule of four is a match rule.
+    fn sometimes_match((mut rule, n): (Rule, i32)) -> Rule {
+        if n == 0 {
+            (rule.action, rule.keep) = (Action::Match, None);
+        }
+        rule
+    }
+
+    struct Translating;
+
+    impl Effects<'_> for Translating {
+        fn honours(&mut self, _: u32) -> bool {
+            unreachable!("no rule here has a probability")
+        }
+
+        fn matched(&mut self, rule: &Compiled, p: &mut Packet) -> Result<(), Why> {
+            translate(rule.tag, p);
+            Ok(())
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("SOFTNET_SOAK").is_some() { 100_000 } else { 400 }))]
 
         #[test]
         fn skip_steps_and_compiled_rules_decide_as_the_plain_rules_do(
-            rules in proptest::collection::vec(arbitrary::rule(), 0..30),
+            rules in proptest::collection::vec((arbitrary::rule(), 0..4).prop_map(sometimes_match), 0..30),
             packets in proptest::collection::vec((arbitrary::packet(), any::<bool>(), 0_u16..4), 20),
         ) {
             let mut names = Names::new();
@@ -255,8 +375,12 @@ mod tests {
             let ruleset = Pf::new(1, 1).compile(&conf, &env(), &mut names).unwrap();
             for (p, inward, index) in packets {
                 let direction = if inward { Direction::In } else { Direction::Out };
-                let fast = evaluate(&ruleset.rules, ruleset.evaluations_of(0), direction, IfIndex(index), &p);
-                let plain = linear(&conf.rules.filter, &mut names, direction, IfIndex(index), &p);
+                let (mut seen, mut translated) = (p, p);
+                let evaluations = ruleset.evaluations_of(0);
+                let fast = evaluate(&ruleset.rules, evaluations, direction, IfIndex(index), &mut seen, &mut Translating);
+                let fast = fast.unwrap();
+                let plain = linear(&conf.rules.filter, &mut names, direction, IfIndex(index), &mut translated);
+                prop_assert_eq!((seen.src, seen.dport), (translated.src, translated.dport));
                 prop_assert_eq!(fast, plain);
                 // What is known beforehand of an interface must be what each of its packets gets.
                 if let crate::ruleset::Constant::Pass { rule, .. } = ruleset.constant(direction, IfIndex(index)) {

@@ -21,8 +21,6 @@ pub mod addr;
 pub mod answer;
 #[cfg(test)]
 mod arbitrary;
-#[cfg(test)]
-mod arbitrary_full;
 pub mod conf;
 pub mod counters;
 pub mod engine;
@@ -33,11 +31,12 @@ mod eval;
 pub mod ids;
 pub mod limiter;
 pub mod names;
-mod normalise;
+mod nat;
 pub mod packet;
 pub mod pf;
 pub mod pool;
 pub mod print;
+mod random;
 pub mod rule;
 pub mod ruleset;
 pub mod show;
@@ -45,6 +44,7 @@ pub mod slab;
 pub mod state;
 pub mod table;
 pub mod timeout;
+pub mod track;
 mod verdict;
 
 pub use conf::PfConf;

@@ -7,7 +7,7 @@
 use kern::{Gso, Mbuf, PktFlags, Why};
 use wire::{IpProto, parse};
 
-use crate::addr::Family;
+use crate::{IfIndex, addr::Family};
 
 /// TCP's fields as tracking needs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Packet {
     pub segments: u32,
     /// The tag it carries.
     pub tag: u16,
+    /// The interface it was received on.
+    pub received: IfIndex,
 }
 
 impl Packet {
@@ -83,6 +85,7 @@ impl Packet {
         bytes: 0,
         segments: 1,
         tag: 0,
+        received: IfIndex(0),
     };
 
     /// Reads a packet; the data begin at the IP header.
@@ -106,6 +109,7 @@ impl Packet {
         self.fragment |= hdr.flags.has(PktFlags::FRAG);
         self.options |= hdr.flags.has(PktFlags::OPTIONS);
         self.tag = hdr.tag;
+        self.received = IfIndex(hdr.rcvif);
         (self.sport, self.dport, self.icmp, self.code, self.segments) = (0, 0, 0, 0, 1);
         self.tcp = Tcp::default();
         if !self.fragment {
@@ -207,6 +211,11 @@ impl Packet {
         let headers = self.bytes - self.payload;
         self.bytes += (segments - 1) * headers;
         self.segments = segments;
+    }
+
+    /// Whether this opens a TCP connection.
+    pub fn is_syn(&self) -> bool {
+        self.proto == IpProto::TCP.0 && !self.fragment && self.tcp.flags & 0x17 == 0x02
     }
 
     /// Whether this is TCP with ACK and nothing else to say: it may go to the second queue.

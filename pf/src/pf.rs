@@ -1,8 +1,11 @@
 //! What lives as long as the process: rule slots, states, counters; and what each worker keeps for itself.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use kern::{
@@ -11,16 +14,18 @@ use kern::{
 };
 
 use crate::{
+    addr::{Entry, Prefix},
     conf::{Limit, PfConf},
     counters::PfCounters,
     engine::{AHEAD, Seen},
     env::Environment,
     ids::Names,
-    normalise::Ids,
+    random::Random,
     ruleset::{CompileError, Ruleset},
     slab::RuleSlab,
     state::{SlotCache, States, info::StateInfo},
-    table::Tables,
+    table::{TableError, Tables},
+    track::{Overloading, SourceInfo},
 };
 
 /// What pf keeps as long as the process runs.
@@ -64,7 +69,7 @@ impl Pf {
         let options = &ruleset.conf().options;
         self.states.set_limit(options.limit_states);
         self.states.set_timeouts(&options.timeouts);
-        self.tables.set_limits(options.limits.get(Limit::Tables), options.limits.get(Limit::TableEntries));
+        self.states.nodes().set_limit(options.limits.get(Limit::SrcNodes));
         self.tables.commit("", ruleset.tables());
     }
 
@@ -90,6 +95,36 @@ impl Pf {
         removed
     }
 
+    /// Does what workers have asked for: sources that overload a rule go to its table, and their states go if the rule
+    /// says so. For the control thread, a few times a second; `now` is in seconds since 1970. Returns the sources.
+    pub fn settle(&self, held: &mut Held<'_, PfRules>, now: u64) -> Result<Vec<Overloading>, TableError> {
+        let reported = self.states.nodes().reported(&self.slab);
+        if reported.is_empty() {
+            return Ok(reported);
+        }
+        for source in &reported {
+            let prefix = Prefix::host(source.family.address(source.source));
+            self.tables.add("", &source.overload.table, &[Entry { not: false, prefix }], now)?;
+        }
+        self.kill_states(held, |state| reported.iter().any(|source| source.takes(state)));
+        Ok(reported)
+    }
+
+    /// The source nodes; `now` is in seconds of the workers' clock.
+    pub fn sources(&self, held: &mut Held<'_, PfRules>, now: u32) -> Vec<SourceInfo> {
+        self.states.nodes().dump(held, now)
+    }
+
+    /// How many source nodes there are.
+    pub fn source_count(&self) -> u32 {
+        self.states.nodes().count()
+    }
+
+    /// Forgets source nodes, and says how many these were.
+    pub fn kill_sources(&self, held: &mut Held<'_, PfRules>, doomed: impl FnMut(IpAddr) -> bool) -> u32 {
+        self.states.nodes().kill(held, &self.slab, doomed)
+    }
+
     /// The counters of all workers together.
     pub fn counters(&self) -> PfCounters {
         let sum = PfCounters::sum(self.counters.iter());
@@ -104,9 +139,10 @@ impl Pf {
 
     /// What a worker keeps for itself; `id` is its number, from 0.
     pub fn worker(&self, id: usize) -> Worker {
+        let random = Random::new();
         Worker {
             id,
-            ids: Ids::default(),
+            random,
             slots: self.states.cache(),
             ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice(),
         }
@@ -117,8 +153,8 @@ impl Pf {
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) id: usize,
-    pub(crate) ids: Ids,
     pub(crate) slots: SlotCache,
+    pub(crate) random: Random,
     /// Packets that have been read ahead of deciding on them; filled in place, again and again.
     pub(crate) ahead: Box<[Seen]>,
 }

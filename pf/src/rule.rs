@@ -234,6 +234,21 @@ pub enum Ports {
 }
 
 impl Ports {
+    /// The port that a redirection counts from.
+    pub const fn first(self) -> u16 {
+        match self {
+            Ports::Equal(a)
+            | Ports::NotEqual(a)
+            | Ports::Less(a)
+            | Ports::LessEqual(a)
+            | Ports::Greater(a)
+            | Ports::GreaterEqual(a)
+            | Ports::Within(a, _)
+            | Ports::Between(a, _)
+            | Ports::Outside(a, _) => a,
+        }
+    }
+
     /// Whether a port is one of these.
     #[inline(always)]
     pub const fn matches(self, port: u16) -> bool {

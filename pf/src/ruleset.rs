@@ -12,18 +12,24 @@ use std::{
     sync::Arc,
 };
 
-use kern::{Mbuf, PktFlags, counter::Counter};
+use kern::counter::Counter;
 
 use crate::{
     IfIndex,
-    addr::{AddrSet, Entry, Family, bits},
-    conf::PfConf,
+    addr::{AddrSet, Entry, Family, Prefix, bits},
+    conf::{self, PfConf},
     env::Environment,
     ids::{Names, TooManyNames},
-    normalise::ScrubRules,
-    rule::{Action, Direction, Host, IcmpMatch, Peer, Ports, Rule, TcpFlags},
+    nat::Translate,
+    pool::Pool,
+    random::Random,
+    rule::{
+        Action, Direction, Host, IcmpMatch, Keep, On, Peer, Ports, Rule, Rules, SourceTrack, StateKind,
+        TcpFlags,
+    },
     slab::{RuleSlab, RuleSlot, TooManyRules},
     table::{self, Counted, Staged, TableError, Tables},
+    track,
 };
 
 /// The fields that have skip steps, in the order in which they are tested.
@@ -115,6 +121,16 @@ pub(crate) struct Compiled {
     /// Where low-delay packets go; `queue` if the rule does not say.
     pub(crate) low_delay_queue: u16,
     pub(crate) slot: RuleSlot,
+    /// Its counter of evaluations.
+    pub(crate) counter: u32,
+    /// Where the packet must have come in.
+    pub(crate) received: Iface,
+    /// So many of 2^32 packets; none is all.
+    pub(crate) probability: Option<u32>,
+    /// What it does to addresses, in this order.
+    pub(crate) translates: Box<[Translate]>,
+    /// What it translates is not filtered.
+    pub(crate) nat_pass: bool,
 }
 
 /// What a rule says of the states it makes.
@@ -122,6 +138,15 @@ pub(crate) struct Compiled {
 pub(crate) struct KeepState {
     pub(crate) bound: bool,
     pub(crate) sloppy: bool,
+    pub(crate) kind: StateKind,
+    pub(crate) track: Option<SourceTrack>,
+}
+
+impl KeepState {
+    fn of(keep: &Keep) -> KeepState {
+        let Keep { bound, sloppy, kind, .. } = *keep;
+        KeepState { bound, sloppy, kind, track: track::tracked(keep) }
+    }
 }
 
 impl Compiled {
@@ -148,11 +173,13 @@ impl Compiled {
             && self.tos.is_none()
             && !self.fragment
             && self.tagged.is_none()
+            && self.received == Iface::Any
+            && self.probability.is_none()
     }
 
     /// Whether being matched has an effect even if a later rule decides.
     fn has_side_effect(&self) -> bool {
-        self.quick || self.tag != 0 || self.log
+        self.quick || self.tag != 0 || self.log || self.action == Action::Match
     }
 }
 
@@ -184,7 +211,11 @@ pub enum CompileError {
 /// A compiled ruleset.
 #[derive(Debug)]
 pub struct Ruleset {
+    /// Filter rules.
     pub(crate) rules: Box<[Compiled]>,
+    pub(crate) translation: Translation,
+    /// The slots of all rules: filter, nat, rdr, binat.
+    slots: Vec<RuleSlot>,
     /// By worker, then by rule.
     evaluations: Box<[Box<[Counter]>]>,
     /// Column of an interface by its index; column 0 is every other.
@@ -196,8 +227,33 @@ pub struct Ruleset {
     conf: Arc<PfConf>,
     /// Its tables, and those its rules speak of.
     tables: Vec<Staged>,
-    pub(crate) scrub: ScrubRules,
     slab: Arc<RuleSlab>,
+}
+
+/// The rules of translation, of which the first that matches decides.
+#[derive(Debug, Default)]
+pub(crate) struct Translation {
+    pub(crate) nat: Box<[Compiled]>,
+    pub(crate) rdr: Box<[Compiled]>,
+    /// By direction: what comes in has its destination translated, what leaves its source.
+    pub(crate) binat: [Box<[Compiled]>; 2],
+}
+
+impl Translation {
+    /// The lists that a packet of this direction is looked up in, one after the other.
+    #[inline(always)]
+    pub(crate) fn lists(&self, direction: Direction) -> [&[Compiled]; 2] {
+        let own = match direction {
+            Direction::In => &self.rdr,
+            Direction::Out => &self.nat,
+        };
+        [&self.binat[direction.index()], own]
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty(&self, direction: Direction) -> bool {
+        self.lists(direction).iter().all(|l| l.is_empty())
+    }
 }
 
 impl Ruleset {
@@ -205,13 +261,14 @@ impl Ruleset {
     pub fn disabled(slab: &Arc<RuleSlab>) -> Ruleset {
         Ruleset {
             rules: Box::default(),
+            translation: Translation::default(),
+            slots: Vec::new(),
             evaluations: Box::default(),
             columns: Box::default(),
             constants: Box::new([[Constant::Skip; 2]]),
             looks: [false; 2],
             conf: Arc::new(PfConf::default()),
             tables: Vec::new(),
-            scrub: ScrubRules::default(),
             slab: Arc::clone(slab),
         }
     }
@@ -225,30 +282,27 @@ impl Ruleset {
         slab: &Arc<RuleSlab>,
         tables: &Tables,
     ) -> Result<Ruleset, CompileError> {
-        let staged = tables.stage("", &conf.tables, &spoken_of(&conf.rules.filter), table::wall_clock())?;
-        let mut compiler = Compiler { env, names, tables: by_name(&staged) };
+        let staged = tables.stage("", &conf.tables, &spoken_of(&conf.rules), table::wall_clock())?;
+        let mut compiler = Compiler {
+            env,
+            names,
+            tables: by_name(&staged),
+            contents: &conf.tables,
+            random: Random::new(),
+            counters: 0,
+        };
         // Built step by step: whatever has been taken is given back by `Drop` if a later step fails.
         let mut ruleset = Ruleset::disabled(slab);
         ruleset.conf = Arc::clone(conf);
         ruleset.tables.clone_from(&staged);
-        ruleset.scrub =
-            ScrubRules::compile(&conf.rules.scrub, conf.options.reassemble, |rule| compiler.rule(rule))?;
-        let mut rules = Vec::with_capacity(conf.rules.filter.len());
-        for (number, rule) in conf.rules.filter.iter().enumerate() {
-            match compiler.rule(rule).and_then(|mut compiled| {
-                compiled.slot = slab.take(number as u32, rule.keep.as_ref())?;
-                Ok(compiled)
-            }) {
-                Ok(compiled) => rules.push(compiled),
-                Err(error) => {
-                    ruleset.rules = rules.into_boxed_slice();
-                    return Err(error);
-                }
-            }
-        }
-        link_skip_steps(&mut rules);
-        ruleset.rules = rules.into_boxed_slice();
-        ruleset.evaluations = slab.per_worker(|| (0..ruleset.rules.len()).map(|_| Counter::new()).collect());
+        let Rules { filter, nat, rdr, binat, .. } = &conf.rules;
+        let mut list = |rules: &[Rule]| compiler.list(rules, slab, &mut ruleset.slots);
+        ruleset.rules = list(filter)?;
+        ruleset.translation.nat = list(nat)?;
+        ruleset.translation.rdr = list(rdr)?;
+        ruleset.translation.binat = compiler.binat(binat, slab, &mut ruleset.slots)?;
+        let counted = compiler.counters as usize;
+        ruleset.evaluations = slab.per_worker(|| (0..counted).map(|_| Counter::new()).collect());
         ruleset.decide_beforehand(env);
         Ok(ruleset)
     }
@@ -258,20 +312,6 @@ impl Ruleset {
     pub(crate) fn constant(&self, direction: Direction, index: IfIndex) -> Constant {
         let column = self.columns.get(usize::from(index.0)).map_or(0, |&c| usize::from(c));
         self.constants.get(column).map_or(Constant::Look, |c| c[direction.index()])
-    }
-
-    /// Whether pf wants to see the datagrams of some fragments whole.
-    #[inline(always)]
-    pub fn gathers(&self) -> bool {
-        self.scrub.gathers()
-    }
-
-    /// Whether pf wants to see the datagram of this fragment whole, and if so, whether don't-fragment is forgiven.
-    pub fn gathers_this(&self, index: IfIndex, m: &Mbuf) -> Option<bool> {
-        if self.constant(Direction::In, index) == Constant::Skip || m.hdr().flags.has(PktFlags::NO_PF) {
-            return None;
-        }
-        self.scrub.gathers_this(index, m)
     }
 
     /// Whether there is an interface whose packets of this direction have to be looked at.
@@ -333,7 +373,7 @@ impl Ruleset {
     }
 
     fn constant_of(&self, direction: Direction, index: IfIndex) -> Constant {
-        if !self.scrub.is_empty() {
+        if self.translation.lists(direction).into_iter().flatten().any(|r| r.iface.matches(index)) {
             return Constant::Look;
         }
         let mut last: Option<(usize, &Compiled)> = None;
@@ -358,7 +398,7 @@ impl Ruleset {
             _ if open => Constant::Look,
             None => Constant::Pass { rule: None, allow_opts: false },
             Some((_, r)) if r.action != Action::Pass || r.keep.is_some() || r.queue != 0 => Constant::Look,
-            Some((_, r)) if r.log || r.tag != 0 => Constant::Look,
+            Some((_, r)) if r.log || r.tag != 0 || !r.translates.is_empty() => Constant::Look,
             Some((i, r)) => Constant::Pass { rule: Some(i as u32), allow_opts: r.allow_opts },
         }
     }
@@ -366,7 +406,7 @@ impl Ruleset {
 
 impl Drop for Ruleset {
     fn drop(&mut self) {
-        self.rules.iter().for_each(|rule| self.slab.release(rule.slot));
+        self.slots.iter().for_each(|&slot| self.slab.release(slot));
     }
 }
 
@@ -384,6 +424,11 @@ struct Compiler<'a> {
     env: &'a Environment,
     names: &'a mut Names,
     tables: HashMap<&'a str, table::Shared>,
+    /// What the configuration says is in them.
+    contents: &'a [conf::Table],
+    random: Random,
+    /// Counters of evaluations given out.
+    counters: u32,
 }
 
 fn by_name(staged: &[Staged]) -> HashMap<&str, table::Shared> {
@@ -391,19 +436,46 @@ fn by_name(staged: &[Staged]) -> HashMap<&str, table::Shared> {
 }
 
 /// The names of all tables that rules speak of, and how often.
-fn spoken_of(rules: &[Rule]) -> HashMap<&str, u32> {
+fn spoken_of(rules: &Rules) -> HashMap<&str, u32> {
     let mut names = HashMap::new();
-    for peer in rules.iter().flat_map(|r| [&r.from, &r.to]) {
-        if let Host::Table(name) = &peer.host {
-            *names.entry(name.as_str()).or_default() += 1;
+    for rule in rules.all() {
+        let pools = rule.nat.iter().chain(&rule.rdr).flat_map(|pool| pool.hosts.iter().map(|h| &h.host));
+        for host in [&rule.from.host, &rule.to.host].into_iter().chain(pools) {
+            if let Host::Table(name) = host {
+                *names.entry(name.as_str()).or_default() += 1;
+            }
+        }
+        if let Some(overload) = rule.keep.as_ref().and_then(|keep| keep.overload.as_ref()) {
+            *names.entry(overload.table.as_str()).or_default() += 1;
         }
     }
     names
 }
 
 impl Compiler<'_> {
-    fn rule(&mut self, rule: &Rule) -> Result<Compiled, CompileError> {
-        let iface = match &rule.on {
+    /// Compiles the rules of a list; `slots` gets what has been taken even if it fails.
+    fn list(
+        &mut self,
+        rules: &[Rule],
+        slab: &RuleSlab,
+        slots: &mut Vec<RuleSlot>,
+    ) -> Result<Box<[Compiled]>, CompileError> {
+        let mut list = Vec::with_capacity(rules.len());
+        for (number, rule) in rules.iter().enumerate() {
+            let slot = slab.take(number as u32, rule.keep.as_ref())?;
+            slots.push(slot);
+            let mut compiled = self.rule(rule)?;
+            compiled.slot = slot;
+            compiled.counter = self.counters;
+            self.counters += 1;
+            list.push(compiled);
+        }
+        link_skip_steps(&mut list);
+        Ok(list.into_boxed_slice())
+    }
+
+    fn iface(&self, on: Option<&On>) -> Iface {
+        match on {
             None => Iface::Any,
             Some(on) => match (self.env.interface(&on.name), on.not) {
                 (Some(i), false) => Iface::Is(i.index),
@@ -411,7 +483,87 @@ impl Compiler<'_> {
                 (None, false) => Iface::Never,
                 (None, true) => Iface::Any,
             },
-        };
+        }
+    }
+
+    /// The addresses of a pool as this router has them.
+    fn prefixes(&self, pool: &Pool, family: Option<Family>) -> Vec<Prefix> {
+        let mut prefixes = Vec::new();
+        for item in &pool.hosts {
+            match &item.host {
+                Host::Prefix(p) => prefixes.push(*p),
+                Host::Range(a, b) => prefixes.extend(Prefix::covering(*a, *b)),
+                Host::Dynamic(d) => prefixes.extend(self.env.addresses_of(d, family)),
+                Host::Table(name) => prefixes.extend(self.table(name)),
+                Host::Any | Host::NoRoute | Host::UrpfFailed => {}
+            }
+        }
+        prefixes
+    }
+
+    fn table(&self, name: &str) -> Vec<Prefix> {
+        let entries = self.contents.iter().find(|t| t.name == name).map_or(&[][..], |t| &t.entries);
+        entries.iter().filter(|e| !e.not).map(|e| e.prefix).collect()
+    }
+
+    /// The family that a rule is for: its own, or that of the addresses it translates to.
+    fn family(&self, rule: &Rule) -> Option<Family> {
+        let pools = rule.nat.iter().chain(&rule.rdr).flat_map(|pool| self.prefixes(pool, None));
+        let mut families = pools.map(|p| p.family());
+        let first = families.next();
+        rule.family.or_else(|| first.filter(|&f| families.all(|other| other == f)))
+    }
+
+    /// Compiles binat rules for what comes in and what leaves. Both have the same slots and counters.
+    fn binat(
+        &mut self,
+        rules: &[Rule],
+        slab: &RuleSlab,
+        slots: &mut Vec<RuleSlot>,
+    ) -> Result<[Box<[Compiled]>; 2], CompileError> {
+        let mut outward = self.list(rules, slab, slots)?;
+        let mut inward = Vec::with_capacity(rules.len());
+        for (rule, out) in rules.iter().zip(&mut outward) {
+            let outer = rule.nat.as_ref().and_then(|pool| self.prefixes(pool, out.family).first().copied());
+            let inner = match &rule.from.host {
+                Host::Prefix(p) => Some(*p),
+                Host::Dynamic(d) => self.env.addresses_of(d, out.family).first().copied(),
+                _ => None,
+            };
+            let mut back = self.rule(rule)?;
+            (back.slot, back.counter, back.direction) = (out.slot, out.counter, Some(Direction::In));
+            out.direction = Some(Direction::Out);
+            (back.src, back.sport) = (self.address(&rule.to, out.family), rule.to.port);
+            (back.dst, back.dport) = (AddrTest::Any, rule.from.port);
+            if let Some((outer, inner)) = outer.zip(inner) {
+                let (mask, value) = outer.mask();
+                back.dst = AddrTest::Masked { family: outer.family(), mask, value, not: false };
+                back.translates = Box::new([Translate::binat(inner, false, &mut self.random)]);
+                out.translates = Box::new([Translate::binat(outer, true, &mut self.random)]);
+            }
+            inward.push(back);
+        }
+        link_skip_steps(&mut inward);
+        Ok([inward.into_boxed_slice(), outward])
+    }
+
+    fn translates(&mut self, rule: &Rule) -> Box<[Translate]> {
+        let mut translates = Vec::new();
+        if let Some(pool) = &rule.rdr {
+            let from = rule.to.port.map_or(0, Ports::first);
+            let prefixes = self.prefixes(pool, rule.family);
+            translates.push(Translate::destination(pool, &prefixes, from, &mut self.random));
+        }
+        if let Some(pool) = &rule.nat {
+            let prefixes = self.prefixes(pool, rule.family);
+            translates.push(Translate::source(pool, &prefixes, &mut self.random));
+        }
+        translates.into_boxed_slice()
+    }
+
+    fn rule(&mut self, rule: &Rule) -> Result<Compiled, CompileError> {
+        let iface = self.iface(rule.on.as_ref());
+        let family = self.family(rule);
         let tag = rule.tag.as_deref().map_or(Ok(0), |t| self.names.tag(t))?;
         let tagged = match &rule.tagged {
             Some(tagged) => Some((self.names.tag(&tagged.name)?, tagged.not)),
@@ -428,11 +580,11 @@ impl Compiler<'_> {
             skip: [0; FIELDS],
             iface,
             direction: rule.direction,
-            family: rule.family,
+            family,
             proto: rule.proto,
-            src: self.address(&rule.from, rule.family),
+            src: self.address(&rule.from, family),
             sport: rule.from.port,
-            dst: self.address(&rule.to, rule.family),
+            dst: self.address(&rule.to, family),
             dport: rule.to.port,
             flags: rule.flags.filter(|f| f.mask != 0),
             icmp: rule.icmp,
@@ -441,13 +593,18 @@ impl Compiler<'_> {
             tagged,
             quick: rule.quick,
             action: rule.action,
-            keep: rule.keep.as_ref().map(|k| KeepState { bound: k.bound, sloppy: k.sloppy }),
+            keep: rule.keep.as_ref().map(KeepState::of),
             allow_opts: rule.allow_opts,
             log: rule.log.is_some(),
             tag,
             queue,
             low_delay_queue,
             slot: RuleSlot::NONE,
+            counter: 0,
+            received: self.iface(rule.received_on.as_ref()),
+            probability: rule.probability,
+            translates: self.translates(rule),
+            nat_pass: rule.nat_pass,
         })
     }
 

@@ -20,7 +20,11 @@ use std::sync::{
 
 use kern::{counter::Counter, lock::Leaf};
 
-use crate::{rule::Keep, timeout::Timeout};
+use crate::{
+    rule::{Keep, Overload},
+    timeout::Timeout,
+    track::Limits,
+};
 
 const CHUNK: usize = 256;
 const CHUNKS: usize = 4096;
@@ -55,13 +59,18 @@ struct Chunk {
 }
 
 /// What a rule's states need of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Slot {
     /// One for the ruleset and one for each state.
     references: AtomicU32,
     states: AtomicU32,
     number: AtomicU32,
     max: AtomicU32,
+    /// Source nodes of the rule.
+    nodes: AtomicU32,
+    /// What it allows a source: nodes, states, connections, rate.
+    sources: [AtomicU32; 5],
+    overload: Leaf<Option<Overload>>,
     /// Seconds, 0 for the global value.
     timeouts: [AtomicU32; Timeout::COUNT],
 }
@@ -185,6 +194,30 @@ impl RuleSlab {
         self.release(slot);
     }
 
+    /// A source node of the rule comes to be, unless the rule has its maximum already.
+    pub(crate) fn node_made(&self, slot: RuleSlot, max: u32) -> bool {
+        let Some(s) = self.slot(slot) else { return true };
+        if max != 0 && s.nodes.load(Ordering::Relaxed) >= max {
+            return false;
+        }
+        s.nodes.fetch_add(1, Ordering::Relaxed);
+        s.references.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// A source node of the rule is gone.
+    pub(crate) fn node_gone(&self, slot: RuleSlot) {
+        if let Some(s) = self.slot(slot) {
+            s.nodes.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.release(slot);
+    }
+
+    /// Where sources go that overload a rule; for the control thread.
+    pub(crate) fn overload(&self, slot: RuleSlot) -> Option<Overload> {
+        self.slot(slot)?.overload.with(|overload| overload.clone())
+    }
+
     /// The ruleset, or a state, lets go.
     pub(crate) fn release(&self, slot: RuleSlot) {
         let Some(s) = self.slot(slot) else { return };
@@ -218,7 +251,7 @@ impl RuleSlab {
 impl Chunk {
     fn new(workers: usize) -> Chunk {
         Chunk {
-            slots: (0..CHUNK).map(|_| Slot::default()).collect(),
+            slots: (0..CHUNK).map(|_| Slot::new()).collect(),
             counts: (0..workers).map(|_| (0..CHUNK).map(|_| RuleCounts::default()).collect()).collect(),
         }
     }
@@ -234,8 +267,41 @@ impl RuleCounts {
 }
 
 impl Slot {
+    fn new() -> Slot {
+        Slot {
+            references: AtomicU32::new(0),
+            states: AtomicU32::new(0),
+            number: AtomicU32::new(0),
+            max: AtomicU32::new(0),
+            nodes: AtomicU32::new(0),
+            sources: std::array::from_fn(|_| AtomicU32::new(0)),
+            overload: Leaf::new(None),
+            timeouts: std::array::from_fn(|_| AtomicU32::new(0)),
+        }
+    }
+
+    /// What the rule allows a source.
+    pub(crate) fn source_limits(&self) -> Limits {
+        let [nodes, states, connections, n, seconds] = &self.sources;
+        let get = |a: &AtomicU32| a.load(Ordering::Relaxed);
+        Limits {
+            nodes: get(nodes),
+            states: get(states),
+            connections: get(connections),
+            rate: (get(n), get(seconds)),
+        }
+    }
+
     fn describe(&self, keep: Option<&Keep>) {
         self.max.store(keep.map_or(0, |k| k.max), Ordering::Relaxed);
+        let limits = keep.map_or_else(Limits::default, Limits::of);
+        let (n, seconds) = limits.rate;
+        let values = [limits.nodes, limits.states, limits.connections, n, seconds];
+        for (place, value) in self.sources.iter().zip(values) {
+            place.store(value, Ordering::Relaxed);
+        }
+        let overload = keep.and_then(|k| k.overload.clone());
+        self.overload.with(|place| *place = overload);
         for timeout in &self.timeouts {
             timeout.store(0, Ordering::Relaxed);
         }

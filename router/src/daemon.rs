@@ -38,6 +38,8 @@ use std::{
 
 /// How often devices that are gone are looked for.
 const REVIVE_EVERY: Duration = Duration::from_millis(500);
+/// How often pf is asked what its workers want done, while it tracks sources.
+const SETTLE_EVERY: Duration = Duration::from_millis(100);
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -195,11 +197,14 @@ impl Daemon {
         let mut revive_at = Instant::now() + REVIVE_EVERY;
         while !self.stop {
             let wait = self.sessions.next_wait().min(revive_at.saturating_duration_since(Instant::now()));
+            let wait =
+                if self.router.shared().pf.source_count() == 0 { wait } else { wait.min(SETTLE_EVERY) };
             let shared = self.router.shared().clone();
             let also = [shared.host.descriptor(), signals.wake.as_fd()];
             server.turn(wait, &also, self)?;
             signals.clear();
             self.sessions.turn(&self.router, &mut self.root);
+            self.settle();
             if signals.reload.swap(false, Ordering::AcqRel) {
                 match self.reload() {
                     Ok(done) => tracing::info!("{done}"),
@@ -215,6 +220,20 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Does what pf on the workers has asked for.
+    fn settle(&mut self) {
+        let mut held = self.root.top();
+        match self.router.shared().pf.settle(&mut held.at(), ::pf::table::wall_clock()) {
+            Ok(sources) => {
+                for s in sources {
+                    let source = s.family.address(s.source);
+                    tracing::info!(%source, table = s.overload.table, "overloads a rule");
+                }
+            }
+            Err(error) => tracing::error!("overload table: {error}"),
+        }
     }
 
     /// Brings devices back that went away.

@@ -100,6 +100,9 @@ reasons! {
     PfStateInsert = "pf.state_insert", "state collided with another";
     PfOptions = "pf.ip_option", "IP options without allow-opts";
     PfFragment = "pf.fragment", "fragment blocked";
+    PfTranslate = "pf.translate", "no free address or port to translate it to";
+    PfSrcLimit = "pf.src_limit", "its source has what the rule allows";
+    PfSynproxy = "pf.synproxy", "answered in the server's place";
     PfNormalize = "pf.normalize", "refused by normalisation";
     // ALTQ.
     QueueFull = "altq.full", "queue full";

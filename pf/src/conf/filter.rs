@@ -244,10 +244,7 @@ pub(crate) fn log_word(c: &mut Cursor) -> Parsed<Option<Log>> {
                 c.note(word.at, "log (user)");
             }
             "to" => log.to = pflog_number(c)?,
-            other => {
-                return Err(Fault::new(word.at, format!("unknown log option `{other}`"))
-                    .help("there are all, matches, user and to pflogN"));
-            }
+            other => return Err(Fault::new(word.at, format!("unknown log option `{other}`"))),
         }
         Ok(())
     })?;
@@ -279,13 +276,9 @@ pub(crate) fn protocol(c: &mut Cursor, env: &Environment) -> Parsed<At<u8>> {
         None => env.protocol(word.value),
     };
     match number {
-        Some(0) => {
-            Err(Fault::new(word.at, "protocol 0 cannot be filtered")
-                .help("leave proto away for all protocols"))
-        }
+        Some(0) => Err(Fault::new(word.at, "protocol 0 cannot be filtered")),
         Some(n) => Ok(At::new(word.at, n)),
-        None => Err(Fault::new(word.at, format!("unknown protocol `{}`", word.value))
-            .help("a number from 1 to 255, or a name as tcp, udp, icmp, ipv6-icmp, esp")),
+        None => Err(Fault::new(word.at, format!("unknown protocol `{}`", word.value))),
     }
 }
 

@@ -211,26 +211,17 @@ impl Loader<'_> {
                 lexer.skip_line();
             }
             (i, at) = lexer.stand();
-            let line = match line {
+            let statement = match line {
                 Ok(line) if line.tokens.is_empty() => continue,
-                Ok(line) => line,
-                Err(fault) => {
-                    self.faults.push(fault);
-                    continue;
-                }
+                Ok(line) => statement::statement(&line, self.reading.env),
+                Err(fault) => Err(fault),
             };
-            match statement::statement(&line, self.reading.env) {
+            match statement {
                 Ok((statement, uses)) => {
                     self.uses.extend(uses);
                     self.statement(statement, file, depth);
                 }
-                Err(fault) => {
-                    // What is in its braces is still read, and its end ends something.
-                    if line.begins_rules() {
-                        self.expander.open_broken(fault.at);
-                    }
-                    self.faults.push(fault);
-                }
+                Err(fault) => self.faults.push(fault),
             }
         }
     }

@@ -8,9 +8,9 @@ use super::{cursor::Use, error::Fault};
 const TRANSLATION: &str = "there is no address translation yet";
 const ANCHORS: &str = "there are no anchors yet";
 const NORMALISATION: &str = "there is no normalisation yet";
-const TRACKING: &str = "sources are not tracked yet";
 const ROUTING: &str = "pf does not choose routes yet";
 const LIMITERS: &str = "there are no limiters yet";
+const TABLES: &str = "tables are limited by memory only";
 const SCTP: &str = "there is no SCTP engine";
 const LOG: &str = "there is no packet log yet";
 const ALTQ: &str = "ALTQ has no engine for it yet";
@@ -19,16 +19,9 @@ const ASK: &str = "pf cannot ask the routing table yet";
 /// Keywords as the grammar notes them, and why there is no engine.
 const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Translation.
-    ("nat", TRANSLATION),
-    ("rdr", TRANSLATION),
-    ("binat", TRANSLATION),
-    ("nat-to", TRANSLATION),
-    ("rdr-to", TRANSLATION),
-    ("binat-to", TRANSLATION),
     ("af-to", TRANSLATION),
     ("endpoint-independent", TRANSLATION),
     ("map-e-portset", TRANSLATION),
-    ("match", "only `pass` and `block` rules are evaluated yet"),
     // Routes.
     ("route-to", ROUTING),
     ("reply-to", ROUTING),
@@ -37,40 +30,33 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("no-route", ASK),
     ("urpf-failed", ASK),
     // States.
-    ("modulate", "sequence numbers are not rewritten yet"),
     ("synproxy", "sequence numbers are not rewritten yet"),
-    ("source-track", TRACKING),
-    ("max-src-states", TRACKING),
-    ("max-src-nodes", TRACKING),
-    ("max-src-conn", TRACKING),
-    ("max-src-conn-rate", TRACKING),
-    ("overload", TRACKING),
-    ("src.track", TRACKING),
-    ("limit src-nodes", TRACKING),
     ("set syncookies", "there are no SYN cookies yet"),
     ("set fail-policy", "a packet whose state cannot be made is dropped"),
     ("tcp.tsdiff", "nothing uses this timeout yet"),
     // Other options of rules.
-    ("probability", "rules are not honoured at random yet"),
     ("once", "rules are not removed by packets yet"),
     ("prio", "priorities are not matched by rules yet"),
     ("set prio", "priorities are not set by rules yet"),
     ("set tos", NORMALISATION),
-    ("received-on", "only the present interface is matched yet"),
     ("max-pkt-rate", "packets are not metered by rules yet"),
     ("max-pkt-size", "packets are not metered by rules yet"),
     ("ridentifier", "rules have no identifiers yet"),
     ("set ruleset-optimization profile", "rules are not ordered by their counters yet"),
     // Tables, anchors, normalisation, log.
     ("file", "tables are read from the configuration only"),
+    ("limit tables", TABLES),
+    ("limit table-entries", TABLES),
     ("anchor", ANCHORS),
     ("nat-anchor", ANCHORS),
     ("rdr-anchor", ANCHORS),
     ("binat-anchor", ANCHORS),
     ("load anchor", ANCHORS),
     ("limit anchors", ANCHORS),
-    ("scrub (...)", "only scrub rules normalise yet"),
-    ("reassemble tcp", NORMALISATION),
+    ("scrub", NORMALISATION),
+    ("set reassemble", NORMALISATION),
+    ("limit frags", NORMALISATION),
+    ("frag", NORMALISATION),
     ("os", "there are no operating system fingerprints yet"),
     ("set fingerprints", "there are no operating system fingerprints yet"),
     ("log (matches)", LOG),

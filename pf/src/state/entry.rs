@@ -4,7 +4,7 @@
 //! need stands in the third.
 
 use super::key::Key;
-use crate::rule::Direction;
+use crate::{rule::Direction, slab::RuleSlot, track::NodeKey};
 
 /// Where a state is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -24,15 +24,27 @@ pub(crate) enum Phase {
 /// Facts about a state, one bit each.
 pub(crate) mod flag {
     /// No sequence window.
-    pub(crate) const SLOPPY: u8 = 1;
+    pub(crate) const SLOPPY: u16 = 1;
     /// IP options may pass.
-    pub(crate) const ALLOW_OPTS: u8 = 1 << 1;
+    pub(crate) const ALLOW_OPTS: u16 = 1 << 1;
     /// It holds for one interface only.
-    pub(crate) const BOUND: u8 = 1 << 2;
+    pub(crate) const BOUND: u16 = 1 << 2;
     /// Wire and stack key differ, and both are in the table.
-    pub(crate) const TWO_KEYS: u8 = 1 << 3;
+    pub(crate) const TWO_KEYS: u16 = 1 << 3;
     /// Its rule has its own adaptive timeouts.
-    pub(crate) const ADAPTIVE: u8 = 1 << 4;
+    pub(crate) const ADAPTIVE: u16 = 1 << 4;
+    /// It counts at a source node of its rule.
+    pub(crate) const TRACKED: u16 = 1 << 5;
+    /// It counts at the source's node of all rules.
+    pub(crate) const TRACKED_GLOBALLY: u16 = 1 << 6;
+    /// Its source keeps the address that it has from a pool.
+    pub(crate) const STICKY: u16 = 1 << 7;
+    /// Its handshake has been counted.
+    pub(crate) const CONNECTED: u16 = 1 << 8;
+    /// Sequence numbers are rewritten.
+    pub(crate) const MODULATED: u16 = 1 << 9;
+    /// What a packet of this state needs besides being passed.
+    pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED;
 }
 
 /// What one end of a flow has sent (TCP), or how far it has come (the rest).
@@ -72,21 +84,24 @@ pub(crate) struct State {
     pub(crate) low_delay_queue: u16,
     /// Index of the timeout it is under.
     pub(crate) class: u8,
-    pub(crate) flags: u8,
+    pub(crate) flags: u16,
     pub(crate) generation: u32,
     /// The end that sent the first packet.
     pub(crate) src: PeerState,
     pub(crate) dst: PeerState,
     /// Seconds of the clock: when the last packet came that counts.
     pub(crate) last: u32,
-    pub(crate) created: u32,
     /// From `src`, from `dst`.
     pub(crate) packets: [u64; 2],
     pub(crate) bytes: [u64; 2],
     pub(crate) stack: Key,
     /// The interface it was made at.
     pub(crate) ifindex: u16,
-    pub(crate) id: u64,
+    pub(crate) created: u32,
+    /// Slot of the rule that translates it.
+    pub(crate) nat: u32,
+    /// What is added to the sequence numbers of `src`, of `dst`.
+    pub(crate) diff: [u32; 2],
 }
 
 impl State {
@@ -104,17 +119,23 @@ impl State {
         src: PeerState { seqlo: 0, seqhi: 0, max_win: 0, wscale: 0, level: 0 },
         dst: PeerState { seqlo: 0, seqhi: 0, max_win: 0, wscale: 0, level: 0 },
         last: 0,
-        created: 0,
         packets: [0; 2],
         bytes: [0; 2],
         stack: Key::EMPTY,
         ifindex: 0,
-        id: 0,
+        created: 0,
+        nat: u32::MAX,
+        diff: [0; 2],
     };
 
     #[inline(always)]
-    pub(crate) fn has(&self, flag: u8) -> bool {
+    pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
+    }
+
+    /// A number that no other state of this process has, `slot` being where it is.
+    pub(crate) fn id(&self, slot: u32) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(slot)
     }
 
     /// The sender of a packet of this direction, and the other end.
@@ -125,6 +146,35 @@ impl State {
         } else {
             (&mut self.dst, &mut self.src)
         }
+    }
+
+    /// What is added to the sequence numbers of the sender of a packet of this direction, and of the other end.
+    pub(crate) fn diffs(&self, direction: Direction) -> (u32, u32) {
+        let from = usize::from(direction != self.direction);
+        (self.diff[from], self.diff[from ^ 1])
+    }
+
+    /// The source of its first packet, as that was.
+    pub(crate) fn source(&self) -> u128 {
+        match self.direction {
+            Direction::In => self.wire.bits(0),
+            Direction::Out => self.stack.bits(1),
+        }
+    }
+
+    /// The source nodes it counts at.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeKey> {
+        let family = match self.direction {
+            Direction::In => self.wire.family(),
+            Direction::Out => self.stack.family(),
+        };
+        let source = self.source();
+        let key = |rule, sticky| NodeKey { rule, sticky, family, source };
+        let (rule, nat) = (RuleSlot(self.rule), RuleSlot(self.nat));
+        let tracked = self.has(flag::TRACKED).then(|| key(rule, false));
+        let globally = self.has(flag::TRACKED_GLOBALLY).then(|| key(RuleSlot::NONE, false));
+        let sticky = self.has(flag::STICKY).then(|| key(nat, true));
+        tracked.into_iter().chain(globally).chain(sticky)
     }
 
     /// Counts a packet of this direction.

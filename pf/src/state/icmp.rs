@@ -3,7 +3,12 @@
 use kern::Why;
 use wire::{IpProto, parse};
 
-use super::{Tracked, entry::State, key::Key, tcp};
+use super::{
+    Tracked,
+    entry::{State, flag},
+    key::Key,
+    tcp,
+};
 use crate::{
     addr::Family,
     packet::{Packet, be32, icmp_error, icmp_query},
@@ -49,7 +54,8 @@ pub(super) fn quoted(direction: Direction, p: &Packet, data: &[u8]) -> Result<Op
 #[cold]
 pub(super) fn belongs(state: &mut State, direction: Direction, p: &Packet, seq: u32) -> Tracked {
     if IpProto(state.wire.proto) == IpProto::TCP {
-        // The quoted packet went the other way.
+        // The quoted packet went the other way, with the numbers that this end was shown.
+        let seq = if state.has(flag::MODULATED) { seq.wrapping_sub(state.diffs(direction).1) } else { seq };
         let (receiver, sender) = state.peers(direction);
         if !tcp::quoted_fits(sender, receiver, seq) {
             return Tracked::Mismatch;

@@ -70,6 +70,8 @@ pub struct StateInfo {
     pub bytes: [u64; 2],
     /// Number of its rule when that was loaded.
     pub rule: Option<u32>,
+    /// Number of the rule that translates it, when that was loaded.
+    pub nat_rule: Option<u32>,
     /// Slot of its rule.
     pub slot: RuleSlot,
     /// Only flags drive it.
@@ -102,12 +104,14 @@ impl States {
         };
         let rule = RuleSlot(state.rule);
         let number = self.slab.slot(rule).map(Slot::number);
-        Some(state.describe(number, now, self.expiry(&state)))
+        let translated = RuleSlot(state.nat);
+        let nat_rule = self.slab.slot(translated).map(Slot::number);
+        Some(StateInfo { nat_rule, ..state.describe(slot, number, now, self.expiry(&state)) })
     }
 }
 
 impl State {
-    fn describe(&self, rule: Option<u32>, now: u32, expiry: u32) -> StateInfo {
+    fn describe(&self, slot: u32, rule: Option<u32>, now: u32, expiry: u32) -> StateInfo {
         let scaled = self.src.wscale & self.dst.wscale & WSCALE_SEEN != 0;
         let names: &[&'static str] = match self.wire.proto {
             6 => &tcp::level::NAMES,
@@ -122,7 +126,7 @@ impl State {
             seen: p.wscale & PEER_SEEN != 0,
         };
         StateInfo {
-            id: self.id,
+            id: self.id(slot),
             proto: self.wire.proto,
             direction: self.direction,
             ifindex: self.ifindex,
@@ -136,6 +140,7 @@ impl State {
             packets: self.packets,
             bytes: self.bytes,
             rule,
+            nat_rule: None,
             slot: RuleSlot(self.rule),
             sloppy: self.has(flag::SLOPPY),
             allow_opts: self.has(flag::ALLOW_OPTS),
@@ -155,6 +160,14 @@ fn ends(key: &Key, direction: Direction) -> [(IpAddr, u16); 2] {
 }
 
 impl StateInfo {
+    /// The source of its first packet, as that was before translation.
+    pub fn stack_source(&self) -> IpAddr {
+        match self.direction {
+            Direction::In => self.wire[0].0,
+            Direction::Out => self.stack[0].0,
+        }
+    }
+
     /// The line, or with `verbose` the lines, that pfctl prints; `interface` names the interface of a bound state.
     pub fn line(&self, interface: Option<&str>, verbose: bool) -> String {
         let mut out = String::new();

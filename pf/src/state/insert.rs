@@ -16,26 +16,90 @@ use super::{
     table::{NEVER, Node},
     tcp,
 };
-use crate::{ruleset::Compiled, slab::RuleSlot, timeout::Timeout};
+use crate::{
+    rule::{Direction, SourceTrack, StateKind},
+    ruleset::Compiled,
+    slab::{RuleSlot, Slot},
+    timeout::Timeout,
+    track::{Limits, NodeKey},
+};
+
+/// What the rules say of a state that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Making<'a> {
+    /// The rule that passes it.
+    pub(crate) rule: &'a Compiled,
+    pub(crate) tag: u16,
+    pub(crate) queue: u16,
+    pub(crate) low_delay_queue: u16,
+    pub(crate) allow_opts: bool,
+    /// What the packet's key becomes.
+    pub(crate) becomes: Key,
+    /// The rule that says so.
+    pub(crate) nat: RuleSlot,
+    /// The address that its source is to keep.
+    pub(crate) sticky: Option<u128>,
+}
+
+/// What came of putting a state into the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Made {
+    /// It decides from now on.
+    Live(Hit),
+    /// Another state has the packet's own key: another worker was faster.
+    Raced,
+    /// Another state has the key that the packet's becomes.
+    Taken,
+}
 
 impl States {
-    /// Makes the state of a packet that a rule has passed. `None`: another worker was faster, look again.
+    /// Makes the state of a packet that a rule has passed.
     pub(crate) fn insert(
         &self,
         held: &mut Held<'_, PfRules>,
         cache: &mut SlotCache,
         lookup: &Lookup,
         passing: &Passing,
-        rule: &Compiled,
-        tag: u16,
-    ) -> Result<Option<Hit>, Why> {
-        let slot = self.reserve(cache, rule.slot)?;
-        let state = self.first(lookup.key, passing, rule, tag);
-        let hit = self.go_live(held, slot, &state, self.seed.hash(&lookup.key));
-        if hit.is_none() {
-            self.give_back(cache, slot, rule.slot);
+        making: &Making,
+    ) -> Result<Made, Why> {
+        let state = self.first(lookup.key, passing, making);
+        self.enter_nodes(held, &state, making)?;
+        let slot = match self.reserve(cache, making.rule.slot) {
+            Ok(slot) => slot,
+            Err(why) => {
+                state.nodes().for_each(|key| self.leave_node(held, &key, false));
+                return Err(why);
+            }
+        };
+        self.slab.state_made(making.nat);
+        let made = self.go_live(held, slot, &state, self.seed.hash(&lookup.key));
+        if !matches!(made, Made::Live(_)) {
+            self.give_back(held, cache, slot, &state);
         }
-        Ok(hit)
+        Ok(made)
+    }
+
+    /// Counts a state that is to be made at its source nodes: at all, or at none.
+    fn enter_nodes(&self, held: &mut Held<'_, PfRules>, state: &State, making: &Making) -> Result<(), Why> {
+        if !state.has(flag::TRACKED | flag::TRACKED_GLOBALLY | flag::STICKY) {
+            return Ok(());
+        }
+        let limits = self.slab.slot(making.rule.slot).map(Slot::source_limits).unwrap_or_default();
+        let none = Limits::default();
+        for (done, key) in state.nodes().enumerate() {
+            let limits = if key.sticky { &none } else { &limits };
+            let address = making.sticky.unwrap_or(0);
+            if !self.nodes.enter(held, &self.slab, &key, limits, address, state.created) {
+                state.nodes().take(done).for_each(|key| self.leave_node(held, &key, false));
+                return Err(Why::PfSrcLimit);
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_node(&self, held: &mut Held<'_, PfRules>, key: &NodeKey, connected: bool) {
+        let keeps = self.timeouts.get(Timeout::SrcTrack) != 0;
+        self.nodes.leave(held, &self.slab, key, connected && !key.sticky, keeps);
     }
 
     /// A slot, counted against the limit and the rule's maximum.
@@ -58,9 +122,11 @@ impl States {
         }
     }
 
-    /// Undoes [`Self::reserve`].
-    fn give_back(&self, cache: &mut SlotCache, slot: u32, rule: RuleSlot) {
-        self.slab.state_gone(rule);
+    /// Gives back a slot and what its state held.
+    fn give_back(&self, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, slot: u32, state: &State) {
+        state.nodes().for_each(|key| self.leave_node(held, &key, state.has(flag::CONNECTED)));
+        self.slab.state_gone(RuleSlot(state.rule));
+        self.slab.state_gone(RuleSlot(state.nat));
         self.count.0.fetch_sub(1, Relaxed);
         if cache.slots.is_full() {
             self.table.give_free(cache.slots.drain(..CACHED / 2));
@@ -68,32 +134,45 @@ impl States {
         cache.slots.push(slot);
     }
 
-    pub(super) fn first(&self, key: Key, passing: &Passing, rule: &Compiled, tag: u16) -> State {
+    pub(super) fn first(&self, key: Key, passing: &Passing, making: &Making) -> State {
         let Passing { direction, index, p, data, now } = *passing;
+        let Making { rule, tag, becomes, nat, .. } = *making;
+        let (wire, stack) = match direction {
+            Direction::In => (key, becomes),
+            Direction::Out => (becomes, key),
+        };
         let keep = rule.keep;
-        let set = |on: bool, flag: u8| if on { flag } else { 0 };
+        let set = |on: bool, flag: u16| if on { flag } else { 0 };
         let adaptive = self.slab.slot(rule.slot).is_some_and(|s| s.adaptive().is_some());
         let mut state = State {
-            wire: key,
-            stack: key,
+            wire,
+            stack,
             phase: Phase::Pending,
             direction,
             rule: rule.slot.0,
             tag,
-            queue: rule.queue,
-            low_delay_queue: rule.low_delay_queue,
+            queue: making.queue,
+            low_delay_queue: making.low_delay_queue,
             flags: set(keep.is_some_and(|k| k.sloppy), flag::SLOPPY)
                 | set(keep.is_some_and(|k| k.bound), flag::BOUND)
-                | set(rule.allow_opts, flag::ALLOW_OPTS)
-                | set(adaptive, flag::ADAPTIVE),
+                | set(making.allow_opts, flag::ALLOW_OPTS)
+                | set(adaptive, flag::ADAPTIVE)
+                | set(wire != stack, flag::TWO_KEYS)
+                | set(keep.is_some_and(|k| k.track == Some(SourceTrack::Rule)), flag::TRACKED)
+                | set(keep.is_some_and(|k| k.track == Some(SourceTrack::Global)), flag::TRACKED_GLOBALLY)
+                | set(making.sticky.is_some(), flag::STICKY),
             last: now,
             created: now,
             ifindex: index.0,
-            id: self.next_id.fetch_add(1, Relaxed),
+            nat: nat.0,
             ..State::FREE
         };
         if IpProto(p.proto) == IpProto::TCP {
             tcp::open(&mut state, p, data.get(usize::from(p.l4)..).unwrap_or(&[]));
+            if keep.is_some_and(|k| k.kind == StateKind::Modulate) && p.is_syn() {
+                state.flags |= flag::MODULATED;
+                state.diff[0] = self.draw_diff(&key, p.tcp.seq);
+            }
         } else {
             other::open(&mut state, p);
         }
@@ -101,16 +180,14 @@ impl States {
         state
     }
 
-    /// Puts a state into its slot and into the table. `None` if one with such a key is there.
-    pub(super) fn go_live(
-        &self,
-        held: &mut Held<'_, PfRules>,
-        slot: u32,
-        state: &State,
-        hash: Hash,
-    ) -> Option<Hit> {
-        let place = self.table.slot(slot)?;
-        let (wire, stack, two, bound) = (state.wire, state.stack, state.has(flag::TWO_KEYS), state.binding());
+    /// Puts a state into its slot and into the table: the packet's own key first.
+    pub(super) fn go_live(&self, held: &mut Held<'_, PfRules>, slot: u32, state: &State, hash: Hash) -> Made {
+        let Some(place) = self.table.slot(slot) else { return Made::Raced };
+        let (two, bound) = (state.has(flag::TWO_KEYS), state.binding());
+        // Which of the keys is the packet's own: one key alone is the wire key.
+        let own_is_stack = two && state.direction == Direction::Out;
+        let (own, other) = if own_is_stack { (state.stack, state.wire) } else { (state.wire, state.stack) };
+        let own_node = Node::new(slot, own_is_stack.into());
         let due = if state.has(flag::ADAPTIVE) {
             state.last.saturating_add(self.timeouts.get(Timeout::Interval))
         } else {
@@ -121,12 +198,13 @@ impl States {
             let generation = own.generation.wrapping_add(1);
             *own = State { generation, ..state.clone() };
         }
-        if !self.put(held, &wire, hash, Node::new(slot, 0), bound) {
-            return None;
+        if !self.put(held, &own, hash, own_node, bound) {
+            return Made::Raced;
         }
-        if two && !self.put(held, &stack, self.seed.hash(&stack), Node::new(slot, 1), bound) {
-            self.take_out(held, hash, Node::new(slot, 0));
-            return None;
+        let other_node = Node::new(slot, (!own_is_stack).into());
+        if two && !self.put(held, &other, self.seed.hash(&other), other_node, bound) {
+            self.take_out(held, hash, own_node);
+            return Made::Taken;
         }
         let (mut own, _held) = held.lock(&place.state);
         own.phase = Phase::Live;
@@ -135,7 +213,10 @@ impl States {
         }
         let mut hit = Hit::NONE;
         own.fill(slot, &mut hit);
-        Some(hit)
+        if own.flags & flag::REWRITTEN != 0 {
+            own.fill_rewriting(own.direction, &mut hit);
+        }
+        Made::Live(hit)
     }
 
     /// Puts one key into its row, unless a state that is not dead has it.
@@ -164,13 +245,13 @@ impl States {
     #[cold]
     pub(super) fn unlink(&self, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, slot: u32) {
         let Some(place) = self.table.slot(slot) else { return };
-        let (wire, stack, rule) = {
+        let gone = {
             let (state, _held) = held.lock(&place.state);
-            (state.wire, state.has(flag::TWO_KEYS).then_some(state.stack), RuleSlot(state.rule))
+            state.clone()
         };
-        self.take_out(held, self.seed.hash(&wire), Node::new(slot, 0));
-        if let Some(stack) = &stack {
-            self.take_out(held, self.seed.hash(stack), Node::new(slot, 1));
+        self.take_out(held, self.seed.hash(&gone.wire), Node::new(slot, 0));
+        if gone.has(flag::TWO_KEYS) {
+            self.take_out(held, self.seed.hash(&gone.stack), Node::new(slot, 1));
         }
         if let Some(due) = self.table.due(slot) {
             due.store(NEVER, Relaxed);
@@ -179,6 +260,6 @@ impl States {
             let (mut state, _held) = held.lock(&place.state);
             state.phase = Phase::Free;
         }
-        self.give_back(cache, slot, rule);
+        self.give_back(held, cache, slot, &gone);
     }
 }

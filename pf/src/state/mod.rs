@@ -18,16 +18,19 @@
 pub(crate) mod entry;
 mod icmp;
 pub mod info;
-mod insert;
+pub(crate) mod insert;
 pub(crate) mod key;
 mod other;
 mod purge;
 mod table;
 pub(crate) mod tcp;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use arrayvec::ArrayVec;
@@ -43,12 +46,15 @@ use crate::{
     rule::Direction,
     slab::{RuleSlab, RuleSlot, Slot},
     timeout::{SharedTimeouts, Timeout, Timeouts, adapted},
+    track::SrcNodes,
 };
 use entry::{Phase, State, flag};
 use key::{Hash, Key, Seed};
 use table::{Node, Table};
 use tcp::Fit;
 
+/// Source nodes at most, unless `set limit src-nodes` says.
+const LIMIT_SOURCES: u32 = 10_000;
 /// Free slots that a worker keeps for itself.
 const CACHED: usize = 64;
 
@@ -62,7 +68,10 @@ pub struct States {
     limit: AtomicU32,
     workers: u32,
     count: Count,
-    next_id: AtomicU64,
+    nodes: SrcNodes,
+    /// What initial sequence numbers are drawn with.
+    secret: RandomState,
+    drawn: AtomicU64,
     purge: purge::Pace,
 }
 
@@ -117,6 +126,14 @@ pub(crate) struct Hit {
     pub(crate) queue: u16,
     pub(crate) low_delay_queue: u16,
     pub(crate) allow_opts: bool,
+    /// The packet is to be translated, to what `key` says.
+    pub(crate) translates: bool,
+    pub(crate) key: Key,
+    /// The rule that translates.
+    pub(crate) nat: RuleSlot,
+    /// Sequence numbers are to be rewritten: what is added to the sender's, and taken off its acknowledgements.
+    pub(crate) modulates: bool,
+    pub(crate) diffs: (u32, u32),
 }
 
 impl Hit {
@@ -128,6 +145,11 @@ impl Hit {
         queue: 0,
         low_delay_queue: 0,
         allow_opts: false,
+        translates: false,
+        key: Key::EMPTY,
+        nat: RuleSlot::NONE,
+        modulates: false,
+        diffs: (0, 0),
     };
 }
 
@@ -144,6 +166,8 @@ pub(crate) enum Tracked {
     Reset,
     /// The same, and the state's class has changed: the purge may have to look earlier.
     Changed,
+    /// It completes a handshake, and its source has more connections than its rule allows: the state has ended.
+    Overloads,
     /// It belonged to a state that both ends had closed, and opens a new one: the rules decide. The hit says which slot
     /// is to be freed.
     Ended,
@@ -164,6 +188,12 @@ pub(crate) struct Passing<'a> {
 impl Lookup {
     pub(crate) const NOTHING: Lookup =
         Lookup { key: Key::EMPTY, hash: Hash { row: 0, tag: 0 }, kind: LookFor::Nothing, seq: 0 };
+
+    /// Whether the packet is an error about one of the state's packets.
+    #[inline(always)]
+    pub(crate) fn is_error(&self) -> bool {
+        self.kind == LookFor::Quoted
+    }
 
     /// Whether there can be a state at all.
     #[inline(always)]
@@ -192,7 +222,9 @@ impl States {
             limit: AtomicU32::new(0),
             workers: workers.max(1) as u32,
             count: Count(AtomicU32::new(0)),
-            next_id: AtomicU64::new(1),
+            nodes: SrcNodes::new(LIMIT_SOURCES),
+            secret: RandomState::new(),
+            drawn: AtomicU64::new(0),
             purge: purge::Pace::default(),
         };
         states.set_limit(limit);
@@ -289,6 +321,39 @@ impl States {
         None
     }
 
+    /// Whether a state that is not dead has this key, on whichever side.
+    pub(crate) fn has_key(&self, held: &mut Held<'_, PfRules>, key: &Key) -> bool {
+        let hash = self.seed.hash(key);
+        let row = self.table.row(hash);
+        let (overflow, mut held) = held.lock(&row.lock);
+        for node in self.table.candidates(row, *overflow, hash.tag) {
+            let Some(slot) = self.table.slot(node.slot()) else { continue };
+            let (state, _held) = held.lock(&slot.state);
+            let its = if node.is_stack() { &state.stack } else { &state.wire };
+            if matches!(state.phase, Phase::Pending | Phase::Live) && its == key {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What the packet was before the state of `hint` translated it on its way out, if that is what happened to it.
+    #[cold]
+    pub(crate) fn before_translation(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        hint: (u32, u32),
+        p: &Packet,
+    ) -> Option<Key> {
+        let place = self.table.slot(hint.0)?;
+        let (state, _held) = held.lock(&place.state);
+        let is_it = state.phase == Phase::Live
+            && state.generation == hint.1
+            && state.has(flag::TWO_KEYS)
+            && state.wire == p.key(Direction::Out);
+        is_it.then_some(state.stack)
+    }
+
     /// Finds the state of a packet and tracks the packet in it.
     #[inline]
     pub(crate) fn track(
@@ -301,17 +366,21 @@ impl States {
     ) -> Tracked {
         let tracked = self.find(held, lookup, passing.direction, passing.index, |slot, state| {
             state.fill(slot, hit);
-            match lookup.kind {
+            let tracked = match lookup.kind {
                 LookFor::Quoted => icmp::belongs(state, passing.direction, passing.p, lookup.seq),
-                _ => state.step(passing),
+                _ => state.step(passing, self),
+            };
+            if state.flags & flag::REWRITTEN != 0 {
+                state.fill_rewriting(passing.direction, hit);
             }
+            tracked
         });
         match tracked {
             None => Tracked::None,
-            Some(Tracked::Changed) => {
-                self.look_sooner(held, hit, passing.now);
-                Tracked::Hit
-            }
+            Some(Tracked::Changed) => match self.look_sooner(held, hit, passing.now) {
+                Some(state) if !self.connect(held, cache, hit, &state, passing.now) => Tracked::Overloads,
+                _ => Tracked::Hit,
+            },
             Some(Tracked::Ended) => {
                 self.unlink(held, cache, hit.slot);
                 Tracked::Ended
@@ -320,15 +389,65 @@ impl States {
         }
     }
 
-    /// The class of a state has changed.
+    /// The class of a state has changed. Returns the state if its handshake is complete and its source is tracked.
     #[cold]
-    fn look_sooner(&self, held: &mut Held<'_, PfRules>, hit: &Hit, now: u32) {
-        let (Some(place), Some(due)) = (self.table.slot(hit.slot), self.table.due(hit.slot)) else { return };
-        let (state, _held) = held.lock(&place.state);
+    fn look_sooner(&self, held: &mut Held<'_, PfRules>, hit: &Hit, now: u32) -> Option<State> {
+        let (place, due) = (self.table.slot(hit.slot)?, self.table.due(hit.slot)?);
+        let (mut state, _held) = held.lock(&place.state);
         // Another worker may have ended it meanwhile, and a slot that is not in use must stay `NEVER`.
         if state.phase == Phase::Live && state.generation == hit.generation {
             due.fetch_min(now.saturating_add(self.seconds(hit.rule, state.class)), Relaxed);
+            let is_new = state.has(flag::TRACKED | flag::TRACKED_GLOBALLY)
+                && !state.has(flag::CONNECTED)
+                && state.class == Timeout::TcpEstablished as u8;
+            if is_new {
+                state.flags |= flag::CONNECTED;
+                return Some(state.clone());
+            }
         }
+        None
+    }
+
+    /// Counts a connection at its source. Beyond what the rule allows the source is reported and the state ends.
+    #[cold]
+    fn connect(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        cache: &mut SlotCache,
+        hit: &Hit,
+        state: &State,
+        now: u32,
+    ) -> bool {
+        let limits = self.slab.slot(hit.rule).map(Slot::source_limits).unwrap_or_default();
+        let mut fits = true;
+        for key in state.nodes().filter(|key| !key.sticky) {
+            if !self.nodes.connected(held, &key, &limits, now) {
+                self.nodes.report(hit.rule, &key);
+                fits = false;
+            }
+        }
+        if !fits {
+            self.end_if(held, cache, hit.slot, |s| s.generation == hit.generation);
+        }
+        fits
+    }
+
+    /// What is added to the sequence numbers of an end that begins at `seq`; not 0.
+    #[cold]
+    fn draw_diff(&self, key: &Key, seq: u32) -> u32 {
+        self.isn(key, seq).wrapping_sub(seq).max(1)
+    }
+
+    /// An initial sequence number that nobody outside can foresee.
+    #[cold]
+    pub(crate) fn isn(&self, key: &Key, salt: u32) -> u32 {
+        let drawn = self.drawn.fetch_add(1, Relaxed);
+        self.secret.hash_one((key.addr, key.port, salt, drawn)) as u32
+    }
+
+    /// The source nodes.
+    pub(crate) fn nodes(&self) -> &SrcNodes {
+        &self.nodes
     }
 
     /// Seconds of a class, by the rule or for all.
@@ -376,9 +495,32 @@ impl State {
         hit.allow_opts = self.has(flag::ALLOW_OPTS);
     }
 
+    /// Says what a packet of this direction becomes, once it has been tracked.
+    #[cold]
+    fn fill_rewriting(&self, direction: Direction, hit: &mut Hit) {
+        hit.translates = self.has(flag::TWO_KEYS);
+        hit.modulates = self.has(flag::MODULATED);
+        hit.diffs = self.diffs(direction);
+        hit.nat = RuleSlot(self.nat);
+        hit.key = match direction {
+            Direction::In => self.stack,
+            Direction::Out => self.wire,
+        };
+    }
+
+    /// The first segment of an end whose sequence numbers are to be others.
+    #[cold]
+    fn modulate(&mut self, direction: Direction, p: &Packet, states: &States) {
+        let from = usize::from(direction != self.direction);
+        let seen = self.peers(direction).0.wscale & entry::PEER_SEEN != 0;
+        if !seen && self.diff[from] == 0 && self.diff[from ^ 1] != 0 {
+            self.diff[from] = states.draw_diff(&self.wire, p.tcp.seq);
+        }
+    }
+
     /// Tracks a packet of this state.
     #[inline(always)]
-    fn step(&mut self, passing: &Passing) -> Tracked {
+    fn step(&mut self, passing: &Passing, states: &States) -> Tracked {
         let Passing { direction, p, data, now, .. } = *passing;
         let class = self.class;
         match IpProto(p.proto) {
@@ -388,6 +530,9 @@ impl State {
                     return Tracked::Ended;
                 }
                 let l4 = data.get(usize::from(p.l4)..).unwrap_or(&[]);
+                if self.has(flag::MODULATED) {
+                    self.modulate(direction, p, states);
+                }
                 match tcp::track(self, direction, p, l4) {
                     Fit::Window => self.last = now,
                     Fit::Loose => {}

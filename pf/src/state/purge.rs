@@ -40,6 +40,7 @@ impl States {
         let interval = u64::from(self.timeouts.get(Timeout::Interval).max(1)) * 1000;
         let target = u64::try_from(u128::from(now.millis()) * u128::from(capacity) / u128::from(interval));
         let target = target.unwrap_or(u64::MAX);
+        self.nodes.purge(held, &self.slab, now.secs() as u32, self.timeouts.get(Timeout::SrcTrack));
         let done = self.purge.done.load(Relaxed);
         // After a pause one whole round is enough.
         let from = done.max(target.saturating_sub(capacity));
@@ -75,7 +76,7 @@ impl States {
                 continue;
             }
             let Some(info) = self.info(held, slot, 0) else { continue };
-            if doomed(&info) && self.end_if(held, cache, slot, |s| s.id == info.id) {
+            if doomed(&info) && self.end_if(held, cache, slot, |s| s.id(slot) == info.id) {
                 removed += 1;
             }
         }
@@ -121,7 +122,7 @@ impl States {
     }
 
     /// Ends and removes a live state if it is one of those.
-    fn end_if(
+    pub(super) fn end_if(
         &self,
         held: &mut Held<'_, PfRules>,
         cache: &mut SlotCache,

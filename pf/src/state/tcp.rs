@@ -129,8 +129,10 @@ pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet, l4: &[u
         return sloppy(state, direction, p);
     }
     let during_handshake = state.src.level == level::SYN_SENT && state.dst.level == level::SYN_SENT;
+    // What the other end acknowledges are the numbers it was shown.
+    let shown = if state.has(flag::MODULATED) { state.diffs(direction).1 } else { 0 };
     let (src, dst) = state.peers(direction);
-    let segment = Segment::read(src, dst, p, l4);
+    let segment = Segment::read(src, dst, p, l4, shown);
     if segment.fits(src, dst, p) {
         segment.slide(src, dst);
         advance(src, dst, p.tcp.flags);
@@ -169,7 +171,7 @@ struct Segment {
 
 impl Segment {
     #[inline(always)]
-    fn read(src: &mut PeerState, dst: &mut PeerState, p: &Packet, l4: &[u8]) -> Segment {
+    fn read(src: &mut PeerState, dst: &mut PeerState, p: &Packet, l4: &[u8], shown: u32) -> Segment {
         let tcp = &p.tcp;
         let (mut sws, mut dws) = (0, 0);
         if src.wscale & dst.wscale & WSCALE_SEEN != 0 && tcp.flags & SYN == 0 {
@@ -178,7 +180,8 @@ impl Segment {
         let syn = u32::from(tcp.flags & SYN != 0);
         let data_end = tcp.seq.wrapping_add(p.payload).wrapping_add(syn);
         let end = data_end.wrapping_add(u32::from(tcp.flags & FIN != 0));
-        let mut segment = Segment { seq: tcp.seq, end, data_end, ack: tcp.ack, window: tcp.window, sws, dws };
+        let ack = if tcp.ack == 0 { 0 } else { tcp.ack.wrapping_sub(shown) };
+        let mut segment = Segment { seq: tcp.seq, end, data_end, ack, window: tcp.window, sws, dws };
         if src.wscale & PEER_SEEN == 0 {
             segment.learn(src, dst, p, l4);
         }

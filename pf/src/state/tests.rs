@@ -7,7 +7,10 @@ use std::{
 
 use kern::lock::Root;
 
-use super::*;
+use super::{
+    insert::{Made, Making},
+    *,
+};
 use crate::{Environment, Names, Pf, Ruleset, addr::Family, conf};
 
 fn ruleset(pf: &Pf) -> Ruleset {
@@ -52,8 +55,22 @@ fn insert(
     cache: &mut SlotCache,
     rules: &Ruleset,
     p: &Packet,
-) -> Result<Option<Hit>, Why> {
-    states.insert(held, cache, &lookup(states, AT.0, p), &passing(p), &rules.rules[0], 0)
+) -> Result<Made, Why> {
+    let key = p.key(AT.0);
+    states.insert(held, cache, &lookup(states, AT.0, p), &passing(p), &making(rules, key))
+}
+
+fn making(rules: &Ruleset, becomes: Key) -> Making<'_> {
+    Making {
+        rule: &rules.rules[0],
+        tag: 0,
+        queue: 0,
+        low_delay_queue: 0,
+        allow_opts: false,
+        becomes,
+        nat: RuleSlot::NONE,
+        sticky: None,
+    }
 }
 
 /// Threads make and end the states of the same flows; whatever they do, a flow has one state or none.
@@ -80,8 +97,8 @@ fn racing_workers_make_one_state_a_flow_and_lose_no_slot() {
                         // Each goes through them in another order, so that they meet everywhere.
                         let p = udp((n.wrapping_mul(2 * t + 1) + t * 17) % FLOWS);
                         match insert(states, &mut held, &mut cache, rules, &p) {
-                            Ok(Some(_)) => made += 1,
-                            Ok(None) => {}
+                            Ok(Made::Live(_)) => made += 1,
+                            Ok(_) => {}
                             Err(why) => panic!("{why:?}"),
                         }
                         assert_eq!(track(states, &mut held, &mut cache, &p), Tracked::Hit);
@@ -124,10 +141,8 @@ fn a_collision_of_the_second_key_takes_the_first_out_again() {
     let key = |n| lookup(&states, AT.0, &udp(n)).key;
     let mut make = |held: &mut Held<'_, PfRules>, wire: u32, stack: u32| {
         let slot = states.reserve(&mut cache, rules.rules[0].slot).unwrap();
-        let mut state = states.first(key(wire), &passing(&udp(wire)), &rules.rules[0], 0);
-        state.stack = key(stack);
-        state.flags |= flag::TWO_KEYS;
-        states.go_live(held, slot, &state, states.seed.hash(&key(wire))).is_some()
+        let state = states.first(key(wire), &passing(&udp(wire)), &making(&rules, key(stack)));
+        matches!(states.go_live(held, slot, &state, states.seed.hash(&key(wire))), Made::Live(_))
     };
     assert!(make(&mut held, 1, 2));
     assert!(!make(&mut held, 3, 2), "the stack key is taken");
@@ -136,7 +151,7 @@ fn a_collision_of_the_second_key_takes_the_first_out_again() {
     let found = |held: &mut Held<'_, PfRules>, n: u32, direction| {
         let lookup =
             Lookup { key: key(n), hash: states.seed.hash(&key(n)), ..lookup(&states, AT.0, &udp(n)) };
-        states.find(held, &lookup, direction, IfIndex(1), |_, s| s.id).is_some()
+        states.find(held, &lookup, direction, IfIndex(1), |slot, s| s.id(slot)).is_some()
     };
     assert!(found(&mut held, 1, Direction::In) && !found(&mut held, 1, Direction::Out));
     assert!(found(&mut held, 2, Direction::Out) && !found(&mut held, 2, Direction::In));

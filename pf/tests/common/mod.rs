@@ -93,6 +93,13 @@ impl World {
             .test(direction, index, m)
     }
 
+    /// Undoes the translation of a packet on its way out.
+    pub fn undo(&mut self, m: &mut Mbuf) {
+        let mut root = Root::claim();
+        let mut held = root.top();
+        PfCx::new(&self.pf, &self.ruleset, &mut self.worker, held.at::<PfRules>(), self.now).undo(m);
+    }
+
     /// Tests a packet and ends it.
     pub fn verdict(&mut self, direction: Direction, index: IfIndex, octets: &[u8]) -> Verdict {
         let mut m = self.packet(octets);

@@ -38,7 +38,7 @@ pub(crate) fn ip_output(
     if all_fit(cx, batch) {
         out.pass(Stage::EtherOutput, batch, &cx.stats.ledger);
     } else {
-        resize(cx, batch, out);
+        resize(cx, held, batch, out);
     }
 }
 
@@ -161,16 +161,9 @@ fn fits(cx: &Cx<'_>, m: &Mbuf) -> bool {
 fn fits_in(interface: &Interface, m: &Mbuf) -> bool {
     if m.hdr().gso == Gso::None {
         return m.len() <= usize::from(interface.mtu)
-            && (!m.hdr().flags.any(PktFlags::PARTIAL.with(PktFlags::REFRAG)) || fits_as_it_is(interface, m));
+            && (!m.hdr().flags.has(PktFlags::PARTIAL) || interface.caps.checksum);
     }
     whole(interface, m)
-}
-
-#[cold]
-fn fits_as_it_is(interface: &Interface, m: &Mbuf) -> bool {
-    let flags = m.hdr().flags;
-    (!flags.has(PktFlags::PARTIAL) || interface.caps.checksum)
-        && (!flags.has(PktFlags::REFRAG) || m.len() <= usize::from(m.hdr().gso_size))
 }
 
 /// Whether a super-frame may go out whole.
@@ -189,20 +182,20 @@ fn takes(caps: Caps, gso: Gso) -> bool {
 }
 
 /// Sends packets on one by one, cutting and fragmenting; stops when there is no room ahead and leaves the rest.
-fn resize(cx: &mut Cx<'_>, batch: &mut Box<Batch>, out: &mut Pending) {
+fn resize(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, out: &mut Pending) {
     let mut stuck = false;
     batch.sift(|m| {
         if stuck || out.room(Stage::EtherOutput) == 0 {
             return Some(m);
         }
-        let rest = resize_one(cx, m, out);
+        let rest = resize_one(cx, held, m, out);
         stuck = rest.is_some();
         rest
     });
 }
 
 /// Sends one packet on; gives it back if more of it is to come.
-fn resize_one(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
+fn resize_one(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
     if fits(cx, &m) {
         out.push(Stage::EtherOutput, m, &cx.stats.ledger);
         return None;
@@ -210,13 +203,10 @@ fn resize_one(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
     let net = cx.net;
     let interface = net.interface(m.hdr().egress)?;
     let mtu = usize::from(interface.mtu);
-    if m.hdr().flags.has(PktFlags::REFRAG) {
-        return refragment(cx, m, interface.mtu, out);
-    }
     if m.hdr().gso != Gso::None {
         let segment = vnet::header_len(&m) + usize::from(m.hdr().gso_size);
         if segment > mtu && m.hdr().flags.has(PktFlags::DF) {
-            return too_big(cx, m, interface.mtu, out);
+            return too_big(cx, held, m, interface.mtu, out);
         }
         return cut_one(cx, m, segment > mtu, out);
     }
@@ -230,20 +220,10 @@ fn resize_one(cx: &mut Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
     // The outer packet of a tunnel is ours too (RFC 2473, 7.2).
     let own = m.hdr().flags.any(PktFlags::ORIGIN.with(PktFlags::PROTECTED));
     if m.hdr().flags.has(PktFlags::DF) && !(own && m.hdr().family == 6) {
-        return too_big(cx, m, interface.mtu, out);
+        return too_big(cx, held, m, interface.mtu, out);
     }
     let m = finished(cx, m)?;
     fragment_one(cx, m, mtu, out)
-}
-
-/// Takes a datagram apart that was put together for pf. An IPv6 sender whose fragments are too large is told so.
-fn refragment(cx: &mut Cx<'_>, m: Mbuf, mtu: u16, out: &mut Pending) -> Option<Mbuf> {
-    let size = m.hdr().gso_size;
-    if m.hdr().family == 6 && size > mtu {
-        return too_big(cx, m, mtu, out);
-    }
-    let m = finished(cx, m)?;
-    fragment_one(cx, m, size.min(mtu).into(), out)
 }
 
 /// The packet with its transport checksum whole; a packet whose offload fields lie ends.
@@ -257,7 +237,15 @@ pub(crate) fn finished(cx: &Cx<'_>, mut m: Mbuf) -> Option<Mbuf> {
     }
 }
 
-fn too_big(cx: &mut Cx<'_>, m: Mbuf, mtu: u16, out: &mut Pending) -> Option<Mbuf> {
+/// Tells the sender what fits; it knows its packet as it was before pf translated it.
+fn too_big(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    mut m: Mbuf,
+    mtu: u16,
+    out: &mut Pending,
+) -> Option<Mbuf> {
+    hooks::untranslate(cx, held, &mut m);
     icmp::error(cx, m, Why::TooBig, Error::TooBig { mtu }, out);
     None
 }
@@ -265,6 +253,10 @@ fn too_big(cx: &mut Cx<'_>, m: Mbuf, mtu: u16, out: &mut Pending) -> Option<Mbuf
 /// Cuts as many segments as fit ahead. Segments that are still too big come back here, to be fragmented.
 fn cut_one(cx: &mut Cx<'_>, mut m: Mbuf, again: bool, out: &mut Pending) -> Option<Mbuf> {
     let ahead = if again { Stage::IpOutput } else { Stage::EtherOutput };
+    if again {
+        // pf has passed, and perhaps translated, the whole.
+        m.hdr_mut().flags.set(PktFlags::NO_PF);
+    }
     let limit = out.room(ahead).min(cut::LIMIT);
     let ledger = &cx.stats.ledger;
     let mut made = 0;

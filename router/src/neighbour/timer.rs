@@ -10,6 +10,7 @@ use super::{
     timing,
 };
 use crate::{
+    hooks,
     icmp::{self, Error},
     worker::{Cx, Pending, Stage},
 };
@@ -69,7 +70,7 @@ pub(crate) fn expire(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, out: &mut Pe
             let (mut table, _held) = held.lock(&neighbours.table);
             step(cx, neighbours, &mut table, &mut walk, &mut todo)
         };
-        act(cx, todo, out);
+        act(cx, held, todo, out);
         if !more {
             return walk.next.max(cx.now.after(SOONEST));
         }
@@ -124,7 +125,7 @@ fn look_at(cx: &Cx<'_>, neighbours: &Neighbours, table: &mut Table, place: u32, 
     }
 }
 
-fn act(cx: &mut Cx<'_>, mut todo: Todo, out: &mut Pending) {
+fn act(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, mut todo: Todo, out: &mut Pending) {
     let net = cx.net;
     for (key, mac) in todo.ask.drain(..) {
         if let Some(interface) = net.interface(key.ifindex)
@@ -136,8 +137,9 @@ fn act(cx: &mut Cx<'_>, mut todo: Todo, out: &mut Pending) {
     for m in todo.send.drain(..) {
         out.push(Stage::EtherOutput, m, &cx.stats.ledger);
     }
-    for (m, why) in todo.dead.drain(..) {
+    for (mut m, why) in todo.dead.drain(..) {
         if why == Why::NeighbourUnresolved {
+            hooks::untranslate(cx, held, &mut m);
             icmp::error(cx, m, why, Error::HostUnreachable, out);
         } else {
             cx.end(m, why);

@@ -1,0 +1,226 @@
+//! Translation: which addresses and ports a new flow gets (`nat`, `rdr`, `binat`; `nat-to`, `rdr-to`, `binat-to`).
+//!
+//! A packet without a state is translated before the filter rules look at it, as far as the packet as they see it goes;
+//! its octets change only when it passes, so that what is blocked is answered as it came. The choice is kept in the
+//! state's two keys (see [`crate::state`]): every later packet of the flow, and every ICMP error about one, is
+//! rewritten from the state and no rule is asked.
+//!
+//! A source port is free if no state has the key that the flow would get on the wire: the same port serves many
+//! destinations. Not done: `endpoint-independent`, `map-e-portset`.
+
+mod pool;
+pub(crate) mod rewrite;
+
+use kern::{
+    Why,
+    lock::{Held, levels::PfRules},
+};
+use wire::IpProto;
+
+use crate::{
+    addr::Prefix,
+    packet::Packet,
+    pool::{NAT_PORTS, Pool, PoolPorts},
+    random::Random,
+    rule::Direction,
+    state::{States, key::Key},
+};
+pub(crate) use pool::Addresses;
+
+/// Ports that are tried before a source is given up: all of a small range, a sample of a large one.
+const PORT_TRIES: u32 = 1024;
+/// Source ports that are tried for a redirected flow whose own is taken.
+const REDIRECT_TRIES: u32 = 16;
+
+/// What a rule does to addresses.
+#[derive(Debug)]
+pub(crate) enum Translate {
+    /// The source, and which ports it may get.
+    Source(Addresses, SourcePorts),
+    /// The destination, and which port it gets.
+    Destination(Addresses, Option<Offset>),
+}
+
+/// Which source port a translated flow gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SourcePorts {
+    /// The one it has.
+    Static,
+    /// One from here to there.
+    Range(u16, u16),
+}
+
+/// A destination port: `to`, or as far beyond it as the packet's is beyond `from`, going round after `span`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offset {
+    from: u16,
+    to: u16,
+    span: u16,
+}
+
+impl Offset {
+    fn of(self, port: u16) -> u16 {
+        self.to.wrapping_add(port.wrapping_sub(self.from) % self.span.max(1))
+    }
+}
+
+impl Translate {
+    /// A source translation, of the pool's addresses as this router has them.
+    pub(crate) fn source(pool: &Pool, prefixes: &[Prefix], random: &mut Random) -> Translate {
+        let ports = match pool.ports {
+            PoolPorts::Static => SourcePorts::Static,
+            PoolPorts::Range(first, 0) => SourcePorts::Range(first, first),
+            PoolPorts::Range(first, last) => SourcePorts::Range(first.min(last), first.max(last)),
+            PoolPorts::Default | PoolPorts::PortSet(_) => SourcePorts::Range(NAT_PORTS.0, NAT_PORTS.1),
+        };
+        Translate::Source(Addresses::new(prefixes, pool.method, pool.sticky, random), ports)
+    }
+
+    /// A destination translation; `from` is the first port of the rule's destination.
+    pub(crate) fn destination(pool: &Pool, prefixes: &[Prefix], from: u16, random: &mut Random) -> Translate {
+        let offset = match pool.ports {
+            PoolPorts::Range(to, 0) => Some(Offset { from, to, span: 1 }),
+            PoolPorts::Range(to, last) => {
+                Some(Offset { from, to, span: last.saturating_sub(to).saturating_add(1) })
+            }
+            _ => None,
+        };
+        Translate::Destination(Addresses::new(prefixes, pool.method, pool.sticky, random), offset)
+    }
+
+    /// Whether a source keeps the address it got.
+    pub(crate) fn is_sticky(&self) -> bool {
+        match self {
+            Translate::Source(addresses, _) | Translate::Destination(addresses, _) => addresses.sticky,
+        }
+    }
+
+    /// One side of `binat`, which keeps ports and the bits of the host.
+    pub(crate) fn binat(prefix: Prefix, source: bool, random: &mut Random) -> Translate {
+        let addresses = Addresses::new(&[prefix], None, false, random);
+        if source {
+            Translate::Source(addresses, SourcePorts::Static)
+        } else {
+            Translate::Destination(addresses, None)
+        }
+    }
+}
+
+/// What choosing needs besides the rule.
+pub(crate) struct Chooser<'a, 'h> {
+    pub(crate) states: &'a States,
+    pub(crate) held: &'a mut Held<'h, PfRules>,
+    pub(crate) random: &'a mut Random,
+    pub(crate) direction: Direction,
+}
+
+impl Chooser<'_, '_> {
+    /// Gives `p` what a rule says; `sticky` is the address that its source got before.
+    /// Returns the address that was chosen.
+    pub(crate) fn apply(
+        &mut self,
+        to: &Translate,
+        p: &mut Packet,
+        sticky: Option<u128>,
+    ) -> Result<u128, Why> {
+        match to {
+            Translate::Source(addresses, ports) => {
+                self.source(addresses, *ports, p, sticky)?;
+                Ok(p.src)
+            }
+            Translate::Destination(addresses, offset) => {
+                self.destination(addresses, *offset, p, sticky)?;
+                Ok(p.dst)
+            }
+        }
+    }
+
+    fn source(
+        &mut self,
+        addresses: &Addresses,
+        ports: SourcePorts,
+        p: &mut Packet,
+        sticky: Option<u128>,
+    ) -> Result<(), Why> {
+        let sticky = sticky.filter(|&a| addresses.has(p.family, a));
+        let tries = if sticky.is_some() { 1 } else { addresses.tries(p.family) };
+        for _ in 0..tries.max(1) {
+            let chosen = sticky.or_else(|| addresses.pick(p.family, p.src, p.src, self.random));
+            let mut as_it_would_be = *p;
+            as_it_would_be.src = chosen.ok_or(Why::PfTranslate)?;
+            if self.choose_port(ports, &mut as_it_would_be) {
+                *p = as_it_would_be;
+                return Ok(());
+            }
+        }
+        Err(Why::PfTranslate)
+    }
+
+    fn choose_port(&mut self, ports: SourcePorts, p: &mut Packet) -> bool {
+        let (first, last) = match (IpProto(p.proto), ports) {
+            (IpProto::TCP | IpProto::UDP, SourcePorts::Range(first, last)) => (first, last),
+            (IpProto::ICMP | IpProto::ICMPV6, SourcePorts::Range(..)) => (1, u16::MAX),
+            _ => return self.is_free(p),
+        };
+        self.search(first, last, PORT_TRIES, p)
+    }
+
+    /// Tries ports from a random one on, round the range.
+    fn search(&mut self, first: u16, last: u16, tries: u32, p: &mut Packet) -> bool {
+        let n = u32::from(last - first) + 1;
+        let begin = self.random.below(n);
+        // A step that has no divisor in common with most ranges spreads the sample; a small range is walked through.
+        let step = if n > tries { 2 * self.random.below(n / 2) + 1 } else { 1 };
+        let mut at = begin;
+        for _ in 0..n.min(tries) {
+            p.set_source_port(first + at as u16);
+            if self.is_free(p) {
+                return true;
+            }
+            at = (at + step) % n;
+        }
+        false
+    }
+
+    fn destination(
+        &mut self,
+        addresses: &Addresses,
+        offset: Option<Offset>,
+        p: &mut Packet,
+        sticky: Option<u128>,
+    ) -> Result<(), Why> {
+        let sticky = sticky.filter(|&a| addresses.has(p.family, a));
+        let chosen = sticky.or_else(|| addresses.pick(p.family, p.src, p.dst, self.random));
+        p.dst = chosen.ok_or(Why::PfTranslate)?;
+        let has_ports = matches!(IpProto(p.proto), IpProto::TCP | IpProto::UDP);
+        if let Some(offset) = offset.filter(|_| has_ports) {
+            p.dport = offset.of(p.dport);
+        }
+        // Two destinations of one source may be redirected to the same place: the source's port tells them apart.
+        let is_free =
+            self.is_free(p) || (has_ports && self.search(NAT_PORTS.0, NAT_PORTS.1, REDIRECT_TRIES, p));
+        if is_free { Ok(()) } else { Err(Why::PfTranslate) }
+    }
+
+    fn is_free(&mut self, p: &Packet) -> bool {
+        let key = p.key(self.direction);
+        !self.states.has_key(self.held, &key)
+    }
+}
+
+impl Packet {
+    /// Its key.
+    pub(crate) fn key(&self, direction: Direction) -> Key {
+        let mut key = Key::EMPTY;
+        key.fill(direction, self);
+        key
+    }
+
+    /// Gives it another source port, or ICMP identifier.
+    fn set_source_port(&mut self, port: u16) {
+        self.sport = port;
+        if matches!(IpProto(self.proto), IpProto::ICMP | IpProto::ICMPV6) {
+            self.dport = port;
+        }
+    }
+}

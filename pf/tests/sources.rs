@@ -1,0 +1,212 @@
+//! Sources: how many states, connections and nodes they may have, who overloads a rule, and sticky addresses. And what
+//! `modulate state` does to sequence numbers.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::net::Ipv4Addr;
+
+use common::{CLIENT, IN, LAN, OUT, SERVER, WAN, World, header, unreachable};
+use kern::lock::{Root, levels::PfRules};
+use pf::{Direction, IfIndex, Verdict};
+use wire::{IpProto, build, checksum, tcp};
+
+fn client(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, n)
+}
+
+fn syn(from: u8, port: u16) -> Vec<u8> {
+    build::tcp4(client(from), SERVER, &header(port, 80, "S", 1000, 0, 100), b"")
+}
+
+/// A whole handshake; whether its last packet passed.
+fn connects(w: &mut World, from: u8, port: u16) -> bool {
+    let synack = build::tcp4(SERVER, client(from), &header(80, port, "SA", 5000, 1001, 100), b"");
+    let ack = build::tcp4(client(from), SERVER, &header(port, 80, "A", 1001, 5001, 100), b"");
+    w.passes(IN, LAN, &syn(from, port)) && w.passes(OUT, LAN, &synack) && w.passes(IN, LAN, &ack)
+}
+
+fn settle(w: &World) -> usize {
+    let mut root = Root::claim();
+    let mut held = root.top();
+    w.pf.settle(&mut held.at::<PfRules>(), 1).unwrap().len()
+}
+
+fn sources(w: &World) -> Vec<pf::track::SourceInfo> {
+    let mut root = Root::claim();
+    let mut held = root.top();
+    w.pf.sources(&mut held.at::<PfRules>(), 1000)
+}
+
+#[test]
+fn a_source_has_as_many_states_as_the_rule_allows_and_others_have_theirs() {
+    let mut w = World::new("pass in on lan0 proto tcp keep state (source-track rule, max-src-states 2)\n");
+    assert!(w.passes(IN, LAN, &syn(9, 1)) && w.passes(IN, LAN, &syn(9, 2)));
+    assert!(!w.passes(IN, LAN, &syn(9, 3)));
+    assert!(w.passes(IN, LAN, &syn(10, 1)));
+    assert_eq!(w.pf.counters().src_limit.get(), 1);
+    assert_eq!((w.states().len(), sources(&w).len()), (3, 2));
+    assert_eq!(w.kill(|s| s.wire[0] == (client(9).into(), 1)), 1);
+    assert!(w.passes(IN, LAN, &syn(9, 3)), "an ended state makes room");
+    w.kill(|_| true);
+    assert_eq!(w.pf.source_count(), 0, "nodes go with their states");
+}
+
+#[test]
+fn a_rule_has_as_many_sources_as_it_allows() {
+    let mut w = World::new("pass in on lan0 proto tcp keep state (source-track rule, max-src-nodes 2)\n");
+    assert!(w.passes(IN, LAN, &syn(9, 1)) && w.passes(IN, LAN, &syn(10, 1)));
+    assert!(!w.passes(IN, LAN, &syn(11, 1)));
+    assert!(w.passes(IN, LAN, &syn(9, 2)));
+}
+
+#[test]
+fn sources_tracked_globally_are_counted_over_all_rules() {
+    let mut w = World::new(
+        "pass in on lan0 proto tcp keep state (source-track global, max-src-states 1)\npass in on lan0 proto tcp to port 80 keep state (source-track global, max-src-states 2)\n",
+    );
+    let other = |port| build::tcp4(client(9), SERVER, &header(port, 81, "S", 1, 0, 1), b"");
+    assert!(w.passes(IN, LAN, &other(1)) && w.passes(IN, LAN, &syn(9, 1)));
+    assert!(!w.passes(IN, LAN, &syn(9, 2)) && !w.passes(IN, LAN, &other(2)));
+}
+
+#[test]
+fn nodes_live_on_without_states_for_src_track_seconds() {
+    let mut w =
+        World::new("set timeout src.track 30\npass in on lan0 proto tcp keep state (source-track rule)\n");
+    assert!(w.passes(IN, LAN, &syn(9, 1)));
+    w.kill(|_| true);
+    assert_eq!(w.pf.source_count(), 1);
+    for _ in 0..300 {
+        w.purge();
+    }
+    assert_eq!(w.pf.source_count(), 1);
+    w.advance(31);
+    for _ in 0..300 {
+        w.purge();
+    }
+    assert_eq!(w.pf.source_count(), 0);
+    w.load("block all\n");
+    let before = w.pf.slab().in_use();
+    assert_eq!(before, 1, "a node lets go of its rule");
+}
+
+#[test]
+fn only_complete_handshakes_count_as_connections() {
+    let mut w = World::new("pass in on lan0 proto tcp keep state (max-src-conn 2)\n");
+    for port in 100..110 {
+        assert!(w.passes(IN, LAN, &syn(9, port)));
+    }
+    assert!(connects(&mut w, 9, 1) && connects(&mut w, 9, 2));
+    assert!(!connects(&mut w, 9, 3));
+    assert!(connects(&mut w, 10, 1));
+}
+
+#[test]
+fn a_source_that_overloads_a_rule_goes_to_the_table_and_its_states_go() {
+    for (flush, left) in [("", 5), ("flush", 1), ("flush global", 0)] {
+        let mut w = World::new(&format!(
+            "table <bad> persist\nblock in quick from <bad>\npass in on lan0 proto udp keep state\npass in on lan0 proto tcp keep state (max-src-conn-rate 3/10, overload <bad> {flush})\n"
+        ));
+        assert!(w.passes(IN, LAN, &build::udp4(CLIENT, SERVER, 1, 53, b"")));
+        assert!((1..=3).all(|port| connects(&mut w, 9, port)));
+        assert_eq!(settle(&w), 0);
+        assert!(!connects(&mut w, 9, 4), "the fourth is too many");
+        assert_eq!(settle(&w), 1);
+        assert_eq!(w.states().len(), left - usize::from(flush.is_empty()), "{flush}");
+        assert!(!w.passes(IN, LAN, &syn(9, 5)), "it is in the table");
+        assert!(w.passes(IN, LAN, &syn(10, 5)));
+    }
+}
+
+#[test]
+fn a_sticky_source_keeps_its_address_while_it_has_states() {
+    let mut w = World::new(
+        "nat on wan0 inet from any to any -> { 203.0.113.8, 203.0.113.9 } round-robin sticky-address\npass all\n",
+    );
+    let mut outside = |n: u8, port| {
+        let mut m = w.packet(&build::udp4(client(n), SERVER, port, 53, b""));
+        assert!(matches!(w.test(OUT, WAN, &mut m), Verdict::Pass(_)));
+        let octets = m.data()[15];
+        w.fixture.done(m);
+        octets
+    };
+    let first = outside(9, 1);
+    assert!((2..9).all(|port| outside(9, port) == first));
+    let second = outside(10, 1);
+    assert_ne!(second, first);
+    assert_eq!((outside(9, 20), outside(10, 20)), (first, second));
+    assert_eq!(sources(&w).iter().filter(|s| s.address.is_some()).count(), 2);
+}
+
+/// A packet through pf, and its TCP header.
+fn through(w: &mut World, direction: Direction, index: IfIndex, octets: &[u8]) -> (Vec<u8>, tcp::Repr) {
+    let mut m = w.packet(octets);
+    let verdict = w.test(direction, index, &mut m);
+    assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+    let data = m.data().to_vec();
+    w.fixture.done(m);
+    assert!(checksum::transport_ok(&data, 20, data.len(), IpProto::TCP));
+    let segment = tcp::Packet::new_checked(&data[20..]).unwrap();
+    let repr = tcp::Repr::parse(&segment, None).unwrap();
+    (data, repr)
+}
+
+#[test]
+fn modulated_ends_see_numbers_that_neither_has_chosen() {
+    let mut w = World::new("pass in on lan0 proto tcp modulate state\n");
+    let up = |flags: &str, seq, ack, data: &[u8]| {
+        build::tcp4(CLIENT, SERVER, &header(4000, 80, flags, seq, ack, 1000), data)
+    };
+    let down = |flags: &str, seq, ack, data: &[u8]| {
+        build::tcp4(SERVER, CLIENT, &header(80, 4000, flags, seq, ack, 1000), data)
+    };
+    let (_, syn) = through(&mut w, IN, LAN, &up("S", 1000, 0, b""));
+    assert_ne!(syn.seq, 1000);
+    let (_, again) = through(&mut w, IN, LAN, &up("S", 1000, 0, b""));
+    assert_eq!(again.seq, syn.seq, "a retransmission is the same");
+    let (_, synack) = through(&mut w, OUT, LAN, &down("SA", 5000, syn.seq.wrapping_add(1), b""));
+    assert_eq!(synack.ack, 1001);
+    assert_ne!(synack.seq, 5000);
+    let shown = synack.seq.wrapping_sub(5000);
+    let (sent, ack) = through(&mut w, IN, LAN, &up("A", 1001, synack.seq.wrapping_add(1), b"request"));
+    assert_eq!((ack.seq, ack.ack), (syn.seq.wrapping_add(1), 5001));
+    let (_, data) = through(&mut w, OUT, LAN, &down("A", 5001, ack.seq.wrapping_add(7), b"answer"));
+    assert_eq!((data.seq, data.ack), (5001_u32.wrapping_add(shown), 1008));
+    // An error quotes what it was shown, and is told to the sender in the sender's numbers.
+    let mut m = w.packet(&unreachable(SERVER, CLIENT, &sent));
+    assert!(matches!(w.test(OUT, LAN, &mut m), Verdict::Pass(_)));
+    assert!(checksum::transport_ok(m.data(), 20, m.len(), IpProto::ICMP));
+    assert_eq!(m.data()[28 + 24..28 + 28], 1001_u32.to_be_bytes());
+    w.fixture.done(m);
+    // Far beyond the window in the sender's own numbers.
+    assert!(!w.passes(IN, LAN, &up("A", 900_000, synack.seq.wrapping_add(1), b"x")));
+}
+
+#[test]
+fn modulation_and_translation_go_together_and_sack_blocks_follow() {
+    let mut w = World::new(
+        "nat on wan0 inet from any to any -> 203.0.113.1\npass out on wan0 proto tcp modulate state\n",
+    );
+    let out =
+        |flags: &str, seq, ack| build::tcp4(CLIENT, SERVER, &header(4000, 80, flags, seq, ack, 1000), b"");
+    let (_, syn) = through(&mut w, OUT, WAN, &out("S", 1000, 0));
+    let reply = |flags: &str, seq, ack| {
+        let header = header(80, syn.src_port, flags, seq, ack, 1000);
+        build::tcp4(SERVER, Ipv4Addr::new(203, 0, 113, 1), &header, b"")
+    };
+    let (data, synack) = through(&mut w, IN, WAN, &reply("SA", 5000, syn.seq.wrapping_add(1)));
+    assert_eq!((&data[16..20], synack.ack), (&CLIENT.octets()[..], 1001));
+    let shown = synack.seq.wrapping_sub(5000);
+    // The client has got 5101..5201 out of order: it says so in the numbers it was shown.
+    let mut ack = header(4000, 80, "A", 1001, synack.seq.wrapping_add(1), 1000);
+    ack.sack = [Some((5101_u32.wrapping_add(shown), 5201_u32.wrapping_add(shown))), None, None, None];
+    let (data, _) = through(&mut w, OUT, WAN, &build::tcp4(CLIENT, SERVER, &ack, b""));
+    let segment = tcp::Packet::new_checked(&data[20..]).unwrap();
+    let found = segment.options().find_map(|option| match option {
+        Ok((_, tcp::HeaderOption::Sack(blocks))) => tcp::sack_blocks(blocks).next(),
+        _ => None,
+    });
+    assert_eq!(found, Some((5101, 5201)));
+}
