@@ -32,6 +32,10 @@ fn tree(scheduler: SchedulerKind, classes: u16) -> TreeSpec {
         bandwidth: Some(1_000_000_000_000),
         qlimit: Some(4096),
         tbrsize: Some(1 << 30),
+        flags: QueueFlags::empty(),
+        codel: (None, None),
+        framing: altq::Framing::default(),
+        root_qid: 60_000,
         queues: if scheduler == SchedulerKind::Fifo { vec![] } else { (0..classes).map(queue).collect() },
     }
 }

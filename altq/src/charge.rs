@@ -40,6 +40,40 @@ fn tcp_header(m: &Mbuf) -> usize {
     m.data().get(m.l4() + 12).map_or(20, |offset| usize::from(offset >> 4) * 4)
 }
 
+/// What the link adds to a frame: `overhead`, `mpu` and `atm` on the `altq` line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Framing {
+    /// Bytes that every frame has on the link and not here.
+    pub overhead: u32,
+    /// No frame is shorter on the link.
+    pub mpu: u32,
+    /// Frames travel in cells of 48 bytes, each of which takes the time of 53.
+    pub atm: bool,
+}
+
+impl Framing {
+    /// Bytes of link time that a packet takes: its own, unless the link was described.
+    #[inline]
+    pub fn cost(&self, m: &Mbuf, charge: Charge) -> u32 {
+        if *self == Framing::default() {
+            return charge.bytes;
+        }
+        let others = charge.packets - 1;
+        if others == 0 {
+            return self.frame(charge.bytes);
+        }
+        // All segments but the last are alike: the headers, which are what a super-frame repeats, and its size.
+        let headers = (charge.bytes - m.len() as u32) / others;
+        let full = headers + u32::from(m.hdr().gso_size);
+        others * self.frame(full) + self.frame(charge.bytes.saturating_sub(others * full))
+    }
+
+    fn frame(&self, bytes: u32) -> u32 {
+        let bytes = (bytes + self.overhead).max(self.mpu);
+        if self.atm { bytes.div_ceil(48) * 53 } else { bytes }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +100,29 @@ mod tests {
         m.set_gso(Gso::Udp4, 1400);
         let payload = 10_001 + 32 - 8;
         assert_eq!(Charge::of(&m), Charge { packets: 8, bytes: payload + 8 * 42 });
+        f.done(m);
+    }
+
+    #[test]
+    fn a_link_s_framing_is_paid_for_each_frame_of_a_super_frame() {
+        let f = Fixture::new(4);
+        let mut bytes = vec![0; 14 + 20 + 32 + 2900];
+        bytes[14 + 20 + 12] = 8 << 4;
+        let mut m = f.packet(&bytes);
+        m.set_l4(34);
+        m.set_gso(Gso::Tcp4, 1448);
+        let charge = Charge::of(&m);
+        assert_eq!(charge, Charge { packets: 3, bytes: 2 * 1514 + 70 });
+        let cost = |overhead, mpu, atm| Framing { overhead, mpu, atm }.cost(&m, charge);
+        assert_eq!(cost(0, 0, false), charge.bytes);
+        assert_eq!(cost(24, 0, false), charge.bytes + 3 * 24);
+        assert_eq!(cost(24, 88, false), 2 * 1538 + 94);
+        assert_eq!(cost(24, 99, false), 2 * 1538 + 99);
+        // 1,554 bytes are 33 cells, 110 bytes are 3.
+        assert_eq!(cost(40, 0, true), 2 * 33 * 53 + 3 * 53);
+        f.done(m);
+        let m = f.packet(&[0; 60]);
+        assert_eq!(Framing { overhead: 4, mpu: 84, atm: false }.cost(&m, Charge::of(&m)), 84);
         f.done(m);
     }
 

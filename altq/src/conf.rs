@@ -2,13 +2,19 @@
 //!
 //! The router fills a [`TreeSpec`] from the parsed lines, names resolved and the queue ids given (the same name on
 //! two interfaces is the same id); [`TreeSpec::build`] checks it and allocates everything. What can be wrong is a
-//! [`TreeError`]. Grammar and defaults: pf.conf(5), QUEUEING. Not here: the text itself and its positions (pf).
+//! [`TreeError`]. Grammar and defaults: pf.conf(5), QUEUEING. The checks are in `check.rs` and `admission.rs`. Not here:
+//! the text itself and its positions (pf).
 
 use crate::{
+    cbq::{Cbq, CbqClass},
+    charge::Framing,
     discipline::{ClassId, Engine},
     error::TreeError,
+    fairq::Fairq,
     fifo::Fifo,
-    priq::{PRIORITIES, Priq},
+    hfsc::{Curves, Hfsc, HfscClass},
+    priq::Priq,
+    queue::{ClassQueue, DropperConf, QueueConf},
     tbr::Regulator,
 };
 use std::sync::Arc;
@@ -17,8 +23,6 @@ use std::sync::Arc;
 pub(crate) const DEFAULT_QLIMIT: u32 = 50;
 /// The priority of a queue when the configuration does not say.
 pub(crate) const DEFAULT_PRIORITY: u8 = 1;
-/// Packets a queue may be told to hold.
-const MAX_QLIMIT: u32 = 65_536;
 /// No class has this queue id on this interface.
 const NO_CLASS: u16 = u16::MAX;
 
@@ -49,6 +53,30 @@ impl SchedulerKind {
             SchedulerKind::Hfsc => "hfsc",
             SchedulerKind::Fairq => "fairq",
             SchedulerKind::Codel => "codel",
+        }
+    }
+
+    /// Whether its queues are a tree below one root.
+    pub(crate) const fn has_root(self) -> bool {
+        matches!(self, SchedulerKind::Cbq | SchedulerKind::Hfsc)
+    }
+
+    /// Queues there may be.
+    pub(crate) const fn max_queues(self) -> usize {
+        match self {
+            SchedulerKind::Fifo | SchedulerKind::Codel => 1,
+            SchedulerKind::Priq => 16,
+            SchedulerKind::Fairq => 8,
+            SchedulerKind::Cbq => 1024,
+            SchedulerKind::Hfsc => 4096,
+        }
+    }
+
+    /// The highest priority.
+    pub(crate) const fn max_priority(self) -> u8 {
+        match self {
+            SchedulerKind::Priq | SchedulerKind::Fifo => 15,
+            _ => 7,
         }
     }
 
@@ -83,15 +111,21 @@ impl QueueFlags {
     pub const EFFICIENT: QueueFlags = QueueFlags(1 << 8);
     /// The root of the tree.
     pub const ROOT: QueueFlags = QueueFlags(1 << 9);
+    /// FQ-CoDel: flows kept apart, CoDel for each.
+    pub const FQ_CODEL: QueueFlags = QueueFlags(1 << 11);
+    /// FQ-CoDel, fair between hosts before flows.
+    pub const CAKE: QueueFlags = QueueFlags(1 << 12);
     /// Takes what no rule put elsewhere.
     pub const DEFAULT: QueueFlags = QueueFlags(1 << 10);
 
     /// Every word, in pfctl's order of printing.
-    pub const NAMES: [(QueueFlags, &'static str); 11] = [
+    pub const NAMES: [(QueueFlags, &'static str); 13] = [
         (Self::RED, "red"),
         (Self::ECN, "ecn"),
         (Self::RIO, "rio"),
         (Self::CODEL, "codel"),
+        (Self::FQ_CODEL, "fqcodel"),
+        (Self::CAKE, "cake"),
         (Self::CLEARDSCP, "cleardscp"),
         (Self::FLOWVALVE, "flowvalve"),
         (Self::BORROW, "borrow"),
@@ -132,6 +166,15 @@ pub enum Bandwidth {
     Percent(u32),
 }
 
+/// A service curve as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CurveSpec {
+    /// The first piece's rate and how many milliseconds it lasts; without, the curve is straight.
+    pub first: Option<(Bandwidth, u32)>,
+    /// The second piece's rate.
+    pub second: Bandwidth,
+}
+
 /// A `queue` line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueSpec {
@@ -149,6 +192,16 @@ pub struct QueueSpec {
     pub qlimit: Option<u32>,
     /// The words in brackets.
     pub flags: QueueFlags,
+    /// `realtime` (HFSC).
+    pub realtime: Option<CurveSpec>,
+    /// `linkshare` (HFSC); the bandwidth if not given.
+    pub linkshare: Option<CurveSpec>,
+    /// `upperlimit` (HFSC).
+    pub upperlimit: Option<CurveSpec>,
+    /// `buckets` (FAIRQ).
+    pub buckets: Option<u32>,
+    /// `hogs` (FAIRQ).
+    pub hogs: Option<Bandwidth>,
 }
 
 /// An `altq on` line with its queues.
@@ -166,7 +219,15 @@ pub struct TreeSpec {
     pub qlimit: Option<u32>,
     /// Bytes in the bucket; by bandwidth if not given.
     pub tbrsize: Option<u32>,
-    /// The queues, in the order of their ids.
+    /// The words in brackets: what the root, or the only queue, has.
+    pub flags: QueueFlags,
+    /// `target` and `interval` of CoDel, in milliseconds.
+    pub codel: (Option<u32>, Option<u32>),
+    /// What the link adds to a frame.
+    pub framing: Framing,
+    /// The queue id of the root, where the scheduler has trees.
+    pub root_qid: u16,
+    /// The queues, parents first.
     pub queues: Vec<QueueSpec>,
 }
 
@@ -177,8 +238,12 @@ pub struct ClassConf {
     pub name: String,
     /// The number of that name; 0 for the unnamed class of a scheduler without queues.
     pub qid: u16,
-    /// Its parent's name.
-    pub parent: Option<String>,
+    /// Its parent.
+    pub parent: Option<ClassId>,
+    /// How many ancestors it has.
+    pub level: u16,
+    /// Whether it has no children: packets wait in leaves.
+    pub leaf: bool,
     /// Bits a second: the interface's where the scheduler has no shares.
     pub bandwidth: u64,
     /// Its priority.
@@ -187,6 +252,10 @@ pub struct ClassConf {
     pub qlimit: u32,
     /// The words in brackets.
     pub flags: QueueFlags,
+    /// HFSC's curves.
+    pub curves: Curves,
+    /// What drops packets before the queue is full.
+    pub dropper: DropperConf,
 }
 
 /// A tree's configuration, checked, nothing left to default.
@@ -200,6 +269,12 @@ pub struct TreeConf {
     pub bandwidth: u64,
     /// Bytes in the bucket.
     pub tbrsize: u32,
+    /// The interface's MTU.
+    pub mtu: u32,
+    /// What the link adds to a frame.
+    pub framing: Framing,
+    /// What is allowed and surely not meant.
+    pub warnings: Vec<String>,
     /// The classes; a [`ClassId`] is a place in this list.
     pub classes: Vec<ClassConf>,
 }
@@ -209,6 +284,7 @@ pub struct Tree {
     pub(crate) conf: Arc<TreeConf>,
     pub(crate) engine: Engine,
     pub(crate) regulator: Regulator,
+    pub(crate) framing: Framing,
     /// By queue id: the class.
     by_id: Box<[u16]>,
     default: ClassId,
@@ -256,148 +332,66 @@ impl TreeSpec {
     /// Checks everything and allocates everything.
     pub fn build(&self) -> Result<Tree, TreeError> {
         let conf = self.check()?;
-        let engine = match conf.scheduler {
-            SchedulerKind::Fifo => Engine::Fifo(Fifo::new(conf.classes[0].qlimit)),
-            SchedulerKind::Priq => {
-                Engine::Priq(Priq::new(conf.classes.iter().map(|c| (c.priority, c.qlimit))))
-            }
-            other => return Err(self.no_engine(other)),
-        };
         let default = conf.classes.iter().position(|c| c.flags.has(QueueFlags::DEFAULT)).unwrap_or(0);
         let ids = conf.classes.iter().map(|c| usize::from(c.qid) + 1).max().unwrap_or(0);
         let mut by_id = vec![NO_CLASS; ids].into_boxed_slice();
-        for (class, c) in conf.classes.iter().enumerate() {
+        // Packets wait in leaves: a rule that names an inner queue means the default one.
+        for (class, c) in conf.classes.iter().enumerate().filter(|(_, c)| c.leaf) {
             by_id[usize::from(c.qid)] = class as u16;
         }
         Ok(Tree {
-            engine,
+            engine: engine(&conf),
             regulator: Regulator::new(conf.bandwidth, conf.tbrsize),
+            framing: conf.framing,
             conf: Arc::new(conf),
             by_id,
             default: ClassId(default as u16),
         })
     }
+}
 
-    /// Checks everything, fills in the defaults and allocates nothing that runs.
-    pub fn check(&self) -> Result<TreeConf, TreeError> {
-        let interface = self.interface.clone();
-        let max = match self.scheduler {
-            SchedulerKind::Fifo => 1,
-            SchedulerKind::Priq => PRIORITIES,
-            other => return Err(self.no_engine(other)),
-        };
-        let Some(bandwidth) = self.bandwidth.filter(|&b| b > 0) else {
-            return Err(TreeError::NoBandwidth { interface });
-        };
-        let tbrsize = self.tbrsize.unwrap_or_else(|| default_tbrsize(bandwidth, self.mtu));
-        if tbrsize == 0 {
-            return Err(TreeError::NoBucket { interface });
+fn engine(conf: &TreeConf) -> Engine {
+    let queues = conf.classes.iter().enumerate().map(|(i, class)| queue(conf, class, i as u64));
+    match conf.scheduler {
+        SchedulerKind::Fifo | SchedulerKind::Codel => {
+            Engine::Fifo(Box::new(Fifo::new(queue(conf, &conf.classes[0], 0))))
         }
-        if let Some(over) = self.queues.get(max) {
-            return Err(TreeError::TooManyQueues {
-                queue: over.name.clone(),
-                interface,
-                scheduler: self.scheduler.name(),
-                max,
-                count: self.queues.len(),
-            });
-        }
-        let classes = self.check_queues(bandwidth)?;
-        Ok(TreeConf { interface, scheduler: self.scheduler, bandwidth, tbrsize, classes })
-    }
-
-    fn check_queues(&self, bandwidth: u64) -> Result<Vec<ClassConf>, TreeError> {
-        if self.queues.is_empty() {
-            return self.unnamed_class(bandwidth).map(|class| vec![class]);
-        }
-        let mut classes: Vec<ClassConf> = Vec::with_capacity(self.queues.len());
-        for spec in &self.queues {
-            let class = self.check_queue(spec, bandwidth)?;
-            self.check_against(&class, &classes)?;
-            classes.push(class);
-        }
-        if !classes.iter().any(|c| c.flags.has(QueueFlags::DEFAULT)) {
-            return Err(TreeError::NoDefault { interface: self.interface.clone() });
-        }
-        Ok(classes)
-    }
-
-    /// A scheduler without queues has one class, which has the interface's name.
-    fn unnamed_class(&self, bandwidth: u64) -> Result<ClassConf, TreeError> {
-        let interface = self.interface.clone();
-        if self.scheduler != SchedulerKind::Fifo {
-            return Err(TreeError::NoQueues { interface, scheduler: self.scheduler.name() });
-        }
-        let spec = QueueSpec { name: interface, flags: QueueFlags::DEFAULT, ..QueueSpec::default() };
-        self.check_queue(&spec, bandwidth)
-    }
-
-    /// What is right or wrong about a queue by itself.
-    fn check_queue(&self, spec: &QueueSpec, limit: u64) -> Result<ClassConf, TreeError> {
-        let queue = spec.name.clone();
-        if let Some(option) = spec.flags.names().find(|&name| name != "default") {
-            return Err(TreeError::NoOption { queue, option });
-        }
-        if let Some(parent) = spec.parent.clone() {
-            return Err(TreeError::Parent { queue, parent, scheduler: self.scheduler.name() });
-        }
-        let priority = spec.priority.unwrap_or(DEFAULT_PRIORITY);
-        let max = (PRIORITIES - 1) as u8;
-        if priority > max {
-            return Err(TreeError::Priority { queue, priority, max });
-        }
-        let qlimit = spec.qlimit.or(self.qlimit).unwrap_or(DEFAULT_QLIMIT);
-        if !(1..=MAX_QLIMIT).contains(&qlimit) {
-            return Err(TreeError::Limit { queue, qlimit, max: MAX_QLIMIT });
-        }
-        let bandwidth = match spec.bandwidth {
-            None => limit,
-            Some(Bandwidth::Bits(bits)) => bits,
-            Some(Bandwidth::Percent(percent)) if percent > 100 => {
-                return Err(TreeError::Percent { queue, percent });
-            }
-            Some(Bandwidth::Percent(percent)) => (u128::from(limit) * u128::from(percent) / 100) as u64,
-        };
-        if bandwidth > limit {
-            return Err(TreeError::Bandwidth { queue, bandwidth, interface: self.interface.clone(), limit });
-        }
-        Ok(ClassConf {
-            name: queue,
-            qid: spec.qid,
-            parent: None,
-            bandwidth,
-            priority,
-            qlimit,
-            flags: spec.flags,
-        })
-    }
-
-    /// What is right or wrong about a queue beside those before it.
-    fn check_against(&self, class: &ClassConf, before: &[ClassConf]) -> Result<(), TreeError> {
-        let (queue, interface) = (class.name.clone(), self.interface.clone());
-        if before.iter().any(|c| c.name == class.name) {
-            return Err(TreeError::SameName { queue, interface });
-        }
-        if class.qid == 0 || before.iter().any(|c| c.qid == class.qid) {
-            return Err(TreeError::SameId { queue, qid: class.qid, interface });
-        }
-        if let Some(first) = before.iter().find(|c| c.priority == class.priority) {
-            return Err(TreeError::SamePriority {
+        SchedulerKind::Priq => Engine::Priq(Priq::new(conf.classes.iter().map(|c| c.priority).zip(queues))),
+        SchedulerKind::Hfsc => {
+            let class = |(c, queue): (&ClassConf, ClassQueue)| HfscClass {
+                parent: c.parent.map(|p| usize::from(p.0)),
+                curves: c.curves,
                 queue,
-                first: first.name.clone(),
-                priority: class.priority,
-            });
+            };
+            Engine::Hfsc(Box::new(Hfsc::new(conf.classes.iter().zip(queues).map(class).collect())))
         }
-        let default = |c: &&ClassConf| c.flags.has(QueueFlags::DEFAULT);
-        match before.iter().find(default) {
-            Some(first) if default(&class) => {
-                Err(TreeError::SecondDefault { queue, first: first.name.clone(), interface })
-            }
-            _ => Ok(()),
+        SchedulerKind::Cbq => {
+            let class = |(c, queue): (&ClassConf, ClassQueue)| CbqClass {
+                parent: c.parent.map(|p| usize::from(p.0)),
+                rate: c.bandwidth,
+                priority: c.priority,
+                borrow: c.flags.has(QueueFlags::BORROW),
+                efficient: c.flags.has(QueueFlags::EFFICIENT),
+                queue,
+            };
+            let classes = conf.classes.iter().zip(queues).map(class).collect();
+            Engine::Cbq(Box::new(Cbq::new(classes, conf.bandwidth, conf.mtu + 14)))
+        }
+        SchedulerKind::Fairq => {
+            let class = |(c, queue): (&ClassConf, ClassQueue)| (c.priority, c.bandwidth, queue);
+            Engine::Fairq(Fairq::new(conf.classes.iter().zip(queues).map(class), 4 * (conf.mtu + 14)))
         }
     }
+}
 
-    fn no_engine(&self, scheduler: SchedulerKind) -> TreeError {
-        TreeError::NoEngine { interface: self.interface.clone(), scheduler: scheduler.name() }
-    }
+/// An inner class has a queue that nothing enters, for its counters.
+fn queue(conf: &TreeConf, class: &ClassConf, seed: u64) -> ClassQueue {
+    ClassQueue::new(&QueueConf {
+        limit: if class.leaf { class.qlimit } else { 0 },
+        dropper: class.dropper,
+        clear_dscp: class.flags.has(QueueFlags::CLEARDSCP),
+        rate: class.bandwidth,
+        mtu: conf.mtu,
+        seed,
+    })
 }

@@ -5,8 +5,11 @@
 //! them through an enum, because a call through a pointer costs 12 ns a packet.
 
 use crate::{
-    charge::Charge,
+    cbq::Cbq,
+    charge::{Charge, Framing},
+    fairq::Fairq,
     fifo::Fifo,
+    hfsc::Hfsc,
     priq::Priq,
     queue::{ClassQueue, Counters},
 };
@@ -21,15 +24,22 @@ pub struct ClassId(pub u16);
 pub struct Entry {
     /// The packet.
     pub m: Mbuf,
-    /// What it costs.
+    /// What is counted.
     pub charge: Charge,
+    /// Bytes of link time, which the regulator and the scheduler charge.
+    pub cost: u32,
+    /// When it came.
+    pub came: Instant,
+    /// Its drop precedence, where the queue looks at it (RIO).
+    pub(crate) precedence: u8,
 }
 
 impl Entry {
     /// A packet that is about to wait.
     #[inline]
-    pub fn new(m: Mbuf) -> Entry {
-        Entry { charge: Charge::of(&m), m }
+    pub fn new(m: Mbuf, framing: &Framing, now: Instant) -> Entry {
+        let charge = Charge::of(&m);
+        Entry { cost: framing.cost(&m, charge), charge, came: now, precedence: 0, m }
     }
 }
 
@@ -111,9 +121,15 @@ pub trait Discipline {
 /// The disciplines there are.
 pub enum Engine {
     /// First in, first out.
-    Fifo(Fifo),
+    Fifo(Box<Fifo>),
     /// Strict priorities.
     Priq(Priq),
+    /// Hierarchical fair service curves.
+    Hfsc(Box<Hfsc>),
+    /// Class-based queueing.
+    Cbq(Box<Cbq>),
+    /// Fair queueing by flows.
+    Fairq(Fairq),
 }
 
 /// The same call on whichever discipline it is.
@@ -122,6 +138,9 @@ macro_rules! each {
         match $engine {
             Engine::Fifo($discipline) => $call,
             Engine::Priq($discipline) => $call,
+            Engine::Hfsc($discipline) => $call,
+            Engine::Cbq($discipline) => $call,
+            Engine::Fairq($discipline) => $call,
         }
     };
 }

@@ -14,21 +14,21 @@ pub struct Fifo {
 }
 
 impl Fifo {
-    /// An empty queue for `limit` wire packets.
-    pub fn new(limit: u32) -> Fifo {
-        Fifo { queue: ClassQueue::new(limit) }
+    /// Over an empty queue.
+    pub(crate) fn new(queue: ClassQueue) -> Fifo {
+        Fifo { queue }
     }
 }
 
 impl Discipline for Fifo {
     #[inline]
-    fn enqueue(&mut self, entry: Entry, _class: ClassId, _now: Instant) -> Result<(), Refused> {
-        self.queue.push(entry)
+    fn enqueue(&mut self, entry: Entry, _class: ClassId, now: Instant) -> Result<(), Refused> {
+        self.queue.push(entry, now)
     }
 
     #[inline]
-    fn dequeue(&mut self, _now: Instant, _victims: &mut Victims) -> Option<Entry> {
-        self.queue.pop()
+    fn dequeue(&mut self, now: Instant, victims: &mut Victims) -> Option<Entry> {
+        self.queue.pop(now, victims)
     }
 
     #[inline]

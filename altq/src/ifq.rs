@@ -93,13 +93,17 @@ pub struct IfqStats {
 }
 
 impl IfqStats {
-    /// Over all classes.
+    /// Over all classes, but for the delays.
     pub fn total(&self) -> Counters {
         self.counters.iter().fold(Counters::default(), |sum, c| Counters {
             offered: sum.offered + c.offered,
             sent: sum.sent + c.sent,
             dropped: sum.dropped + c.dropped,
             queued: sum.queued + c.queued,
+            marked: sum.marked + c.marked,
+            borrows: sum.borrows + c.borrows,
+            suspends: sum.suspends + c.suspends,
+            ..sum
         })
     }
 }
@@ -108,7 +112,7 @@ impl Inner {
     #[inline]
     fn enqueue(&mut self, m: Mbuf, now: Instant, victims: &mut Victims) {
         let class = self.tree.class_of(m.hdr().queue);
-        if let Err(refused) = self.tree.engine.enqueue(Entry::new(m), class, now) {
+        if let Err(refused) = self.tree.engine.enqueue(Entry::new(m, &self.tree.framing, now), class, now) {
             victims.push(refused);
         }
     }
@@ -137,8 +141,8 @@ impl Inner {
         let limit = budget.min(out.room());
         let mut n = 0;
         while n < limit && !victims.is_full() && self.tree.regulator.may_send(now) {
-            let Some(Entry { m, charge }) = self.tree.engine.dequeue(now, victims) else { break };
-            self.tree.regulator.charge(charge.bytes);
+            let Some(Entry { m, cost, .. }) = self.tree.engine.dequeue(now, victims) else { break };
+            self.tree.regulator.charge(cost);
             // There is room: `limit` is at most that.
             match out.push(m) {
                 Ok(()) => n += 1,
@@ -154,7 +158,8 @@ impl Inner {
         let mut old = std::mem::replace(&mut self.tree, tree);
         let places: Vec<Option<ClassId>> =
             old.conf.classes.iter().map(|c| self.tree.class_named(&c.name)).collect();
-        old.engine.purge(&mut |class, entry| {
+        old.engine.purge(&mut |class, mut entry| {
+            entry.cost = self.tree.framing.cost(&entry.m, entry.charge);
             let place = places.get(usize::from(class.0)).copied().flatten();
             let class = place.unwrap_or(self.tree.default_class());
             if let Err((m, why)) = self.tree.engine.enqueue(entry, class, now) {

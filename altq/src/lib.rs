@@ -19,25 +19,48 @@
 //! Sources: ALTQ (K. Cho, KAME), `sys/net/altq` of FreeBSD and NetBSD, pf.conf(5). Not here: the classification (pf),
 //! the cutting of super-frames and the timer (router).
 
+mod admission;
+mod cbq;
 mod charge;
+mod check;
+mod codel;
 mod conf;
+mod curve;
+mod delay;
 mod discipline;
+mod ecn;
 mod error;
+mod fairq;
 mod fifo;
+mod flows;
+mod hfsc;
 mod ifq;
 mod priq;
 mod queue;
+mod random;
+mod red;
+mod rio;
 pub mod show;
 mod tbr;
+mod tournament;
 
-pub use charge::Charge;
+pub use admission::{Excess, worst_delay};
+pub use cbq::Cbq;
+pub use charge::{Charge, Framing};
+pub use codel::CodelConf;
 pub use conf::{
-    Bandwidth, ClassConf, QueueFlags, QueueSpec, SchedulerKind, Tree, TreeConf, TreeSpec, default_tbrsize,
+    Bandwidth, ClassConf, CurveSpec, QueueFlags, QueueSpec, SchedulerKind, Tree, TreeConf, TreeSpec,
+    default_tbrsize,
 };
+pub use curve::Curve;
+pub use delay::Delay;
 pub use discipline::{ClassId, Discipline, Engine, Entry, Refused, VICTIMS, Victims};
 pub use error::TreeError;
+pub use fairq::Fairq;
 pub use fifo::Fifo;
+pub use flows::FlowsConf;
+pub use hfsc::{Curves, Hfsc};
 pub use ifq::{Drain, IfQueue, IfqStats, Turn};
 pub use priq::{PRIORITIES, Priq};
-pub use queue::{ClassQueue, Counters, Tally};
+pub use queue::{ClassQueue, Counters, DropperConf, QueueConf, Tally};
 pub use tbr::Regulator;

@@ -33,12 +33,10 @@ struct Level {
 }
 
 impl Priq {
-    /// Empty queues, one a class: its priority (below 16, each once) and its limit.
-    pub(crate) fn new(classes: impl IntoIterator<Item = (u8, u32)>) -> Priq {
-        let classes: Vec<Level> = classes
-            .into_iter()
-            .map(|(priority, limit)| Level { priority, queue: ClassQueue::new(limit) })
-            .collect();
+    /// Over empty queues, one a class, with its priority (below 16, each once).
+    pub(crate) fn new(classes: impl IntoIterator<Item = (u8, ClassQueue)>) -> Priq {
+        let classes: Vec<Level> =
+            classes.into_iter().map(|(priority, queue)| Level { priority, queue }).collect();
         let mut class_at = [u8::MAX; PRIORITIES];
         for (class, level) in classes.iter().enumerate() {
             class_at[usize::from(level.priority)] = class as u8;
@@ -56,22 +54,26 @@ impl Priq {
 
 impl Discipline for Priq {
     #[inline]
-    fn enqueue(&mut self, entry: Entry, class: ClassId, _now: Instant) -> Result<(), Refused> {
+    fn enqueue(&mut self, entry: Entry, class: ClassId, now: Instant) -> Result<(), Refused> {
         let level = &mut self.classes[usize::from(class.0)];
-        level.queue.push(entry)?;
+        level.queue.push(entry, now)?;
         self.waiting |= 1 << level.priority;
         Ok(())
     }
 
     #[inline]
-    fn dequeue(&mut self, _now: Instant, _victims: &mut Victims) -> Option<Entry> {
-        let class = self.first()?;
-        let level = &mut self.classes[class];
-        let entry = level.queue.pop();
-        if level.queue.is_empty() {
-            self.waiting &= !(1 << level.priority);
+    fn dequeue(&mut self, now: Instant, victims: &mut Victims) -> Option<Entry> {
+        loop {
+            let class = self.first()?;
+            let level = &mut self.classes[class];
+            let entry = level.queue.pop(now, victims);
+            if level.queue.is_empty() {
+                self.waiting &= !(1 << level.priority);
+            }
+            if entry.is_some() {
+                return entry;
+            }
         }
-        entry
     }
 
     #[inline]

@@ -1,7 +1,8 @@
 //! `pfctl -s queue`: the text pfctl prints, byte for byte (`pfctl_qstats.c`, `pfctl_altq.c`).
 
 use crate::{
-    conf::{ClassConf, DEFAULT_PRIORITY, DEFAULT_QLIMIT, QueueFlags, TreeConf},
+    conf::{ClassConf, DEFAULT_PRIORITY, DEFAULT_QLIMIT, SchedulerKind, TreeConf},
+    curve::Curve,
     ifq::IfqStats,
     queue::Counters,
 };
@@ -70,9 +71,9 @@ pub fn queues(
     interval_secs: f64,
 ) -> fmt::Result {
     for (class, (conf, counters)) in stats.conf.classes.iter().zip(&stats.counters).enumerate() {
-        queue_line(out, &stats.conf, conf)?;
+        queue_line(out, &stats.conf, class, conf)?;
         if detail.counters {
-            counter_lines(out, conf, counters)?;
+            counter_lines(out, &stats.conf, conf, counters)?;
             if let Some((packets, bits)) = measured.get(class).and_then(|m| m.rates(interval_secs)) {
                 writeln!(out, "  [ measured: {packets:7.1} packets/s, {}/s ]", rate_text(bits))?;
             }
@@ -85,9 +86,10 @@ pub fn queues(
     Ok(())
 }
 
-/// `queue NAME on IF bandwidth B priority P qlimit N SCHED( flags ) `, without the line's end.
-fn queue_line(out: &mut impl Write, tree: &TreeConf, class: &ClassConf) -> fmt::Result {
-    write!(out, "queue {} on {} ", class.name, tree.interface)?;
+/// `queue NAME on IF bandwidth B priority P qlimit N SCHED( flags ) {children}`; a blank more a level.
+fn queue_line(out: &mut impl Write, tree: &TreeConf, place: usize, class: &ClassConf) -> fmt::Result {
+    let indent = usize::from(class.level);
+    write!(out, "queue {:indent$}{} on {} ", "", class.name, tree.interface)?;
     if tree.scheduler.shares_bandwidth() {
         write!(out, "bandwidth {} ", rate_text(class.bandwidth as f64))?;
     }
@@ -97,23 +99,50 @@ fn queue_line(out: &mut impl Write, tree: &TreeConf, class: &ClassConf) -> fmt::
     if class.qlimit != DEFAULT_QLIMIT {
         write!(out, "qlimit {} ", class.qlimit)?;
     }
-    if class.flags != QueueFlags::empty() {
-        write!(out, "{}(", tree.scheduler.name())?;
-        for name in class.flags.names() {
-            write!(out, " {name}")?;
-        }
-        write!(out, " ) ")?;
-    }
-    writeln!(out)
+    options(out, tree, class)?;
+    let below = |c: &&ClassConf| c.parent.is_some_and(|p| usize::from(p.0) == place);
+    let children: Vec<&str> = tree.classes.iter().filter(below).map(|c| c.name.as_str()).collect();
+    if children.is_empty() { writeln!(out) } else { writeln!(out, "{{{}}}", children.join(", ")) }
 }
 
-fn counter_lines(out: &mut impl Write, class: &ClassConf, c: &Counters) -> fmt::Result {
+/// `SCHED( flags curves ) `, if there are any.
+fn options(out: &mut impl Write, tree: &TreeConf, class: &ClassConf) -> fmt::Result {
+    let mut words = String::new();
+    class.flags.names().for_each(|name| words.extend([" ", name]));
+    let curves = &class.curves;
+    if tree.scheduler == SchedulerKind::Hfsc && class.parent.is_some() {
+        let own = curves.linkshare != Curve::linear(class.bandwidth);
+        for (name, curve, told) in [
+            ("realtime", curves.realtime, !curves.realtime.is_zero()),
+            ("linkshare", curves.linkshare, own),
+            ("upperlimit", curves.upperlimit, !curves.upperlimit.is_zero()),
+        ] {
+            if told {
+                words += &curve_text(name, curve);
+            }
+        }
+    }
+    if words.is_empty() { Ok(()) } else { write!(out, "{}({words} ) ", tree.scheduler.name()) }
+}
+
+/// ` realtime(1Mb 10 100Kb)` or ` realtime 1Mb`.
+fn curve_text(name: &str, curve: Curve) -> String {
+    let (m1, m2) = (rate_text(curve.m1 as f64), rate_text(curve.m2 as f64));
+    if curve.d == 0 { format!(" {name} {m2}") } else { format!(" {name}({m1} {} {m2})", curve.d / 1_000_000) }
+}
+
+/// What a queue has counted.
+pub fn counter_lines(out: &mut impl Write, tree: &TreeConf, class: &ClassConf, c: &Counters) -> fmt::Result {
     writeln!(
         out,
         "  [ pkts: {:10}  bytes: {:10}  dropped pkts: {:6} bytes: {:6} ]",
         c.sent.packets, c.sent.bytes, c.dropped.packets, c.dropped.bytes
     )?;
-    writeln!(out, "  [ qlength: {:3}/{:3} ]", c.queued.packets, class.qlimit)
+    write!(out, "  [ qlength: {:3}/{:3} ", c.queued.packets, class.qlimit)?;
+    if tree.scheduler == SchedulerKind::Cbq {
+        write!(out, " borrows: {:6}  suspends: {:6} ", c.borrows, c.suspends)?;
+    }
+    writeln!(out, "]")
 }
 
 #[cfg(test)]

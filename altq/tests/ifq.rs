@@ -5,7 +5,7 @@
 mod common;
 
 use altq::{Drain, IfQueue, QueueSpec, SchedulerKind, Tally, Turn, Victims};
-use common::{Link, Random, default_queue, fifo, priq, queue, spec};
+use common::{Link, Random, curve, default_queue, fifo, line, priq, queue, spec};
 use kern::{
     Batch, Class, Ledger, Mbuf, Owner, Why,
     lock::{Leaf, Root},
@@ -261,15 +261,21 @@ fn a_tree_that_cannot_run_is_refused_by_name_and_by_how_much() {
             .map(|e| (e.to_string(), e.queue().map(String::from)));
         error.map_or_else(String::new, |(text, queue)| format!("{text} [{}]", queue.unwrap_or_default()))
     };
-    use SchedulerKind::{Cbq, Fifo, Priq};
+    use SchedulerKind::{Cbq, Fairq, Fifo, Hfsc, Priq};
     let d = || default_queue("d", 1, 1, 50);
     let with = |change: &dyn Fn(&mut QueueSpec)| {
         let mut q = queue("q", 2, 2, 50);
         change(&mut q);
         vec![d(), q]
     };
+    let half = |q| QueueSpec { bandwidth: Some(altq::Bandwidth::Percent(50)), ..q };
+    let hfsc = |change: &dyn Fn(&mut QueueSpec)| {
+        let mut q = half(queue("q", 2, 1, 50));
+        change(&mut q);
+        vec![half(d()), q]
+    };
     let cases = [
-        (check(Cbq, 1, vec![]), "altq on em0: no engine for cbq yet []"),
+        (check(Cbq, 1, vec![]), "altq on em0: cbq needs at least one queue []"),
         (check(Priq, 0, vec![d()]), "altq on em0: interface speed unknown, say `bandwidth` []"),
         (check(Priq, 1, vec![]), "altq on em0: priq needs at least one queue []"),
         (check(Priq, 1, vec![queue("q", 1, 1, 1)]), "em0 should have one default queue and has none []"),
@@ -298,9 +304,60 @@ fn a_tree_that_cannot_run_is_refused_by_name_and_by_how_much() {
             "queue q: priq queues have no children, d cannot be its parent [q]",
         ),
         (
-            check(Priq, 1, with(&|q| q.flags = altq::QueueFlags::RED.with(altq::QueueFlags::ECN))),
-            "queue q: no engine for red yet [q]",
+            check(Priq, 1, with(&|q| q.flags = altq::QueueFlags::FLOWVALVE)),
+            "queue q: no engine for flowvalve yet [q]",
         ),
+        (
+            check(Priq, 1, with(&|q| q.flags = altq::QueueFlags::RED.with(altq::QueueFlags::CODEL))),
+            "queue q: red and codel cannot both drop its packets [q]",
+        ),
+        (check(Priq, 1, with(&|q| q.realtime = line(1))), "queue q: realtime is no option of priq [q]"),
+        (
+            check(Fairq, 9, with(&|q| q.buckets = Some(100))),
+            "queue q: 100 buckets are not possible: a power of two, at most 2048 [q]",
+        ),
+        (check(Cbq, 9, with(&|q| q.parent = Some("x".into()))), "queue q: parent x not found [q]"),
+        (
+            check(Cbq, 9, with(&|q| q.parent = Some("d".into()))),
+            "queue d is the default queue and cannot have children [d]",
+        ),
+        (
+            check(Cbq, 9, with(&|q| q.bandwidth = Some(altq::Bandwidth::Percent(1)))),
+            "queue q: bandwidth 0 would never send [q]",
+        ),
+        (
+            check(Hfsc, 10_000_000, hfsc(&|q| q.realtime = curve(9_000_000, 10, 1_000_000))),
+            "queue q: realtime curves of em0 sum to 9Mb in the first 10 ms, 1Mb over 8Mb, 80% of the interface [q]",
+        ),
+        (
+            check(Hfsc, 10_000_000, hfsc(&|q| q.realtime = line(8_500_000))),
+            "queue q: realtime curves of em0 sum to 8.50Mb, 500Kb over 8Mb, 80% of the interface [q]",
+        ),
+        (
+            check(Hfsc, 10_000_000, hfsc(&|q| q.linkshare = line(6_000_000))),
+            "queue q: linkshare curves of root_em0's queues sum to 11Mb, 1Mb over 10Mb, root_em0's linkshare [q]",
+        ),
+        (
+            check(Hfsc, 10_000_000, hfsc(&|q| q.upperlimit = line(11_000_000))),
+            "queue q: upperlimit 11Mb is 1Mb over em0's 10Mb [q]",
+        ),
+        (
+            check(
+                Hfsc,
+                10_000_000,
+                hfsc(&|q| (q.realtime, q.upperlimit) = (curve(4_000_000, 10, 1_000_000), line(2_000_000))),
+            ),
+            "queue q: realtime is 4Mb in the first 10 ms, 2Mb over 2Mb, its upperlimit [q]",
+        ),
+        (
+            check(Hfsc, 10_000_000, hfsc(&|q| q.realtime = curve(1_000_000, 10, 2_000_000))),
+            "queue q: realtime curve: m1 1Mb is 1Mb under m2 2Mb: a convex curve needs m1 0 [q]",
+        ),
+        (
+            check(Hfsc, 10_000_000, hfsc(&|q| q.linkshare = curve(1_000_000, 10, 0))),
+            "queue q: linkshare curve: m2 is 0 [q]",
+        ),
+        (check(Hfsc, 10_000_000, hfsc(&|q| q.realtime = curve(0, 10, 2_000_000))), ""),
         (check(Fifo, 1, with(&|_| {})), "queue q: fifo has room for 1 queues and em0 has 2, 1 too many [q]"),
         (check(Priq, 1, vec![d()]), ""),
         (check(Fifo, 1, vec![]), ""),
@@ -324,6 +381,85 @@ fn super_frames_are_cut_where_they_would_take_a_millisecond() {
         assert_eq!(link.ifq.must_cut(&m), rate < 160_000_000);
         link.f.done(m);
     }
+}
+
+#[test]
+fn shares_that_do_not_fit_are_a_warning_in_cbq() {
+    let share = |name: &str, qid, parent: Option<&str>, b| QueueSpec {
+        parent: parent.map(Into::into),
+        bandwidth: Some(altq::Bandwidth::Bits(b)),
+        ..queue(name, qid, 1, 50)
+    };
+    let default = QueueSpec { flags: altq::QueueFlags::DEFAULT, ..share("c", 4, None, 3_000_000) };
+    let queues = vec![
+        share("a", 1, None, 8_000_000),
+        share("b", 2, Some("a"), 6_000_000),
+        share("d", 3, Some("a"), 4_500_000),
+        default,
+    ];
+    let conf = spec(SchedulerKind::Cbq, 10_000_000, queues).check().unwrap();
+    assert_eq!(
+        conf.warnings,
+        [
+            "the queues of root_em0 sum to 11Mb, 1Mb over its 10Mb",
+            "the queues of a sum to 10.50Mb, 2.50Mb over its 8Mb"
+        ]
+    );
+}
+
+#[test]
+fn trees_are_shown_as_pfctl_shows_them() {
+    use altq::QueueFlags as F;
+    let show = |tree: altq::Tree, detail| {
+        let mut link = Link::new(tree, 8);
+        let mut text = String::new();
+        altq::show::queues(&mut text, &link.stats(), detail, &[], 5.0).unwrap();
+        text
+    };
+    let share = |name: &str, qid, parent: Option<&str>, percent, flags| QueueSpec {
+        parent: parent.map(Into::into),
+        bandwidth: Some(altq::Bandwidth::Percent(percent)),
+        flags,
+        ..queue(name, qid, 1, 50)
+    };
+    let tree = spec(
+        SchedulerKind::Cbq,
+        100_000_000,
+        vec![
+            share("std", 1, None, 45, F::BORROW.with(F::DEFAULT)),
+            share("web", 2, None, 50, F::empty()),
+            share("img", 3, Some("web"), 90, F::BORROW.with(F::RED)),
+        ],
+    );
+    let root = "queue root_em0 on em0 bandwidth 100Mb priority 0 ";
+    assert_eq!(
+        show(tree.build().unwrap(), altq::show::Detail::default()),
+        format!(
+            "{root}cbq( wrr root ) {{std, web}}\n\
+             queue  std on em0 bandwidth 45Mb cbq( borrow default ) \n\
+             queue  web on em0 bandwidth 50Mb {{img}}\n\
+             queue   img on em0 bandwidth 45Mb cbq( red borrow ) \n"
+        )
+    );
+    let voice =
+        QueueSpec { realtime: curve(1_000_000, 10, 100_000), ..share("voice", 1, None, 10, F::empty()) };
+    let rest = QueueSpec { upperlimit: line(4_500_000), ..share("rest", 2, None, 90, F::DEFAULT) };
+    let detail = altq::show::Detail { counters: true, ids: false };
+    let counters = "  [ pkts:          0  bytes:          0  dropped pkts:      0 bytes:      0 ]\n  [ qlength:   0/ 50 ]\n";
+    assert_eq!(
+        show(spec(SchedulerKind::Hfsc, 10_000_000, vec![voice, rest]).build().unwrap(), detail),
+        format!(
+            "queue root_em0 on em0 bandwidth 10Mb priority 0 {{voice, rest}}\n{counters}\
+             queue  voice on em0 bandwidth 1Mb hfsc( realtime(1Mb 10 100Kb) ) \n{counters}\
+             queue  rest on em0 bandwidth 9Mb hfsc( default upperlimit 4.50Mb ) \n{counters}"
+        )
+    );
+    let detail = altq::show::Detail { counters: true, ids: false };
+    let text = show(
+        spec(SchedulerKind::Cbq, 1_000_000, vec![share("a", 1, None, 50, F::DEFAULT)]).build().unwrap(),
+        detail,
+    );
+    assert!(text.ends_with("\n  [ qlength:   0/ 50  borrows:      0  suspends:      0 ]\n"), "{text}");
 }
 
 #[test]

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+#![allow(clippy::unnecessary_wraps, reason = "as a configuration has it")]
 
-use altq::{Drain, IfQueue, IfqStats, QueueFlags, QueueSpec, SchedulerKind, Tree, TreeSpec, Turn, Victims};
+use altq::{
+    Bandwidth, CurveSpec, Drain, Framing, IfQueue, IfqStats, QueueFlags, QueueSpec, SchedulerKind, Tree,
+    TreeSpec, Turn, Victims,
+};
 use kern::{Batch, Mbuf, Why, lock::Root, testing::Fixture, time::Instant};
 
 /// A frame that left, or was dropped.
@@ -31,6 +35,9 @@ pub struct Link {
     pub dropped: Vec<(Frame, Why)>,
     /// Frames a burst may have.
     pub budget: usize,
+    /// Whether to keep the bytes of frames that left.
+    pub keep: bool,
+    pub kept: Vec<Vec<u8>>,
     root: Root,
     waiting: Option<(Instant, Turn)>,
     batch: Batch,
@@ -57,8 +64,43 @@ pub fn spec(scheduler: SchedulerKind, bandwidth: u64, queues: Vec<QueueSpec>) ->
         bandwidth: Some(bandwidth),
         qlimit: None,
         tbrsize: None,
+        flags: QueueFlags::empty(),
+        codel: (None, None),
+        framing: Framing::default(),
+        root_qid: 60_000,
         queues,
     }
+}
+
+/// A straight service curve.
+pub fn line(rate: u64) -> Option<CurveSpec> {
+    Some(CurveSpec { first: None, second: Bandwidth::Bits(rate) })
+}
+
+/// A service curve of two pieces; the first lasts `ms` milliseconds.
+pub fn curve(m1: u64, ms: u32, m2: u64) -> Option<CurveSpec> {
+    Some(CurveSpec { first: Some((Bandwidth::Bits(m1), ms)), second: Bandwidth::Bits(m2) })
+}
+
+/// A queue of a tree.
+pub fn node(name: &str, qid: u16, parent: Option<&str>, bandwidth: u64) -> QueueSpec {
+    QueueSpec {
+        name: name.into(),
+        qid,
+        parent: parent.map(Into::into),
+        bandwidth: Some(Bandwidth::Bits(bandwidth)),
+        ..QueueSpec::default()
+    }
+}
+
+/// The same queue as the default one.
+pub fn as_default(queue: QueueSpec) -> QueueSpec {
+    QueueSpec { flags: queue.flags.with(QueueFlags::DEFAULT), ..queue }
+}
+
+/// Bytes of a queue that left in a span of time.
+pub fn bytes_of(sent: &[Frame], queue: u16, from: Instant, to: Instant) -> u64 {
+    sent.iter().filter(|f| f.queue == queue && f.at >= from && f.at < to).map(|f| u64::from(f.bytes)).sum()
 }
 
 pub fn priq(bandwidth: u64, queues: Vec<QueueSpec>) -> Tree {
@@ -79,6 +121,8 @@ impl Link {
             sent: Vec::new(),
             dropped: Vec::new(),
             budget: 64,
+            keep: false,
+            kept: Vec::new(),
             root: Root::claim(),
             waiting: None,
             batch: Batch::new(),
@@ -157,6 +201,9 @@ impl Link {
             self.end_victims();
             for m in self.out.drain().collect::<Vec<_>>() {
                 self.sent.push(self.read(&m));
+                if self.keep {
+                    self.kept.push(m.data().to_vec());
+                }
                 self.f.ledger.sent(m);
             }
             match next {

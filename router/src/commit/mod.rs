@@ -229,7 +229,10 @@ impl Commit {
         let interfaces = interfaces(&files.conf, &drivers, &ifqs);
         let many = |i: &Arc<dyn Driver>| i.queues() > 1;
         let net = NetConfig {
-            hash_flows: drivers.values().any(many) || router.setup().workers > 1 || has_paths(&files.conf),
+            hash_flows: drivers.values().any(many)
+                || router.setup().workers > 1
+                || has_paths(&files.conf)
+                || !ifqs.is_empty(),
             interfaces,
             fib: self.rib.commit(),
             pf: ruleset.map(Arc::new),

@@ -2,10 +2,10 @@
 
 use super::Faults;
 use crate::conf::ValidConf;
-use altq::{QueueFlags, SchedulerKind, Tree, TreeSpec};
+use altq::{CurveSpec, Framing, QueueFlags, SchedulerKind, Tree, TreeSpec};
 use pf::{
     PfConf,
-    conf::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, Scheduler},
+    conf::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, Scheduler, ServiceCurve},
 };
 use std::path::Path;
 
@@ -41,13 +41,25 @@ fn spec(conf: &ValidConf, pf: &PfConf, altq: &AltqSpec, names: &mut pf::Names) -
     if conf.named(&altq.interface).is_none() {
         return Err(format!("altq on {}: no such interface", altq.interface));
     }
+    let scheduler = scheduler(altq.scheduler);
+    // pfctl gives the root its name and its number before all others.
+    let root_qid = match scheduler {
+        SchedulerKind::Cbq | SchedulerKind::Hfsc => {
+            names.queue(&format!("root_{}", altq.interface)).map_err(|e| e.to_string())?
+        }
+        _ => 0,
+    };
     let mut tree = TreeSpec {
         interface: altq.interface.clone(),
         mtu: altq.mtu.into(),
-        scheduler: scheduler(altq.scheduler),
+        scheduler,
         bandwidth: altq.rate(),
         qlimit: altq.qlimit,
         tbrsize: altq.tbrsize,
+        flags: flags(&altq.options),
+        codel: (altq.options.target, altq.options.interval),
+        framing: Framing::default(),
+        root_qid,
         queues: Vec::new(),
     };
     for name in &altq.queues {
@@ -71,18 +83,31 @@ fn add(
         name: name.into(),
         qid: names.queue(name).map_err(|e| e.to_string())?,
         parent: parent.map(Into::into),
-        bandwidth: queue.bandwidth.map(|b| match b {
-            Bandwidth::Bits(b) => altq::Bandwidth::Bits(b),
-            Bandwidth::Percent(p) => altq::Bandwidth::Percent(p),
-        }),
+        bandwidth: queue.bandwidth.map(bandwidth),
         priority: queue.priority,
         qlimit: queue.qlimit,
         flags: flags(&queue.options),
+        realtime: queue.options.realtime.map(curve),
+        linkshare: queue.options.linkshare.map(curve),
+        upperlimit: queue.options.upperlimit.map(curve),
+        buckets: queue.options.buckets,
+        hogs: queue.options.hogs.map(bandwidth),
     });
     for child in &queue.children {
         add(pf, altq, child, Some(name), names, tree)?;
     }
     Ok(())
+}
+
+fn bandwidth(bandwidth: Bandwidth) -> altq::Bandwidth {
+    match bandwidth {
+        Bandwidth::Bits(bits) => altq::Bandwidth::Bits(bits),
+        Bandwidth::Percent(percent) => altq::Bandwidth::Percent(percent),
+    }
+}
+
+fn curve(curve: ServiceCurve) -> CurveSpec {
+    CurveSpec { first: curve.first.map(|(rate, ms)| (bandwidth(rate), ms)), second: bandwidth(curve.second) }
 }
 
 fn scheduler(scheduler: Scheduler) -> SchedulerKind {
