@@ -228,22 +228,24 @@ impl TreeSpec {
             (red, "red"),
             (has(QueueFlags::RIO), "rio"),
             (has(QueueFlags::CODEL), "codel"),
-            (has(QueueFlags::FQ_CODEL), "fqcodel"),
+            (has(QueueFlags::FQ_CODEL), "fq_codel"),
             (has(QueueFlags::CAKE), "cake"),
+            (has(QueueFlags::BLUE), "blue"),
         ];
         let mut asked = asked.into_iter().filter(|a| a.0).map(|a| a.1);
         let (first, second) = (asked.next(), asked.next());
         if let (Some(first), Some(second)) = (first, second) {
             return Err(TreeError::TwoDroppers { queue: queue(), first, second });
         }
-        let (target, interval) = self.codel;
+        let (target, interval) = (spec.codel.0.or(self.codel.0), spec.codel.1.or(self.codel.1));
         let codel = CodelConf::new(target, interval, ecn);
         let flows =
             |hosts| DropperConf::Flows(FlowsConf { flows: FQ_FLOWS, codel: Some(codel), hosts, hogs: 0 });
         Ok(match first {
             Some("codel") => DropperConf::Codel(codel),
-            Some("fqcodel") => flows(false),
+            Some("fq_codel") => flows(false),
             Some("cake") => flows(true),
+            Some("blue") => DropperConf::Blue { ecn },
             Some("rio") => DropperConf::Rio { ecn },
             Some(_) => DropperConf::Red { ecn: false },
             None if ecn => DropperConf::Red { ecn },
@@ -254,7 +256,7 @@ impl TreeSpec {
     /// FAIRQ's buckets of flows. CoDel works in each of them; RED and RIO need one queue.
     fn buckets(&self, spec: &QueueSpec, of: u64) -> Result<DropperConf, TreeError> {
         let queue = spec.name.clone();
-        let one = [QueueFlags::RIO, QueueFlags::FQ_CODEL, QueueFlags::CAKE];
+        let one = [QueueFlags::RIO, QueueFlags::FQ_CODEL, QueueFlags::CAKE, QueueFlags::BLUE];
         let codel = spec.flags.has(QueueFlags::CODEL);
         let red = spec.flags.has(QueueFlags::RED) && !codel;
         if let Some(flag) = one.into_iter().find(|f| spec.flags.has(*f)).or(red.then_some(QueueFlags::RED)) {
@@ -267,7 +269,7 @@ impl TreeSpec {
             return Err(TreeError::Buckets { queue, buckets: flows, max: MAX_BUCKETS });
         }
         let ecn = spec.flags.has(QueueFlags::ECN);
-        let (target, interval) = self.codel;
+        let (target, interval) = (spec.codel.0.or(self.codel.0), spec.codel.1.or(self.codel.1));
         let codel = codel.then(|| CodelConf::new(target, interval, ecn));
         Ok(DropperConf::Flows(FlowsConf { flows, codel, hosts: false, hogs }))
     }

@@ -115,17 +115,20 @@ impl QueueFlags {
     pub const FQ_CODEL: QueueFlags = QueueFlags(1 << 11);
     /// FQ-CoDel, fair between hosts before flows.
     pub const CAKE: QueueFlags = QueueFlags(1 << 12);
+    /// BLUE.
+    pub const BLUE: QueueFlags = QueueFlags(1 << 13);
     /// Takes what no rule put elsewhere.
     pub const DEFAULT: QueueFlags = QueueFlags(1 << 10);
 
     /// Every word, in pfctl's order of printing.
-    pub const NAMES: [(QueueFlags, &'static str); 13] = [
+    pub const NAMES: [(QueueFlags, &'static str); 14] = [
         (Self::RED, "red"),
         (Self::ECN, "ecn"),
         (Self::RIO, "rio"),
         (Self::CODEL, "codel"),
-        (Self::FQ_CODEL, "fqcodel"),
+        (Self::FQ_CODEL, "fq_codel"),
         (Self::CAKE, "cake"),
+        (Self::BLUE, "blue"),
         (Self::CLEARDSCP, "cleardscp"),
         (Self::FLOWVALVE, "flowvalve"),
         (Self::BORROW, "borrow"),
@@ -202,6 +205,8 @@ pub struct QueueSpec {
     pub buckets: Option<u32>,
     /// `hogs` (FAIRQ).
     pub hogs: Option<Bandwidth>,
+    /// `target` and `interval` of its CoDel, in milliseconds; the `altq` line's if not given.
+    pub codel: (Option<u32>, Option<u32>),
 }
 
 /// An `altq on` line with its queues.

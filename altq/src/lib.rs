@@ -20,6 +20,7 @@
 //! the cutting of super-frames and the timer (router).
 
 mod admission;
+mod blue;
 mod cbq;
 mod charge;
 mod check;

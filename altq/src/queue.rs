@@ -7,6 +7,7 @@
 //! packets: a queue takes whatever comes while fewer than the limit wait, so a super-frame may overshoot it once.
 
 use crate::{
+    blue::Blue,
     charge::Charge,
     codel::{Codel, CodelConf},
     delay::{Delay, Histogram},
@@ -93,6 +94,11 @@ pub enum DropperConf {
         /// Marks instead of early drops.
         ecn: bool,
     },
+    /// BLUE.
+    Blue {
+        /// Marks instead of early drops.
+        ecn: bool,
+    },
     /// RED with three precedences.
     Rio {
         /// Marks instead of early drops.
@@ -124,6 +130,7 @@ pub struct QueueConf {
 enum Dropper {
     Tail,
     Red { red: Red, ecn: bool },
+    Blue { blue: Blue, ecn: bool },
     Rio { rio: Box<Rio>, ecn: bool },
     Codel { codel: Codel, conf: CodelConf },
     Flows(Box<Flows>),
@@ -148,6 +155,7 @@ impl ClassQueue {
         let dropper = match dropper {
             DropperConf::Tail => Dropper::Tail,
             DropperConf::Red { ecn } => Dropper::Red { red: Red::new(limit, rate, mtu, seed), ecn },
+            DropperConf::Blue { ecn } => Dropper::Blue { blue: Blue::new(seed), ecn },
             DropperConf::Rio { ecn } => Dropper::Rio { rio: Box::new(Rio::new(limit, rate, mtu, seed)), ecn },
             DropperConf::Codel(conf) => Dropper::Codel { codel: Codel::default(), conf },
             // An inner class has no room and no flows.
@@ -190,6 +198,12 @@ impl ClassQueue {
         let (verdict, ecn) = match &mut self.dropper {
             Dropper::Tail | Dropper::Codel { .. } | Dropper::Flows(_) => (Verdict::Pass, false),
             Dropper::Red { red, ecn } => (red.arrive(length, now), *ecn),
+            Dropper::Blue { blue, ecn } => {
+                if length >= u64::from(self.limit) {
+                    blue.overflow(now);
+                }
+                (blue.arrive(), *ecn)
+            }
             Dropper::Rio { rio, ecn } => {
                 entry.precedence = ecn::drop_precedence(&entry.m);
                 (rio.arrive(entry.precedence, now), *ecn)
@@ -271,6 +285,7 @@ impl ClassQueue {
         match &mut self.dropper {
             Dropper::Rio { rio, .. } => rio.left(entry.precedence, entry.charge.packets, now),
             Dropper::Red { red, .. } if self.ring.is_empty() => red.idle(now),
+            Dropper::Blue { blue, .. } if self.ring.is_empty() => blue.idle(now),
             Dropper::Codel { codel, .. } if self.ring.is_empty() => codel.empty(),
             _ => {}
         }

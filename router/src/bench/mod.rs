@@ -7,10 +7,12 @@
 //! `forward` the source is on it, as a device's ring would be.
 
 mod aead;
+mod altq;
 mod frames;
 mod run;
 mod source;
 
+pub use altq::{AltqReport, AltqRow, altq};
 pub use run::{Progress, bench};
 
 use ipsec::transform::{Engine, Suite};

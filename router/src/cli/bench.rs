@@ -20,6 +20,19 @@ pub enum Bench {
     Esp(Tunnel),
     /// Longest prefix match
     Fib(Fib),
+    /// Interface queues
+    Altq(Altq),
+}
+
+/// What interface queues take.
+#[derive(Clone, Debug, Args)]
+pub struct Altq {
+    /// Classes, for the disciplines that have trees
+    #[arg(long, value_delimiter = ',', default_value = "8,64,1000", value_parser = clap::value_parser!(u16).range(1..=4095))]
+    classes: Vec<u16>,
+    /// Rounds of 4,096 packets a row
+    #[arg(long, default_value = "200", value_parser = at_least_one)]
+    rounds: usize,
 }
 
 /// What every path takes. Lists make a row of every combination.
@@ -107,6 +120,7 @@ pub fn run(at: &At, bench: Bench) -> Result<Exit, Failure> {
             measure(at, &Plan { suites, engine, sas, ..path.plan(what) })
         }
         Bench::Fib(args) => fib(at, &args.routes),
+        Bench::Altq(args) => altq(at, &args),
     }
 }
 
@@ -196,6 +210,20 @@ fn fib(at: &At, routes: &[usize]) -> Result<Exit, Failure> {
     let report = serde_json::json!({ "bench": "fib", "results": rows });
     at.print(&report, || rows.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "\n")?;
     Ok(Exit::Good)
+}
+
+fn altq(at: &At, args: &Altq) -> Result<Exit, Failure> {
+    let report = bench::altq(&args.classes, args.rounds, &mut Root::claim()).map_err(Failure::Which)?;
+    at.print(&report, || {
+        let mut rows = vec![row(["altq", "classes", "ns", "Mpps", "books"])];
+        rows.extend(report.results.iter().map(|r| {
+            let books = if r.balanced { "balance" } else { "DO NOT" };
+            let (ns, mpps) = (format!("{:.1}", r.ns_per_packet), format!("{:.2}", r.mpps));
+            vec![r.discipline.to_owned(), r.classes.to_string(), ns, mpps, books.to_owned()]
+        }));
+        table::set(&[Align::Left, Align::Right, Align::Right, Align::Right, Align::Left], &rows)
+    })?;
+    Ok(if report.results.iter().all(|row| row.balanced) { Exit::Good } else { Exit::No })
 }
 
 #[cfg(test)]

@@ -58,7 +58,11 @@ fn spec(conf: &ValidConf, pf: &PfConf, altq: &AltqSpec, names: &mut pf::Names) -
         tbrsize: altq.tbrsize,
         flags: flags(&altq.options),
         codel: (altq.options.target, altq.options.interval),
-        framing: Framing::default(),
+        framing: Framing {
+            overhead: altq.overhead.unwrap_or(0).into(),
+            mpu: altq.mpu.unwrap_or(0).into(),
+            atm: altq.atm,
+        },
         root_qid,
         queues: Vec::new(),
     };
@@ -92,6 +96,7 @@ fn add(
         upperlimit: queue.options.upperlimit.map(curve),
         buckets: queue.options.buckets,
         hogs: queue.options.hogs.map(bandwidth),
+        codel: (queue.options.target, queue.options.interval),
     });
     for child in &queue.children {
         add(pf, altq, child, Some(name), names, tree)?;
@@ -128,6 +133,9 @@ fn flags(options: &QueueOptions) -> QueueFlags {
         (options.ecn, QueueFlags::ECN),
         (options.rio, QueueFlags::RIO),
         (options.codel, QueueFlags::CODEL),
+        (options.fq_codel, QueueFlags::FQ_CODEL),
+        (options.cake, QueueFlags::CAKE),
+        (options.blue, QueueFlags::BLUE),
         (options.cleardscp, QueueFlags::CLEARDSCP),
         (options.flowvalve, QueueFlags::FLOWVALVE),
         (options.efficient, QueueFlags::EFFICIENT),
