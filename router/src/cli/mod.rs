@@ -139,15 +139,19 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 
 fn check(at: &At, file: &File) -> Result<Exit, Failure> {
     let checked = crate::commit::Files::load(&file.file);
-    let (warnings, faults) = match &checked {
-        Ok(files) => (files.warnings(), Vec::new()),
-        Err(faults) => (Vec::new(), faults.0.clone()),
+    let (warnings, delays, faults) = match &checked {
+        Ok(files) => (files.warnings(), files.worst_delays(), Vec::new()),
+        Err(faults) => (Vec::new(), Vec::new(), faults.0.clone()),
     };
     let valid = checked.is_ok();
-    let report = serde_json::json!({ "valid": valid, "faults": faults, "warnings": warnings });
+    let report = serde_json::json!({ "valid": valid, "faults": faults, "warnings": warnings,
+        "worst_delays": delays });
     at.print(&report, || {
         let name = file.file.display();
         let mut lines: Vec<String> = faults.iter().chain(&warnings).cloned().collect();
+        lines.extend(delays.iter().map(|d| {
+            format!("queue {} on {}: {} bytes wait at most {:.0} us", d.queue, d.interface, d.bytes, d.us)
+        }));
         lines.push(format!("{name}: {}", if valid { "valid" } else { "not valid" }));
         lines.join("\n") + "\n"
     })?;

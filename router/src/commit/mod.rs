@@ -44,6 +44,19 @@ impl From<Invalid> for Faults {
     }
 }
 
+/// The longest that a packet waits in a queue.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct WorstDelay {
+    /// Its interface.
+    pub interface: String,
+    /// The queue.
+    pub queue: String,
+    /// Bytes of the packet's frame.
+    pub bytes: u32,
+    /// Microseconds.
+    pub us: f64,
+}
+
 impl Files {
     /// Reads and checks all files of a configuration; finds all faults, not only the first.
     pub fn load(path: &Path) -> Result<Files, Faults> {
@@ -73,7 +86,26 @@ impl Files {
     pub fn warnings(&self) -> Vec<String> {
         let own = self.conf.warnings.iter().map(ToString::to_string);
         let pf = self.pf.iter().flat_map(|pf| pf.warnings.iter().map(ConfError::with_caret));
-        own.chain(pf).collect()
+        let trees = self.trees().into_iter().flat_map(|tree| tree.warnings);
+        own.chain(pf).chain(trees).collect()
+    }
+
+    /// How long a full frame, alone in its queue, may have to wait in each HFSC leaf with a real-time curve.
+    pub fn worst_delays(&self) -> Vec<WorstDelay> {
+        let mut delays = Vec::new();
+        for tree in self.trees() {
+            let bytes = tree.mtu + 14;
+            delays.extend(tree.classes.iter().filter_map(|class| {
+                let nanos = altq::worst_delay(&tree, class, bytes)?;
+                let (interface, queue) = (tree.interface.clone(), class.name.clone());
+                Some(WorstDelay { interface, queue, bytes, us: nanos as f64 / 1e3 })
+            }));
+        }
+        delays
+    }
+
+    fn trees(&self) -> Vec<altq::TreeConf> {
+        self.pf.iter().flat_map(|pf| queues::confs(&self.conf, pf)).collect()
     }
 }
 

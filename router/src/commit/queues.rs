@@ -2,7 +2,7 @@
 
 use super::Faults;
 use crate::conf::ValidConf;
-use altq::{CurveSpec, Framing, QueueFlags, SchedulerKind, Tree, TreeSpec};
+use altq::{CurveSpec, Framing, QueueFlags, SchedulerKind, Tree, TreeConf, TreeSpec};
 use pf::{
     PfConf,
     conf::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, Scheduler, ServiceCurve},
@@ -22,6 +22,13 @@ pub(super) fn check(conf: &ValidConf, pf: &PfConf, path: &Path) -> Vec<String> {
             }
         })
         .collect()
+}
+
+/// What ALTQ has to say of a configuration without faults: the trees, with their warnings.
+pub(super) fn confs(conf: &ValidConf, pf: &PfConf) -> Vec<TreeConf> {
+    let mut names = pf::Names::new();
+    let tree = |altq: &AltqSpec| spec(conf, pf, altq, &mut names).ok()?.check().ok();
+    pf.altqs.iter().filter_map(tree).collect()
 }
 
 /// The trees, by interface.

@@ -388,8 +388,33 @@ pub struct QueueReport {
     pub dropped_bytes: u64,
     /// Packets in it now.
     pub length: u64,
+    /// Their octets.
+    pub length_bytes: u64,
     /// Packets it may hold.
     pub limit: u64,
+    /// Packets that came.
+    pub offered_packets: u64,
+    /// Their octets.
+    pub offered_bytes: u64,
+    /// Packets marked with congestion instead of dropped.
+    pub marked: u64,
+    /// Packets sent on an ancestor's account; only CBQ borrows.
+    pub borrows: Option<u64>,
+    /// Times it waited for its rate; only CBQ suspends.
+    pub suspends: Option<u64>,
+    /// How long the packets that left had waited.
+    pub delay: QueueDelay,
+}
+
+/// How long packets waited in a queue, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueueDelay {
+    /// Half of them no longer.
+    pub p50_us: f64,
+    /// 99 of a hundred no longer.
+    pub p99_us: f64,
+    /// None longer.
+    pub max_us: f64,
 }
 
 /// pf as a whole: `pfctl -s info`.

@@ -1,6 +1,8 @@
 //! What `ipsec`, `pf` and `altq` say of themselves, as reports. The text is theirs; the values are for `--json`.
 
-use super::report::{PfInfoReport, PolicyReport, QueueReport, RuleReport, SaReport, SaUse, StateReport};
+use super::report::{
+    PfInfoReport, PolicyReport, QueueDelay, QueueReport, RuleReport, SaReport, SaUse, StateReport,
+};
 use altq::IfqStats;
 use ipsec::{
     dump,
@@ -163,6 +165,7 @@ impl QueueReport {
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = altq::show::queues(&mut text, stats, altq::show::Detail::default(), &[], 0.0);
+        let cbq = stats.conf.scheduler == altq::SchedulerKind::Cbq;
         let one = |(line, (class, counters)): (&str, (&altq::ClassConf, &altq::Counters))| QueueReport {
             interface: stats.conf.interface.clone(),
             name: class.name.clone(),
@@ -172,7 +175,18 @@ impl QueueReport {
             dropped_packets: counters.dropped.packets,
             dropped_bytes: counters.dropped.bytes,
             length: counters.queued.packets,
+            length_bytes: counters.queued.bytes,
             limit: class.qlimit.into(),
+            offered_packets: counters.offered.packets,
+            offered_bytes: counters.offered.bytes,
+            marked: counters.marked,
+            borrows: cbq.then_some(counters.borrows),
+            suspends: cbq.then_some(counters.suspends),
+            delay: QueueDelay {
+                p50_us: counters.delay.p50 as f64 / 1e3,
+                p99_us: counters.delay.p99 as f64 / 1e3,
+                max_us: counters.delay.max as f64 / 1e3,
+            },
         };
         text.lines().zip(stats.conf.classes.iter().zip(&stats.counters)).map(one).collect()
     }

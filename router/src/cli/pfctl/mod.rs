@@ -286,8 +286,17 @@ impl Ctl<'_> {
                 at.print(&report, || show::states(&report, verbose))
             }
             Show::Queue => {
-                let report = answer!(at.ask(&Request::PfQueues)?, Queues);
-                at.print(&report, || show::queues(&report, verbose))
+                let mut samples = show::Samples::default();
+                loop {
+                    let report = answer!(at.ask(&Request::PfQueues)?, Queues);
+                    samples.take(&report);
+                    at.print(&report, || show::queues(&report, verbose, &samples))?;
+                    // As pfctl does: twice verbose shows rates, every five seconds until it is interrupted.
+                    if verbose < 2 || at.json || self.args.show != Some(Show::Queue) {
+                        return Ok(());
+                    }
+                    std::thread::sleep(std::time::Duration::from_secs(show::SAMPLE_SECONDS));
+                }
             }
             Show::Info => {
                 let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);

@@ -1,7 +1,11 @@
 //! `pfctl -s`: rules, states and queues with the counters that `-v` adds; the lines themselves come from the router.
 
 use crate::control::proto::{QueueReport, RuleReport, StateReport};
-use std::fmt::Write;
+use altq::{
+    Counters, Tally,
+    show::{Measured, rate_text},
+};
+use std::{collections::HashMap, fmt::Write};
 
 /// `-s rules`.
 pub(super) fn rules(all: &[RuleReport], verbose: u8) -> String {
@@ -34,8 +38,30 @@ pub(super) fn states(all: &[StateReport], verbose: u8) -> String {
     out
 }
 
+/// Seconds between two samples of `-vv`.
+pub(super) const SAMPLE_SECONDS: u64 = 5;
+
+/// Averages of every queue, for `-vv`.
+#[derive(Default)]
+pub(super) struct Samples(HashMap<(String, String), Measured>);
+
+impl Samples {
+    /// Takes in what the router said now.
+    pub(super) fn take(&mut self, all: &[QueueReport]) {
+        for q in all {
+            let sent = Tally { packets: q.packets, bytes: q.bytes };
+            let measured = self.0.entry((q.interface.clone(), q.name.clone())).or_default();
+            measured.sample(Counters { sent, ..Counters::default() });
+        }
+    }
+
+    fn rates(&self, q: &QueueReport) -> Option<(f64, f64)> {
+        self.0.get(&(q.interface.clone(), q.name.clone()))?.rates(SAMPLE_SECONDS as f64)
+    }
+}
+
 /// `-s queue`.
-pub(super) fn queues(all: &[QueueReport], verbose: u8) -> String {
+pub(super) fn queues(all: &[QueueReport], verbose: u8, samples: &Samples) -> String {
     if all.is_empty() {
         return "No queue in use\n".to_owned();
     }
@@ -48,7 +74,15 @@ pub(super) fn queues(all: &[QueueReport], verbose: u8) -> String {
                 "  [ pkts: {:10}  bytes: {:10}  dropped pkts: {:6} bytes: {:6} ]",
                 q.packets, q.bytes, q.dropped_packets, q.dropped_bytes
             );
-            let _ = writeln!(out, "  [ qlength: {:3}/{:3} ]", q.length, q.limit);
+            let _ = write!(out, "  [ qlength: {:3}/{:3} ", q.length, q.limit);
+            if let (Some(borrows), Some(suspends)) = (q.borrows, q.suspends) {
+                let _ = write!(out, " borrows: {borrows:6}  suspends: {suspends:6} ");
+            }
+            let _ = writeln!(out, "]");
+            if let Some((packets, bits)) = samples.rates(q) {
+                let bits = rate_text(bits);
+                let _ = writeln!(out, "  [ measured: {packets:7.1} packets/s, {bits}/s ]");
+            }
         }
     }
     out
@@ -98,10 +132,17 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            queues(&[queue], 1),
+            queues(std::slice::from_ref(&queue), 1, &Samples::default()),
             "queue bulk on wan0 \n  [ pkts:          7  bytes:        700  dropped pkts:      0 bytes:      0 ]\n  \
              [ qlength:   0/ 50 ]\n"
         );
-        assert_eq!(queues(&[], 0), "No queue in use\n");
+        assert_eq!(queues(&[], 0, &Samples::default()), "No queue in use\n");
+        let mut samples = Samples::default();
+        samples.take(std::slice::from_ref(&queue));
+        let later = QueueReport { packets: 57, bytes: 5_700, borrows: Some(3), suspends: Some(4), ..queue };
+        samples.take(std::slice::from_ref(&later));
+        assert!(queues(&[later], 2, &samples).ends_with(
+            "  [ qlength:   0/ 50  borrows:      3  suspends:      4 ]\n  [ measured:    10.0 packets/s, 8Kb/s ]\n"
+        ));
     }
 }

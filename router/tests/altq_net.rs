@@ -1,0 +1,261 @@
+//! ALTQ through real TAP devices: one router as a process, a host behind each of its interfaces in a namespace, the
+//! kernel's own ping and iperf3.
+//!
+//! Runs only with `SOFTNET_NET_TESTS`: it needs root and a machine that is not busy with other tests.
+//! `SOFTNET_SOAK=1` is the full size.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod netns;
+
+use netns::{Namespace, available, unique};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// One test at a time: they measure.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> Option<MutexGuard<'static, ()>> {
+    if std::env::var_os("SOFTNET_NET_TESTS").is_none() || !available() {
+        println!("skipped: set SOFTNET_NET_TESTS");
+        return None;
+    }
+    Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn seconds(short: u64, full: u64) -> Duration {
+    Duration::from_secs(if std::env::var_os("SOFTNET_SOAK").is_some() { full } else { short })
+}
+
+fn softnet() -> PathBuf {
+    std::env::var_os("SOFTNET_BIN").map_or_else(|| env!("CARGO_BIN_EXE_softnet").into(), PathBuf::from)
+}
+
+/// A process that ends with its test.
+struct Background(Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A router between two hosts.
+struct Bed {
+    router: Background,
+    dir: PathBuf,
+    inside: Namespace,
+    outside: Namespace,
+    servers: Vec<Background>,
+}
+
+impl Bed {
+    fn new(altq: &str, rules: &str) -> Bed {
+        let id = unique();
+        let tag: String = id.chars().filter(char::is_ascii_digit).rev().take(6).collect();
+        let dir = std::env::temp_dir().join(format!("softnet-altq-{id}"));
+        fs::create_dir_all(&dir).unwrap();
+        let control = dir.join("control");
+        let interface = |name: &str, device: &str, address: &str| {
+            format!(
+                "[[interface]]\nname = \"{name}\"\ndriver = \"tap\"\ndevice = \"{device}\"\naddress = [\"{address}\"]\n"
+            )
+        };
+        let (lan, wan) = (format!("q{tag}lan"), format!("q{tag}wan"));
+        let toml = format!(
+            "[router]\nname = \"altq\"\nworkers = 2\ncontrol = \"{}\"\npf = \"pf.conf\"\n{}{}",
+            control.display(),
+            interface("lan0", &lan, "192.0.2.1/24"),
+            interface("wan0", &wan, "198.51.100.1/24"),
+        );
+        fs::write(dir.join("softnet.toml"), toml).unwrap();
+        fs::write(dir.join("pf.conf"), format!("{altq}pass all\n{rules}")).unwrap();
+        let log = fs::File::create(dir.join("log")).unwrap();
+        let mut command = Command::new(softnet());
+        command.args(["run", "-f"]).arg(dir.join("softnet.toml"));
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let router = Background(command.spawn().unwrap());
+        let (inside, outside) = (Namespace::new(), Namespace::new());
+        let mut bed = Bed { router, dir, inside, outside, servers: Vec::new() };
+        let patience = Instant::now() + Duration::from_secs(10);
+        while !bed.ask("status").status.success() {
+            let log = fs::read_to_string(bed.dir.join("log")).unwrap_or_default();
+            assert!(Instant::now() < patience, "the router did not start: {log}");
+            sleep(Duration::from_millis(20));
+        }
+        bed.inside.adopt(&lan, &["192.0.2.10/24"]);
+        bed.outside.adopt(&wan, &["198.51.100.10/24"]);
+        bed.inside.ip("route add default via 192.0.2.1");
+        bed.outside.ip("route add default via 198.51.100.1");
+        for port in [5201, 5202] {
+            let server = Self::start(&bed.outside, &format!("iperf3 -s -p {port}"));
+            bed.servers.push(server);
+        }
+        sleep(Duration::from_millis(600));
+        bed.ping(5, 0.1);
+        bed
+    }
+
+    fn ask(&self, words: &str) -> Output {
+        let mut command = Command::new(softnet());
+        command.arg("--control").arg(self.dir.join("control")).args(words.split_whitespace());
+        command.output().unwrap()
+    }
+
+    fn json(&self, words: &str) -> serde_json::Value {
+        let output = self.ask(&format!("--json {words}"));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{words}: {e}: {text}"))
+    }
+
+    /// Another `altq` part, while everything runs.
+    fn reload(&self, altq: &str) {
+        fs::write(self.dir.join("pf.conf"), format!("{altq}pass all\n")).unwrap();
+        let output = self.ask("reload");
+        assert!(output.status.success(), "{altq}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn start(space: &Namespace, line: &str) -> Background {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", space.name()]).args(line.split_whitespace());
+        Background(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// A stream from inside to outside; `-R` the other way.
+    fn stream(&self, port: u16, words: &str) -> Background {
+        Self::start(&self.inside, &format!("iperf3 -c 198.51.100.10 -p {port} -t 120 {words}"))
+    }
+
+    /// Round-trip times in milliseconds, the 95th of a hundred.
+    fn ping(&self, count: u32, interval: f64) -> f64 {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", self.inside.name()]);
+        command.args(format!("ping -n -i {interval} -c {count} -W 3 198.51.100.10").split_whitespace());
+        let text = String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned();
+        let time = |line: &str| line.split("time=").nth(1)?.split_whitespace().next()?.parse::<f64>().ok();
+        let mut times: Vec<f64> = text.lines().filter_map(time).collect();
+        times.sort_by(f64::total_cmp);
+        *times.get(times.len() * 95 / 100).unwrap_or(&f64::INFINITY)
+    }
+
+    /// Bits a second that left each of these queues over a time, by the router's own books of wire packets.
+    fn rates<const N: usize>(&self, queues: [&str; N], time: Duration) -> [f64; N] {
+        let read = || {
+            let report = self.json("pfctl -s queue");
+            let at = Instant::now();
+            let all = report.as_array().unwrap();
+            for q in all {
+                let n = |key: &str| q[key].as_u64().unwrap();
+                assert_eq!(n("offered_packets"), n("packets") + n("dropped_packets") + n("length"), "{q:#}");
+                assert_eq!(n("offered_bytes"), n("bytes") + n("dropped_bytes") + n("length_bytes"), "{q:#}");
+            }
+            let of = |name: &str| all.iter().find(|q| q["name"] == name).unwrap()["bytes"].as_u64().unwrap();
+            (at, queues.map(of))
+        };
+        let (start, before) = read();
+        sleep(time);
+        let (end, after) = read();
+        let seconds = end.duration_since(start).as_secs_f64();
+        std::array::from_fn(|i| (after[i] - before[i]) as f64 * 8.0 / seconds)
+    }
+
+    fn stop(mut self) {
+        self.servers.clear();
+        let books = self.json("netstat -m");
+        assert_eq!((&books["balanced"], &books["unexplained"]), (&true.into(), &0.into()), "{books:#}");
+        netns::run(&format!("kill -TERM {}", self.router.0.id()));
+        let status = self.router.0.wait().unwrap();
+        assert!(status.success(), "{status}: {}", fs::read_to_string(self.dir.join("log")).unwrap());
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[test]
+fn the_rate_of_the_line_is_the_configured_one_within_two_per_cent() {
+    let Some(_alone) = alone() else { return };
+    let altq = |mbps: u32, scheduler: &str| {
+        format!(
+            "altq on wan0 {scheduler} bandwidth {mbps}Mb queue {{ std }}\nqueue std {scheduler}(default)\n"
+        )
+    };
+    let bed = Bed::new(&altq(1, "priq"), "");
+    let stream = bed.stream(5201, "-P 2");
+    // Two workers, two flows, and another discipline at every step, while the streams go on.
+    for (mbps, scheduler) in [(1, "priq"), (10, "cbq"), (100, "hfsc"), (1000, "priq")] {
+        bed.reload(&altq(mbps, scheduler));
+        sleep(seconds(2, 4));
+        let [rate] = bed.rates(["std"], seconds(3, 15));
+        println!("{scheduler} {mbps} Mb/s: {:.3} Mb/s", rate / 1e6);
+        assert!((rate / 1e6 / f64::from(mbps) - 1.0).abs() < 0.02, "{scheduler} {mbps}: {rate}");
+    }
+    drop(stream);
+    bed.stop();
+}
+
+#[test]
+fn cbq_s_shares_hold_within_five_per_cent() {
+    let Some(_alone) = alone() else { return };
+    let bed = Bed::new(
+        "altq on wan0 cbq bandwidth 20Mb queue { std a b }\nqueue std bandwidth 10% cbq(default)\n\
+         queue a bandwidth 60%\nqueue b bandwidth 30%\n",
+        "pass out on wan0 proto tcp to port 5201 queue a\npass out on wan0 proto tcp to port 5202 queue b\n",
+    );
+    let streams = [bed.stream(5201, ""), bed.stream(5202, "")];
+    sleep(seconds(2, 5));
+    let [a, b] = bed.rates(["a", "b"], seconds(4, 20)).map(|rate| rate / 1e6);
+    println!("cbq: {a:.3} and {b:.3} Mb/s");
+    assert!((a / 12.0 - 1.0).abs() < 0.05 && (b / 6.0 - 1.0).abs() < 0.05, "{a} {b}");
+    drop(streams);
+    bed.stop();
+}
+
+#[test]
+fn codel_and_fq_codel_keep_a_ping_beside_a_stream_within_twenty_milliseconds_of_idle() {
+    let Some(_alone) = alone() else { return };
+    let altq = |word: &str| {
+        format!(
+            "altq on wan0 priq bandwidth 10Mb qlimit 1000 queue {{ std }}\nqueue std priq({word} default)\n"
+        )
+    };
+    let bed = Bed::new(&altq("codel"), "");
+    for word in ["codel", "fq_codel"] {
+        bed.reload(&altq(word));
+        let idle = bed.ping(20, 0.05);
+        let stream = bed.stream(5201, "");
+        sleep(Duration::from_secs(5));
+        let loaded = bed.ping(seconds(80, 600).as_secs() as u32, 0.05);
+        println!("{word}: p95 {idle:.2} ms idle, {loaded:.2} ms beside a stream");
+        assert!(loaded - idle < 20.0, "{word}: {idle} ms idle, {loaded} ms beside a stream");
+        drop(stream);
+        sleep(Duration::from_millis(500));
+    }
+    bed.stop();
+}
+
+#[test]
+fn a_download_keeps_nine_tenths_of_its_rate_under_an_upload_flood() {
+    let Some(_alone) = alone() else { return };
+    // An asymmetric line: 20 Mb/s down, 2 Mb/s up; acknowledgements go first.
+    let bed = Bed::new(
+        "altq on wan0 priq bandwidth 2Mb qlimit 200 queue { bulk ack }\nqueue bulk priority 1 priq(default)\n\
+         queue ack priority 7\naltq on lan0 priq bandwidth 20Mb queue { down }\nqueue down priq(default)\n",
+        "pass out on wan0 proto tcp queue (bulk, ack)\n",
+    );
+    let download = bed.stream(5202, "-R");
+    sleep(seconds(3, 5));
+    let [alone] = bed.rates(["down"], seconds(3, 15));
+    let upload = bed.stream(5201, "");
+    sleep(seconds(3, 5));
+    let [together] = bed.rates(["down"], seconds(3, 15));
+    println!("download: {:.2} Mb/s alone, {:.2} Mb/s under an upload flood", alone / 1e6, together / 1e6);
+    assert!(alone > 15e6 && together > 0.9 * alone, "{alone} {together}");
+    drop((download, upload));
+    bed.stop();
+}
