@@ -79,7 +79,11 @@ fn tree(scheduler: SchedulerKind, flags: QueueFlags, classes: u16) -> TreeSpec {
         qlimit: Some(8192),
         flags: if i == 0 { flags.with(QueueFlags::DEFAULT) } else { flags },
         // Every other class has a real-time curve.
-        realtime: if scheduler == SchedulerKind::Hfsc && i % 2 == 0 { line(share / 2) } else { None },
+        realtime: if scheduler == SchedulerKind::Hfsc && i.is_multiple_of(2) {
+            line(share / 2)
+        } else {
+            None
+        },
         ..QueueSpec::default()
     };
     TreeSpec {
