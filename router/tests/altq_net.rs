@@ -13,20 +13,19 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-/// One test at a time: they measure.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> Option<MutexGuard<'static, ()>> {
+/// Leave to run, one test at a time: they measure. A lock on a file, given up when it is closed.
+fn alone() -> Option<fs::File> {
     if std::env::var_os("SOFTNET_NET_TESTS").is_none() || !available() {
         println!("skipped: set SOFTNET_NET_TESTS");
         return None;
     }
-    Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+    let file = fs::File::create(std::env::temp_dir().join("softnet-altq-net.lock")).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    Some(file)
 }
 
 fn seconds(short: u64, full: u64) -> Duration {
