@@ -396,7 +396,16 @@ fn nothing_lets_a_packet_of_a_protect_policy_out_in_clear() {
     let mut bed = Bed::new(1, "fine", true, Some(PF));
     bed.net.watch("wan").unwrap().iter().for_each(|end| end.capture(true));
     let conf = gateway("a", 1, 1, "fine");
-    let rules = [PF, "pass no state\n", "pass out on wan0 tag x\n", "pass quick on lan0\npass\n"];
+    let rules = [
+        PF,
+        "pass no state\n",
+        "pass out on wan0 tag x\n",
+        "pass quick on lan0\npass\n",
+        // A translation that would take the packet out of its policy comes too late.
+        "nat on wan0 inet from any to any -> (wan0)\npass\n",
+        "match out on wan0 inet nat-to 203.0.113.1\npass\n",
+        "binat on wan0 inet from 192.0.2.10 to any -> 203.0.113.1\npass modulate state\n",
+    ];
     for round in 0..rounds {
         // Keys come and go, rules change; the policy stays.
         let sas: String =

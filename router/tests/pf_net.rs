@@ -1,0 +1,172 @@
+//! pf between two hosts in network namespaces, through TAP devices: translation that the kernel's own tools see, and
+//! reloads that lose nothing.
+//!
+//! Needs root and `/dev/net/tun`; without them the tests say so and pass, unless `SOFTNET_NET_TESTS` is set. `SOFTNET_BIN`
+//! names the binary; cargo's own is taken otherwise. `SOFTNET_SOAK=1` is the full size.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod netns;
+
+use netns::{Namespace, available, unique};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+fn softnet() -> PathBuf {
+    std::env::var_os("SOFTNET_BIN").map_or_else(|| env!("CARGO_BIN_EXE_softnet").into(), PathBuf::from)
+}
+
+/// A process that ends with its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A router between a host inside and a host outside that has no route back.
+struct Bed {
+    router: Running,
+    inside: Namespace,
+    outside: Namespace,
+    dir: PathBuf,
+}
+
+const NAT: &str = "
+nat on wan0 inet from 192.0.2.0/24 to any -> (wan0)
+rdr on wan0 inet proto tcp from any to (wan0) port 5555 -> 192.0.2.10 port 5201
+pass all
+";
+
+impl Bed {
+    fn new(rules: &str) -> Bed {
+        let id = unique();
+        let tag: String = id.chars().filter(char::is_ascii_digit).rev().take(6).collect();
+        let dir = std::env::temp_dir().join(format!("softnet-pf-{id}"));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("pf.conf"), rules).unwrap();
+        let conf = format!(
+            "[router]\nname = \"nat\"\nworkers = 1\ncontrol = \"{}\"\npf = \"pf.conf\"\n\
+             [[interface]]\nname = \"lan0\"\ndriver = \"tap\"\ndevice = \"n{tag}lan\"\naddress = [\"192.0.2.1/24\"]\n\
+             [[interface]]\nname = \"wan0\"\ndriver = \"tap\"\ndevice = \"n{tag}wan\"\naddress = [\"203.0.113.1/24\"]\n",
+            dir.join("control").display()
+        );
+        fs::write(dir.join("softnet.toml"), conf).unwrap();
+        let log = fs::File::create(dir.join("log")).unwrap();
+        let mut command = Command::new(softnet());
+        command.args(["run", "-f"]).arg(dir.join("softnet.toml"));
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let router = Running(child);
+        let bed = Bed { router, inside: Namespace::new(), outside: Namespace::new(), dir };
+        let patience = Instant::now() + Duration::from_secs(10);
+        while !bed.ask("status").status.success() {
+            assert!(Instant::now() < patience, "did not start: {}", bed.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bed.inside.adopt(&format!("n{tag}lan"), &["192.0.2.10/24"]);
+        bed.outside.adopt(&format!("n{tag}wan"), &["203.0.113.10/24"]);
+        bed.inside.ip("route add default via 192.0.2.1");
+        bed
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    fn ask(&self, words: &str) -> Output {
+        let mut command = Command::new(softnet());
+        command.arg("--control").arg(self.dir.join("control")).args(words.split_whitespace());
+        command.output().unwrap()
+    }
+
+    fn command(space: &Namespace, line: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", space.name()]).args(line.split_whitespace());
+        command
+    }
+
+    fn start(space: &Namespace, line: &str) -> Running {
+        let mut command = Self::command(space, line);
+        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Bits a second that an iperf3 client has moved.
+    fn iperf(space: &Namespace, arguments: &str) -> f64 {
+        let out = Self::command(space, &format!("timeout 40 iperf3 -J {arguments}")).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "iperf3 {arguments}: {text}");
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let end = &json["end"];
+        let sum = if end["sum_received"].is_object() { &end["sum_received"] } else { &end["sum"] };
+        let moved = sum["bits_per_second"].as_f64().unwrap_or(0.0);
+        println!("iperf3 {arguments}: {:.3} Gb/s", moved / 1e9);
+        moved
+    }
+
+    /// Pings from inside; what ping said at the end.
+    fn ping(&self, count: usize) -> String {
+        let _ = Self::command(&self.inside, "ping -c 3 -i 0.2 -W 2 203.0.113.10").output();
+        let line = format!("ping -q -c {count} -i 0.002 -W 5 203.0.113.10");
+        let out = Self::command(&self.inside, &line).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    fn stop(mut self) {
+        let books: serde_json::Value = serde_json::from_slice(&self.ask("--json netstat -m").stdout).unwrap();
+        assert_eq!((&books["balanced"], &books["unexplained"]), (&true.into(), &0.into()), "{books:#}");
+        let pid = self.router.0.id();
+        netns::run(&format!("kill -TERM {pid}"));
+        assert!(self.router.0.wait().unwrap().success(), "{}", self.log());
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[test]
+fn streams_and_pings_cross_a_translation_both_ways() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::new(NAT);
+    let said = bed.ping(200);
+    assert!(said.contains(" 0% packet loss"), "{said}\n{}", bed.log());
+    let seconds = if std::env::var_os("SOFTNET_SOAK").is_some() { 30 } else { 1 };
+    let server = Bed::start(&bed.outside, "iperf3 -s");
+    std::thread::sleep(Duration::from_millis(400));
+    for more in ["", "-R", "-P 4", "-u -b 50M -l 1300"] {
+        assert!(Bed::iperf(&bed.inside, &format!("-c 203.0.113.10 -t {seconds} {more}")) > 0.0);
+    }
+    drop(server);
+    let states = String::from_utf8_lossy(&bed.ask("pfctl -s states").stdout).into_owned();
+    assert!(states.contains("192.0.2.10") && states.contains("(203.0.113.1:"), "{states}");
+    // From outside through the redirection.
+    let _server = Bed::start(&bed.inside, "iperf3 -s");
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(Bed::iperf(&bed.outside, &format!("-c 203.0.113.1 -p 5555 -t {seconds}")) > 0.0);
+    bed.stop();
+}
+
+#[test]
+fn reloads_under_load_lose_no_packet() {
+    if !available() {
+        return;
+    }
+    let reloads = if std::env::var_os("SOFTNET_SOAK").is_some() { 1000 } else { 40 };
+    let bed = Bed::new(NAT);
+    let file = bed.dir.join("pf.conf").display().to_string();
+    let said = std::thread::scope(|scope| {
+        let pings = scope.spawn(|| bed.ping(if reloads > 40 { 20_000 } else { 600 }));
+        for _ in 0..reloads {
+            let done = bed.ask(&format!("pfctl -f {file}"));
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+        pings.join().unwrap()
+    });
+    assert!(said.contains(" 0% packet loss"), "{said}\n{}", bed.log());
+    bed.stop();
+}
