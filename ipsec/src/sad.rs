@@ -29,6 +29,8 @@ pub struct Sad {
     slots: Vec<Option<Arc<Sa>>>,
     table: Box<[Entry]>,
     len: usize,
+    /// IPComp's tunnels: what they leave alone comes as plain IP in IP.
+    plain: Vec<Arc<Sa>>,
 }
 
 impl Sad {
@@ -44,8 +46,9 @@ impl Sad {
             slots[at] = Some(sa);
             len += 1;
         }
-        let mut sad = Sad { slots, table: Box::default(), len };
+        let mut sad = Sad { slots, table: Box::default(), len, plain: vec![] };
         sad.fill();
+        sad.plain = sad.iter().filter(|sa| sa.takes_plain()).cloned().collect();
         sad
     }
 
@@ -93,6 +96,7 @@ impl Sad {
             IpProto::ESP => (Protocol::Esp, u32::from_be_bytes(*upper.first_chunk()?)),
             IpProto::AH => (Protocol::Ah, u32::from_be_bytes(*upper.get(4..)?.first_chunk()?)),
             IpProto::IPCOMP => (Protocol::Ipcomp, u16::from_be_bytes(*upper.get(2..)?.first_chunk()?).into()),
+            IpProto::IPV4 | IpProto::IPV6 => return self.ip_in_ip(packet),
             _ => return None,
         };
         let dst = match packet.first()? >> 4 {
@@ -100,6 +104,22 @@ impl Sad {
             _ => IpAddr::V6(Ipv6Addr::from_octets(*packet.get(24..)?.first_chunk::<16>()?)),
         };
         self.inbound(protocol, Spi(spi), dst)
+    }
+
+    /// The IPComp tunnel between the ends of a packet that has another in it (RFC 3173, 2.2).
+    fn ip_in_ip(&self, packet: &[u8]) -> Option<&Arc<Sa>> {
+        let address = |v4: usize, v6: usize| match packet.first()? >> 4 {
+            4 => Some(IpAddr::V4(Ipv4Addr::from_octets(*packet.get(v4..)?.first_chunk::<4>()?))),
+            _ => Some(IpAddr::V6(Ipv6Addr::from_octets(*packet.get(v6..)?.first_chunk::<16>()?))),
+        };
+        let ends = (address(12, 8)?, address(16, 24)?);
+        self.plain.iter().find(|sa| (sa.config().src, sa.config().dst) == ends)
+    }
+
+    /// Whether plain IP in IP may be for an SA.
+    #[inline(always)]
+    pub const fn takes_ip_in_ip(&self) -> bool {
+        !self.plain.is_empty()
     }
 
     /// The SA at an index.

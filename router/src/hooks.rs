@@ -21,12 +21,12 @@ use crate::{
 use ipsec::{
     esp::{self, LoopTurn},
     order,
-    sa::{Mode, Sa, SaIndex},
+    sa::{Mode, Protocol, Sa, SaIndex},
     selector::Packet as Selected,
     spd::{Decision, Path, Rest},
 };
 use kern::{
-    Batch, Gso, Mbuf, Owner, PktFlags, Why,
+    Batch, Class, Gso, Mbuf, Owner, PktFlags, Why,
     lock::{
         Held,
         levels::{PfRules, Softnet, Top},
@@ -230,11 +230,6 @@ pub(crate) fn policy_clear(cx: &mut Cx<'_>, m: &Mbuf) -> Result<(), Why> {
 #[inline(always)]
 fn policy_in(cx: &mut Cx<'_>, m: &Mbuf, path: Path) -> Result<(), Why> {
     cx.net.spd.check_in(&Selected::read(m), path, &mut cx.local.flows)
-}
-
-/// Whether there are SAs at all.
-pub(crate) fn has_sas(net: &NetConfig) -> bool {
-    net.sad.iter().next().is_some()
 }
 
 fn worker(cx: &Cx<'_>) -> order::Worker {
@@ -473,14 +468,48 @@ fn open(
     run: &mut Batch,
     out: &mut Pending,
 ) -> bool {
+    let inflates = sa.config().protocol == Protocol::Ipcomp;
+    if inflates {
+        resize(cx, run, |m| m.class() == Class::Cluster, Class::Jumbo);
+    }
     let ledger = &cx.stats.ledger;
     let mut turn =
         LoopTurn { worker: order::Worker(cx.me as u16), now: cx.now, releasing: &mut cx.local.releasing };
     if esp::input::esp_input(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_err() {
         return false;
     }
+    if inflates {
+        resize(cx, run, |m| m.class() == Class::Jumbo && m.len() <= CLUSTER_ROOM, Class::Cluster);
+    }
     take_opened(cx, run, out);
     true
+}
+
+/// What fits into a cluster, with room for headers in front and behind.
+const CLUSTER_ROOM: usize = 1700;
+
+/// Moves packets to buffers of another class: what IPComp inflates may be longer than a cluster, and rarely is.
+fn resize(cx: &Cx<'_>, run: &mut Batch, is_wrong: impl Fn(&Mbuf) -> bool, class: Class) {
+    run.sift(|m| if is_wrong(&m) { moved(cx, m, class) } else { Some(m) });
+}
+
+fn moved(cx: &Cx<'_>, m: Mbuf, class: Class) -> Option<Mbuf> {
+    let ledger = &cx.stats.ledger;
+    let Some(mut other) = cx.shared.pool.alloc(class, Owner::Worker) else {
+        cx.end(m, Why::NoBuffer);
+        return None;
+    };
+    let Ok(room) = other.append(m.len()) else {
+        cx.end(m, Why::NoBuffer);
+        return None;
+    };
+    room.copy_from_slice(m.data());
+    ledger.split(&mut other);
+    other.hdr_mut().inherit(m.hdr());
+    other.set_l3(m.l3());
+    other.set_l4(m.l4());
+    ledger.merge(m);
+    Some(other)
 }
 
 /// Too many runs of an SA are out on other workers: its packets wait, ahead of the rest.
@@ -497,7 +526,7 @@ fn take_opened(cx: &mut Cx<'_>, run: &mut Batch, out: &mut Pending) {
     for mut m in run.drain() {
         let path = Path::from_header(m.hdr().sa, m.hdr().nexthop);
         let checked = policy_in(cx, &m, path);
-        if is_ipsec(&m) && is_layer(cx.net, &mut m, checked.is_ok()) {
+        if is_ipsec(cx.net, &m) && is_layer(cx.net, &mut m, checked.is_ok()) {
             m.hdr_mut().nexthop = path.earlier();
             out.push(Stage::EspInput, m, &cx.stats.ledger);
             continue;
@@ -512,15 +541,19 @@ fn take_opened(cx: &mut Cx<'_>, run: &mut Batch, out: &mut Pending) {
 
 /// Whether the packet is of a protocol that SAs are for.
 #[inline(always)]
-fn is_ipsec(m: &Mbuf) -> bool {
+fn is_ipsec(net: &NetConfig, m: &Mbuf) -> bool {
     let at = if m.hdr().family == 4 { 9 } else { 6 };
-    m.data().get(at).is_some_and(|proto| is_ipsec_proto(*proto))
+    m.data().get(at).is_some_and(|proto| is_for_sas(net, *proto))
 }
 
-/// ESP, AH, IPComp.
+/// ESP, AH, IPComp; IP in IP where there are tunnels of IPComp.
 #[inline(always)]
-pub(crate) const fn is_ipsec_proto(proto: u8) -> bool {
-    matches!(proto, 50 | 51 | 108)
+pub(crate) fn is_for_sas(net: &NetConfig, proto: u8) -> bool {
+    match proto {
+        50 | 51 | 108 => !net.sad.is_empty(),
+        4 | 41 => net.sad.takes_ip_in_ip(),
+        _ => false,
+    }
 }
 
 /// Whether the next SA of the same bundle is to open it; then its header says where. A tunnel's packet that a policy is

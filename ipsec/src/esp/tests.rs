@@ -1,6 +1,7 @@
 //! Two peers in one test: what one sends, the other receives; every packet ends where the test says.
 
 mod modes;
+mod workers;
 
 use super::{input::esp_input, output::esp_output, *};
 use crate::{

@@ -159,6 +159,11 @@ impl Sa {
         self.transform.engine()
     }
 
+    /// Whether it is an IPComp tunnel, which takes plain IP in IP too.
+    pub fn takes_plain(&self) -> bool {
+        self.config.protocol == Protocol::Ipcomp && self.config.mode != Mode::Transport
+    }
+
     /// Length of the key in bits, salt included, as setkey(8) counts it.
     pub fn key_bits(&self) -> usize {
         self.key.len() * 8

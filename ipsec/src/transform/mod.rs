@@ -92,6 +92,13 @@ impl Transform {
     /// Sets up the key for an engine. `material` is the cipher's key followed by the salt, as RFC 4106 (8.1) and
     /// setkey(8) have it, and by the key of the separate integrity algorithm if there is one.
     pub fn new(suite: Suite, engine: Engine, material: &[u8], esn: bool) -> Result<Transform, KeyError> {
+        let transform = Transform::set_up(suite, engine, material, esn);
+        wipe_stack();
+        transform
+    }
+
+    #[inline(never)]
+    fn set_up(suite: Suite, engine: Engine, material: &[u8], esn: bool) -> Result<Transform, KeyError> {
         let expected = suite.material_len();
         if material.len() != expected {
             return Err(KeyError::Length { suite, expected, got: material.len() });
@@ -167,6 +174,17 @@ impl Transform {
             Keyed::Mac(_) | Keyed::Deflate => Failures::of(packets.map(|_| false)),
         }
     }
+}
+
+/// Overwrites the part of the stack that setting up a key has used: schedules are made there before they are moved to key
+/// memory, and compilers copy.
+#[inline(never)]
+#[allow(clippy::large_stack_arrays, reason = "the stack is what it is about")]
+fn wipe_stack() {
+    let mut used = [0xff_u8; 32 * 1024];
+    std::hint::black_box(&mut used);
+    zeroize::Zeroize::zeroize(&mut used[..]);
+    std::hint::black_box(&used);
 }
 
 impl AeadTransform {

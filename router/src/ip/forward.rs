@@ -138,7 +138,7 @@ fn local(net: &NetConfig, m: &Mbuf) -> Stage {
     let h = m.hdr();
     if h.flags.has(PktFlags::FRAG) {
         Stage::Reass
-    } else if hooks::is_ipsec_proto(h.proto) && hooks::has_sas(net) {
+    } else if hooks::is_for_sas(net, h.proto) {
         Stage::EspInput
     } else {
         Stage::HostInput

@@ -29,7 +29,7 @@ use kern::{
 };
 use piece::Piece;
 use table::{Complete, Outcome, Table, Victims};
-use wire::{IpProto, ipv4, ipv6, ipv6_ext::FRAGMENT_LEN, parse};
+use wire::{ipv4, ipv6, ipv6_ext::FRAGMENT_LEN, parse};
 
 /// Datagrams that run out in one turn of the timer.
 const EXPIRE: usize = 64;
@@ -145,8 +145,8 @@ fn deliver(cx: &mut Cx<'_>, mut m: Mbuf, complete: Complete, out: &mut Pending) 
     if cx.net.hash_flows {
         h.hash = hash.max(1);
     }
-    let is_esp = parsed.proto == IpProto::ESP && hooks::has_sas(cx.net);
-    let next = if is_esp { Stage::EspInput } else { Stage::HostInput };
+    let opens = hooks::is_for_sas(cx.net, parsed.proto.0);
+    let next = if opens { Stage::EspInput } else { Stage::HostInput };
     out.push(next, m, &cx.stats.ledger);
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use kern::testing::Fixture;
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use wire::{build, ipv6_ext::Fragment};
+use wire::{IpProto, build, ipv6_ext::Fragment};
 
 const A: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
