@@ -8,6 +8,7 @@ use crate::{
     sad::Sad,
     selector::{Addresses, Ports, Upper},
     spd::{Action, Direction, Level, Policy, Request, Spd},
+    transform::Suite,
 };
 use kern::{
     lock::{Before, Held},
@@ -34,8 +35,8 @@ pub struct SaReport {
     pub spi: u32,
     /// What binds it to policies.
     pub reqid: u32,
-    /// The algorithm's word in setkey.
-    pub algorithm: &'static str,
+    /// Algorithms as setkey tells them: `E`, `A` or `C`, the word, and bits of the key.
+    pub algorithms: Vec<(char, &'static str, usize)>,
     /// The algorithm with its key length.
     pub suite: String,
     /// Bits of the key, salt included.
@@ -75,7 +76,7 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
                 mode: config.mode.name(),
                 spi: config.spi.0,
                 reqid: config.reqid,
-                algorithm: config.suite.setkey_name(),
+                algorithms: algorithms(config.suite),
                 suite: config.suite.to_string(),
                 key_bits: sa.key_bits(),
                 engine: sa.engine().name(),
@@ -87,6 +88,17 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
             }
         })
         .collect()
+}
+
+/// What setkey calls a suite's parts.
+fn algorithms(suite: Suite) -> Vec<(char, &'static str, usize)> {
+    let auth = suite.auth().map(|auth| ('A', auth.setkey_name(), auth.key_len() * 8));
+    let first = match suite {
+        Suite::Ah(_) => None,
+        Suite::Deflate => Some(('C', suite.setkey_name(), 0)),
+        _ => Some(('E', suite.setkey_name(), (suite.key_len() + suite.salt_len()) * 8)),
+    };
+    first.into_iter().chain(auth).collect()
 }
 
 /// All policies, in order.
@@ -125,7 +137,9 @@ fn write_sa(out: &mut String, r: &SaReport, left: usize, now: Instant) -> fmt::R
         "\t{} mode={} spi={}({:#010x}) reqid={}({:#010x})",
         r.protocol, r.mode, r.spi, r.spi, r.reqid, r.reqid
     )?;
-    writeln!(out, "\tE: {}  ({} bits)", r.algorithm, r.key_bits)?;
+    for (kind, name, bits) in &r.algorithms {
+        writeln!(out, "\t{kind}: {name}  ({bits} bits)")?;
+    }
     let (seq, flags) = (s.sequence.max(s.top), if r.esn { "0x00000400" } else { "0x00000000" });
     writeln!(out, "\tseq={seq:#010x} replay={} flags={flags} state={}", r.replay / 8, s.life.name())?;
     writeln!(out, "\tcreated: {}\tcurrent: {}", stamp(s.made_on), stamp(wall(now)))?;

@@ -11,21 +11,23 @@
 //!
 //! extensions   -m tunnel|any  -u id  -r bytes  -f seq-pad|zero-pad|nocyclic-seq  -esn
 //!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets
-//! algorithm    -E aes-gcm-16 key | -E chacha20-poly1305 key
+//! algorithm    -E aes-gcm-8|12|16 key | -E aes-ccm-8|12|16 key | -E aes-gmac key | -E chacha20-poly1305 key
+//!              | -E aes-cbc|aes-ctr|3des-cbc key -A hash key | -E null -A hash key     of esp
+//! hash         hmac-sha1 | hmac-sha256 | hmac-sha384 | hmac-sha512 | aes-cmac | aes-xcbc-mac | hmac-md5
 //! src_range    address[/prefixlen][\[port\]] | address-address[\[port-port\]]
 //! upperspec    any | protocol | icmp type[,code] | icmp6 type[,code]
 //! direction    in | out | fwd
 //! treatment    none | discard | ipsec request ...       up to three, innermost first
 //! request      esp|ah|ipcomp/tunnel/src-dst/level | esp|ah|ipcomp/transport//level
 //! level        default | use | require | unique[:id]
-//! key          0x... | "..."                      cipher key, then 4 bytes of salt
+//! key          0x... | "..."                      cipher key, then salt or nonce: 4 bytes, 3 of CCM
 //! ```
 //!
 //! Ours beyond setkey: `-peer-window`, the replay window of the peer in packets (32 unless said otherwise), which bounds
 //! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes; ranges
 //! of addresses and of ports with a hyphen. `-esn` is
 //! FreeBSD's. `fwd` is taken as `in`: as in a BSD kernel, what arrives is checked, be it for us or not.
-//! What is read and can not be done (AH, IPComp, transport mode, other ciphers, bundles) is refused and said to be.
+//! What is read and can not be done (AH, IPComp, transport mode, ciphers nobody should use) is refused and said to be.
 //! Names of hosts are not resolved.
 //!
 //! Text becomes [`Conf`] (syntax, with places), [`Conf::check`] makes it [`ValidConf`] (every statement carried out, what

@@ -8,10 +8,11 @@ use crate::{
     },
     replay,
     sa::{Handling, Lifetime, Mode, Padding, Protocol, SaConfig},
-    transform::Suite,
+    transform::{NoSuite, Suite},
 };
 use kern::secret::SecretBytes;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// The peer's replay window if the file does not say: what Linux has.
 const PEER_WINDOW: u32 = 32;
@@ -63,10 +64,8 @@ impl Checker<'_> {
                 hard: Lifetime::default(),
             },
         );
-        if protocol.is_none() {
-            return;
-        }
-        if let Some((suite, key)) = self.algorithms(add, place)
+        let Some(protocol) = protocol else { return };
+        if let Some((suite, key)) = self.algorithms(add, protocol, place)
             && self.errors.list.len() == before
         {
             self.valid.sas.push(ValidSa { config: SaConfig { suite, ..config }, key, place });
@@ -177,74 +176,227 @@ impl Checker<'_> {
         }
     }
 
-    fn algorithms(&mut self, add: &Add, place: Place) -> Option<(Suite, Arc<SecretBytes>)> {
-        if let Some(auth) = &add.authentication {
-            let help = "-E aes-gcm-16 or chacha20-poly1305 alone: they authenticate, too";
-            self.errors.add(auth.name.place, "separate authentication is not there yet", help);
-        }
-        if let Some(compression) = &add.compression {
-            self.errors.add(compression.name.place, "compression is not there yet", "leave -C out");
-        }
-        let Some(encryption) = &add.encryption else {
-            self.errors.add(place, "this SA has no algorithm", "-E aes-gcm-16 and a key");
-            return None;
+    fn algorithms(
+        &mut self,
+        add: &Add,
+        protocol: Protocol,
+        place: Place,
+    ) -> Option<(Suite, Arc<SecretBytes>)> {
+        let (suite, parts) = match protocol {
+            Protocol::Esp => self.esp(add, place)?,
+            Protocol::Ah => self.ah(add, place)?,
+            Protocol::Ipcomp => (self.ipcomp(add, place)?, vec![]),
         };
-        let suite = self.suite(encryption);
-        let key = encryption.key.as_ref()?;
-        let suite = suite?;
-        if let Some(other) = self.valid.sas.iter().find(|sa| *sa.key == *key.value) {
+        let key = match &parts[..] {
+            [one] => Arc::clone(&one.value),
+            _ => self.joined(&parts, place)?,
+        };
+        let same = self.valid.sas.iter().find(|sa| !key.is_empty() && *sa.key == *key);
+        if let (Some(other), Some(part)) = (same, parts.first()) {
             let message = format!("the SA of line {} has the same key", other.place.line);
             let help =
                 "a key of its own for each SA, each way: counter modes give both plaintexts away otherwise";
-            self.errors.add(key.place, message, help);
+            self.errors.add(part.place, message, help);
             return None;
         }
-        Some((suite, Arc::clone(&key.value)))
+        Some((suite, key))
     }
 
-    fn suite(&mut self, encryption: &Algorithm) -> Option<Suite> {
-        let At { value: name, place } = &encryption.name;
-        let bits = encryption.key.as_ref().map(|key| (key.value.len() * 8, key.place));
-        let (suite, lengths) = match (name.as_str(), bits.map(|b| b.0)) {
-            ("aes-gcm-16", Some(160)) => (Some(Suite::Aes128Gcm16), ""),
-            ("aes-gcm-16", Some(288)) => (Some(Suite::Aes256Gcm16), ""),
-            ("aes-gcm-16", _) => (None, "160 (AES-128) or 288 (AES-256), salt included"),
-            ("chacha20-poly1305", Some(288)) => (Some(Suite::ChaCha20Poly1305), ""),
-            ("chacha20-poly1305", _) => (None, "288, salt included"),
-            _ => {
-                let known = OTHER_CIPHERS.contains(&name.as_str());
-                let message = if known {
-                    format!("{name} is not there yet")
-                } else {
-                    format!("{name:?} is not a cipher")
-                };
-                self.errors.add(*place, message, "aes-gcm-16 or chacha20-poly1305");
-                return None;
+    /// The keys of cipher and integrity, one behind the other.
+    fn joined(&mut self, parts: &[&At<Arc<SecretBytes>>], place: Place) -> Option<Arc<SecretBytes>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.value.len()).sum()));
+        parts.iter().for_each(|part| bytes.extend_from_slice(part.value.expose()));
+        match SecretBytes::take(&mut bytes) {
+            Ok(key) => Some(Arc::new(key)),
+            Err(error) => {
+                self.errors.add(place, error.to_string(), "");
+                None
+            }
+        }
+    }
+
+    fn esp<'a>(&mut self, add: &'a Add, place: Place) -> Option<(Suite, Vec<&'a At<Arc<SecretBytes>>>)> {
+        if let Some(compression) = &add.compression {
+            self.errors.add(compression.name.place, "ESP does not compress", "an SA of ipcomp as well");
+        }
+        let Some(encryption) = &add.encryption else {
+            let help = "-E aes-gcm-16 and a key, or -E null with -A for integrity alone";
+            self.errors.add(place, "this SA has no algorithm", help);
+            return None;
+        };
+        // Words without a meaning here are named one by one.
+        let known = [
+            self.is_known(encryption, CIPHERS),
+            add.authentication.as_ref().is_none_or(|a| self.is_known(a, HASHES)),
+        ];
+        if known.contains(&false) {
+            return None;
+        }
+        let auth = add.authentication.as_ref().filter(|a| a.name.value != "null");
+        match Suite::from_setkey(asked(encryption), auth.map(asked)) {
+            Ok(suite) => {
+                let keys = [Some(encryption), auth].into_iter().flatten().filter_map(|a| a.key.as_ref());
+                Some((suite, keys.collect()))
+            }
+            Err(error) => {
+                self.no_suite(encryption, auth, &error);
+                None
+            }
+        }
+    }
+
+    fn ah<'a>(&mut self, add: &'a Add, place: Place) -> Option<(Suite, Vec<&'a At<Arc<SecretBytes>>>)> {
+        for other in [&add.encryption, &add.compression].into_iter().flatten() {
+            self.errors.add(other.name.place, "AH only authenticates", "-A alone, or an SA of esp");
+        }
+        let Some(auth) = &add.authentication else {
+            self.errors.add(place, "this SA has no algorithm", "-A hmac-sha256 and a key");
+            return None;
+        };
+        if !self.is_known(auth, HASHES) {
+            return None;
+        }
+        let (name, bits) = asked(auth);
+        match Suite::auth_from_setkey(name, bits) {
+            Ok(suite) => Some((Suite::Ah(suite), auth.key.iter().collect())),
+            Err(error) => {
+                self.no_suite(auth, None, &error);
+                None
+            }
+        }
+    }
+
+    fn ipcomp(&mut self, add: &Add, place: Place) -> Option<Suite> {
+        for other in [&add.encryption, &add.authentication].into_iter().flatten() {
+            self.errors.add(other.name.place, "IPComp only compresses", "-C deflate alone");
+        }
+        match &add.compression {
+            Some(algorithm) if algorithm.name.value == "deflate" => Some(Suite::Deflate),
+            Some(algorithm) => {
+                let message = format!("{:?} is no compression of this router", algorithm.name.value);
+                self.errors.add(algorithm.name.place, message, "deflate");
+                None
+            }
+            None => {
+                self.errors.add(place, "this SA has no algorithm", "-C deflate");
+                None
+            }
+        }
+    }
+
+    /// Whether a word of setkey(8) means something here; says so if not.
+    fn is_known(&mut self, algorithm: &Algorithm, table: &Words) -> bool {
+        let name = algorithm.name.value.as_str();
+        if table.known.contains(&name) {
+            return true;
+        }
+        let message = match table.refused.iter().find(|(word, _)| *word == name) {
+            Some((_, why)) => format!("{name} is not there: {why}"),
+            None => format!("{name:?} is not {}", table.what),
+        };
+        self.errors.add(algorithm.name.place, message, table.help);
+        false
+    }
+
+    fn no_suite(&mut self, algorithm: &Algorithm, auth: Option<&Algorithm>, error: &NoSuite) {
+        let of_auth = |name: &str| {
+            auth.filter(|a| a.name.value == name || a.name.value.replace("sha2-", "sha") == name)
+        };
+        let (place, message, help) = match error {
+            NoSuite::Key { name, bits, lengths } => {
+                let at = of_auth(name).unwrap_or(algorithm);
+                let place = at.key.as_ref().map_or(at.name.place, |key| key.place);
+                (place, format!("the key has {bits} bits"), format!("for {name}: {lengths}"))
+            }
+            NoSuite::Unauthenticated(_) => {
+                (algorithm.name.place, error.to_string(), "-A hmac-sha256 and a key besides".to_owned())
+            }
+            NoSuite::Twice(_) => {
+                let place = auth.map_or(algorithm.name.place, |a| a.name.place);
+                (place, error.to_string(), "-E alone".to_owned())
+            }
+            NoSuite::Unknown(name) => {
+                let place = of_auth(name).map_or(algorithm.name.place, |a| a.name.place);
+                let message = format!("{name} is not in this program");
+                (place, message, "a build with the feature \"legacy\"".to_owned())
             }
         };
-        if let (None, Some((bits, place))) = (suite, bits) {
-            self.errors.add(place, format!("the key has {bits} bits"), format!("for {name}: {lengths}"));
-        }
-        suite
+        self.errors.add(place, message, help);
     }
 }
 
-/// Ciphers that setkey knows and this router does not have.
-const OTHER_CIPHERS: [&str; 16] = [
-    "null",
-    "simple",
-    "des-cbc",
-    "3des-cbc",
-    "des-deriv",
-    "des-32iv",
-    "3des-deriv",
-    "blowfish-cbc",
-    "cast128-cbc",
-    "twofish-cbc",
-    "rijndael-cbc",
-    "aes-cbc",
-    "aes-ctr",
-    "aes-gmac",
-    "camellia-cbc",
-    "aes-ccm-16",
-];
+/// An algorithm's word and the bits of its key.
+fn asked(algorithm: &Algorithm) -> (&str, usize) {
+    (&algorithm.name.value, algorithm.key.as_ref().map_or(0, |key| key.value.len() * 8))
+}
+
+/// Words of setkey(8) for one kind of algorithm.
+struct Words {
+    what: &'static str,
+    known: &'static [&'static str],
+    /// And why.
+    refused: &'static [(&'static str, &'static str)],
+    help: &'static str,
+}
+
+const BROKEN: &str = "RFC 8221 says MUST NOT";
+const NO_ENGINE: &str = "nobody needs it any more, and no engine has it";
+
+const CIPHERS: &Words = &Words {
+    what: "a cipher",
+    known: &[
+        "null",
+        "aes-cbc",
+        "rijndael-cbc",
+        "aes-ctr",
+        "aes-gcm-8",
+        "aes-gcm-12",
+        "aes-gcm-16",
+        "aes-ccm-8",
+        "aes-ccm-12",
+        "aes-ccm-16",
+        "aes-gmac",
+        "chacha20-poly1305",
+        "3des-cbc",
+    ],
+    refused: &[
+        ("des-cbc", BROKEN),
+        ("des-deriv", BROKEN),
+        ("des-32iv", BROKEN),
+        ("3des-deriv", NO_ENGINE),
+        ("simple", NO_ENGINE),
+        ("blowfish-cbc", BROKEN),
+        ("cast128-cbc", NO_ENGINE),
+        ("twofish-cbc", NO_ENGINE),
+        ("camellia-cbc", NO_ENGINE),
+        ("skipjack-cbc", NO_ENGINE),
+    ],
+    help: "aes-gcm-16 or chacha20-poly1305; or aes-cbc, aes-ctr or null with -A; see ipsec.conf",
+};
+
+const HASHES: &Words = &Words {
+    what: "an integrity algorithm",
+    known: &[
+        "null",
+        "hmac-sha1",
+        "hmac-sha256",
+        "hmac-sha2-256",
+        "hmac-sha384",
+        "hmac-sha2-384",
+        "hmac-sha512",
+        "hmac-sha2-512",
+        "aes-xcbc-mac",
+        "aes-cmac",
+        "hmac-md5",
+    ],
+    refused: &[
+        ("keyed-md5", BROKEN),
+        ("keyed-sha1", BROKEN),
+        ("hmac-ripemd160", NO_ENGINE),
+        ("tcp-md5", "it is for TCP (RFC 2385)"),
+        ("aes-128-gmac", "-E aes-gmac of an SA of esp does this"),
+        ("aes-192-gmac", "-E aes-gmac of an SA of esp does this"),
+        ("aes-256-gmac", "-E aes-gmac of an SA of esp does this"),
+    ],
+    help: "hmac-sha256, hmac-sha384, hmac-sha512, hmac-sha1, aes-cmac or aes-xcbc-mac",
+};
