@@ -205,7 +205,9 @@ impl Checker<'_> {
     /// The keys of cipher and integrity, one behind the other.
     fn joined(&mut self, parts: &[&At<Arc<SecretBytes>>], place: Place) -> Option<Arc<SecretBytes>> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.value.len()).sum()));
-        parts.iter().for_each(|part| bytes.extend_from_slice(part.value.expose()));
+        for part in parts {
+            bytes.extend_from_slice(part.value.expose());
+        }
         match SecretBytes::take(&mut bytes) {
             Ok(key) => Some(Arc::new(key)),
             Err(error) => {
