@@ -82,13 +82,13 @@ class Wire:
         with self.lock:
             return list(self.seen[end])
 
-    def esp(self, end):
-        """The ESP frames of that."""
-        return [f for f in self.frames(end) if esp_at(f)]
+    def ipsec(self, end):
+        """The frames of that which are protected, or compressed."""
+        return [f for f in self.frames(end) if ipsec_at(f)]
 
     def strangers(self, end):
-        """Those that are neither ESP nor what a link needs (ARP, neighbour discovery, multicast listeners)."""
-        return [f for f in self.frames(end) if not (esp_at(f) or f[12:14] == b"\x08\x06" or is_link_icmp6(f))]
+        """Those that are neither protected nor what a link needs (ARP, neighbour discovery, multicast listeners)."""
+        return [f for f in self.frames(end) if not (ipsec_at(f) or f[12:14] == b"\x08\x06" or is_link_icmp6(f))]
 
     def forget(self):
         """Forgets what was seen."""
@@ -104,13 +104,18 @@ class Wire:
             port.close()
 
 
-def esp_at(frame):
-    """Where the ESP header of a frame is; None if it has none."""
-    if frame[12:14] == b"\x08\x00" and frame[23] == 50:
-        return 14 + (frame[14] & 15) * 4
-    if frame[12:14] == b"\x86\xdd" and frame[20] == 50:
-        return 54
-    return None
+def ipsec_at(frame):
+    """Where the ESP, AH or IPComp header of a frame is; None if it has none. What IPComp left as it is counts, too: a
+    packet of ours in another."""
+    if frame[12:14] == b"\x08\x00":
+        proto, at = frame[23], 14 + (frame[14] & 15) * 4
+    elif frame[12:14] == b"\x86\xdd":
+        proto, at = frame[20], 54
+    else:
+        return None
+    if proto in (50, 51, 108) or proto in (4, 41):
+        return at
+    return at + 8 if proto == 17 and frame[at:at + 4] == b"\x11\x94\x11\x94" else None
 
 
 def is_link_icmp6(frame):
