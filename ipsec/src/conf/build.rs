@@ -73,7 +73,12 @@ fn one(
         _ => {
             // The list of free indexes has no end.
             let index = free.next().unwrap_or(SaIndex(u32::MAX - 1));
-            Ok(Arc::new(Sa::new(index, config, Arc::clone(&valid.key), setup)?))
+            let sa = Sa::new(index, config, Arc::clone(&valid.key), setup)?;
+            if valid.sequence > 0 {
+                sa.set_next_sequence(held, valid.sequence.saturating_add(1));
+                sa.set_window_top(held, valid.sequence);
+            }
+            Ok(Arc::new(sa))
         }
     }
 }

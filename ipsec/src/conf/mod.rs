@@ -10,7 +10,7 @@
 //! dump [protocol] ; spddump ; exit ;              # comment
 //!
 //! extensions   -m tunnel|any  -u id  -r bytes  -f seq-pad|zero-pad|nocyclic-seq  -esn
-//!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets
+//!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets  -seq number
 //! algorithm    -E aes-gcm-8|12|16 key | -E aes-ccm-8|12|16 key | -E aes-gmac key | -E chacha20-poly1305 key
 //!              | -E aes-cbc|aes-ctr|3des-cbc key -A hash key | -E null -A hash key     of esp
 //! hash         hmac-sha1 | hmac-sha256 | hmac-sha384 | hmac-sha512 | aes-cmac | aes-xcbc-mac | hmac-md5
@@ -25,7 +25,8 @@
 //!
 //! Ours beyond setkey: `-peer-window`, the replay window of the peer in packets (32 unless said otherwise), which bounds
 //! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes; ranges
-//! of addresses and of ports with a hyphen. `-esn` is
+//! of addresses and of ports with a hyphen; `-seq`, the last sequence number that was used already, each way, for an SA that
+//! another machine had before. `-esn` is
 //! FreeBSD's. `fwd` is taken as `in`: as in a BSD kernel, what arrives is checked, be it for us or not.
 //! What is read and can not be done (AH, IPComp, transport mode, ciphers nobody should use) is refused and said to be.
 //! Names of hosts are not resolved.

@@ -123,6 +123,8 @@ pub enum Extension {
     Esn,
     /// `-peer-window packets`: ours.
     PeerWindow(u32),
+    /// `-seq number`: ours.
+    Sequence(u64),
     /// `-ctx doi algorithm "name"`.
     Context,
 }

@@ -429,6 +429,28 @@ fn a_reload_keeps_what_did_not_change_and_never_hands_an_index_on_at_once() {
 }
 
 #[test]
+fn an_sa_can_go_on_where_another_machine_left_it() {
+    let text = TWO_GATEWAYS.replace("-r 4 -esn", "-r 4 -esn -seq 0x5fffffff0");
+    assert!(errors(&text)[0].message.contains("is not a sequence number"));
+    let text = TWO_GATEWAYS.replace("-r 4 -esn", "-r 4 -esn -seq 21474836480");
+    let mut root = Root::claim();
+    let (sad, _) = built(&text, None, &mut root);
+    let status = sad.iter().nth(1).unwrap().status(&mut root.top());
+    assert_eq!((status.sequence, status.top), (5 << 32, 5 << 32));
+    let (again, _) = built(&text, Some(&sad), &mut root);
+    assert!(
+        Arc::ptr_eq(again.iter().nth(1).unwrap(), sad.iter().nth(1).unwrap()),
+        "not put back by a reload"
+    );
+    let text = TWO_GATEWAYS.replace("-u 7", "-u 7 -seq 4294967296");
+    assert!(
+        lines(&errors(&text)).contains("5:5: 4294967296 is no sequence number of 32 bits"),
+        "{}",
+        lines(&errors(&text))
+    );
+}
+
+#[test]
 fn an_engine_chosen_anew_gets_the_old_numbers() {
     let mut root = Root::claim();
     let (first, _) = built(TWO_GATEWAYS, None, &mut root);
@@ -553,6 +575,7 @@ mod print {
             Extension::SoftPackets(n) => format!("-ps {n}"),
             Extension::Esn => "-esn".to_owned(),
             Extension::PeerWindow(n) => format!("-peer-window {n}"),
+            Extension::Sequence(n) => format!("-seq {n}"),
             Extension::Context => "-ctx 1 1 \"name\"".to_owned(),
         }
     }
@@ -646,6 +669,7 @@ fn any_extension() -> impl Strategy<Value = Extension> {
         any::<u64>().prop_map(Extension::HardPackets),
         Just(Extension::Esn),
         any::<u32>().prop_map(Extension::PeerWindow),
+        any::<u64>().prop_map(Extension::Sequence),
         Just(Extension::Context),
     ]
 }

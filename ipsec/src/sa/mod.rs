@@ -25,12 +25,10 @@ pub use moving::{Life, Moving, Refused, Status, Used};
 
 pub(crate) use moving::{Inbound, Outbound};
 
-#[cfg(any(test, feature = "testing"))]
-use crate::seq::Sequence;
 use crate::{
     esp::Layout,
     order::Ticket,
-    seq::Numbers,
+    seq::{Numbers, Sequence},
     transform::{Engine, KeyError, RUN, Transform},
 };
 use kern::{
@@ -220,15 +218,13 @@ impl Sa {
         }
     }
 
-    /// Puts the sequence to a number: for tests of what happens near the end.
-    #[cfg(any(test, feature = "testing"))]
+    /// The number of the next packet, for an SA that another machine had before.
     pub fn set_next_sequence(&self, held: &mut Held<'_, impl Before<SaLevel>>, next: u64) {
         let mut out = held.lock(&self.moving.outbound.0).0;
         out.sequence = Sequence::new(self.config.esn).starting_at(next);
     }
 
-    /// Puts the top of the replay window to a number: for tests.
-    #[cfg(any(test, feature = "testing"))]
+    /// The highest number received, for an SA that another machine had before.
     pub fn set_window_top(&self, held: &mut Held<'_, impl Before<SaLevel>>, top: u64) {
         held.lock(&self.moving.inbound.0).0.window.mark(top, self.config.replay);
     }

@@ -20,8 +20,10 @@ use std::{net::IpAddr, sync::Arc};
 pub struct ValidSa {
     /// Everything but the key.
     pub config: SaConfig,
-    /// Cipher key and salt.
+    /// Cipher key, salt, integrity key.
     pub key: Arc<SecretBytes>,
+    /// The last sequence number used already, each way.
+    pub sequence: u64,
     /// Where it was added.
     pub place: Place,
 }

@@ -68,7 +68,8 @@ impl Checker<'_> {
         if let Some((suite, key)) = self.algorithms(add, protocol, place)
             && self.errors.list.len() == before
         {
-            self.valid.sas.push(ValidSa { config: SaConfig { suite, ..config }, key, place });
+            let sequence = self.sequence(add, &config);
+            self.valid.sas.push(ValidSa { config: SaConfig { suite, ..config }, key, sequence, place });
         }
     }
 
@@ -109,6 +110,8 @@ impl Checker<'_> {
                         format!("1 to {} packets", replay::MAX),
                     );
                 }
+                // Where the numbers go on is not part of what was agreed.
+                Extension::Sequence(_) => {}
                 Extension::Context => {
                     self.errors.add(place, "security contexts are not there", "leave -ctx out");
                 }
@@ -131,6 +134,20 @@ impl Checker<'_> {
             );
         }
         config
+    }
+
+    /// `-seq`: where to go on.
+    fn sequence(&mut self, add: &Add, config: &SaConfig) -> u64 {
+        let said = add.extensions.iter().rev().find_map(|e| match e.value {
+            Extension::Sequence(n) => Some(n),
+            _ => None,
+        });
+        let sequence = said.unwrap_or(0);
+        if !config.esn && sequence > u32::MAX.into() {
+            let message = format!("{sequence} is no sequence number of 32 bits");
+            self.errors.add(add.name.src.place, message, "-esn for longer ones");
+        }
+        sequence
     }
 
     /// setkey counts the bytes of the bitmap; 0 is no window.

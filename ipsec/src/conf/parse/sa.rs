@@ -100,6 +100,7 @@ impl Parser<'_> {
             "-peer-window" => self
                 .number_up_to("a window in packets", u32::MAX.into())?
                 .map(|n| Extension::PeerWindow(n as u32)),
+            "-seq" => self.number_up_to("a sequence number", max - 1)?.map(Extension::Sequence),
             "-ctx" => {
                 for what in ["a domain of interpretation", "an algorithm", "a context"] {
                     self.word(what)?;
@@ -107,7 +108,7 @@ impl Parser<'_> {
                 Some(Extension::Context)
             }
             _ => {
-                let help = "-m -u -r -f -lh -ls -bh -bs -ph -ps -esn -peer-window, then -E, -A or -C";
+                let help = "-m -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window, then -E, -A or -C";
                 self.note(option.place, format!("{} is not an option of add", quote(option)), help);
                 return Err(Broken);
             }
