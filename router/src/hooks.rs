@@ -361,7 +361,8 @@ fn is_plain(batch: &Batch, from: usize, mtu: usize) -> bool {
     let packets = batch.as_slice().get(from..).unwrap_or_default();
     packets.iter().all(|m| {
         let h = m.hdr();
-        h.gso == Gso::None && m.len() <= mtu && !h.flags.has(PktFlags::PARTIAL)
+        // What is left of a bundle makes a packet grow, too.
+        h.gso == Gso::None && m.len() <= mtu && h.nexthop == 0 && !h.flags.has(PktFlags::PARTIAL)
     })
 }
 
@@ -438,7 +439,10 @@ pub(crate) fn esp_input(
     let mut run = cx.local.run.take().unwrap_or_default();
     while let Some(last) = batch.as_slice().last() {
         let Some(sa) = SaIndex::from_header(last.hdr().sa).and_then(|i| net.sad.get(i)) else {
-            batch.pop().into_iter().for_each(|m| cx.end(m, Why::EspNoSa));
+            batch.pop().into_iter().for_each(|m| {
+                let why = no_sa(&m);
+                cx.end(m, why);
+            });
             continue;
         };
         let limit = ipsec::transform::RUN.min(out.room(Stage::IpInput));
@@ -453,6 +457,15 @@ pub(crate) fn esp_input(
         }
     }
     cx.local.run = Some(run);
+}
+
+#[cold]
+fn no_sa(m: &Mbuf) -> Why {
+    match IpProto(m.hdr().proto) {
+        IpProto::AH => Why::AhNoSa,
+        IpProto::IPCOMP => Why::IpcompNoSa,
+        _ => Why::EspNoSa,
+    }
 }
 
 #[inline(always)]

@@ -9,10 +9,12 @@
 //! spddelete        [-46n] src_range dst_range upperspec -P direction ;
 //! dump [protocol] ; spddump ; exit ;              # comment
 //!
-//! extensions   -m tunnel|any  -u id  -r bytes  -f seq-pad|zero-pad|nocyclic-seq  -esn
+//! extensions   -m tunnel|transport|any  -u id  -r bytes  -f seq-pad|zero-pad|nocyclic-seq|align8  -esn
 //!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets  -seq number
+//!              -df copy|set|clear  -dscp n  -noecn  -ttl n  -flow-label  -tfc octets  -threshold octets
 //! algorithm    -E aes-gcm-8|12|16 key | -E aes-ccm-8|12|16 key | -E aes-gmac key | -E chacha20-poly1305 key
 //!              | -E aes-cbc|aes-ctr|3des-cbc key -A hash key | -E null -A hash key     of esp
+//!              | -A hash key     of ah     | -C deflate     of ipcomp
 //! hash         hmac-sha1 | hmac-sha256 | hmac-sha384 | hmac-sha512 | aes-cmac | aes-xcbc-mac | hmac-md5
 //! src_range    address[/prefixlen][\[port\]] | address-address[\[port-port\]]
 //! upperspec    any | protocol | icmp type[,code] | icmp6 type[,code]
@@ -26,9 +28,9 @@
 //! Ours beyond setkey: `-peer-window`, the replay window of the peer in packets (32 unless said otherwise), which bounds
 //! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes; ranges
 //! of addresses and of ports with a hyphen; `-seq`, the last sequence number that was used already, each way, for an SA that
-//! another machine had before. `-esn` is
+//! another machine had before; `-f align8` and what follows `-df`, which are [`Handling`](crate::sa::Handling)'s. `-esn` is
 //! FreeBSD's. `fwd` is taken as `in`: as in a BSD kernel, what arrives is checked, be it for us or not.
-//! What is read and can not be done (AH, IPComp, transport mode, ciphers nobody should use) is refused and said to be.
+//! What is read and can not be done (UDP encapsulation, ciphers nobody should use) is refused and said to be.
 //! Names of hosts are not resolved.
 //!
 //! Text becomes [`Conf`] (syntax, with places), [`Conf::check`] makes it [`ValidConf`] (every statement carried out, what

@@ -2,7 +2,7 @@
 
 use super::lex::Place;
 use crate::{
-    sa::{self, Spi},
+    sa::{self, Df, Spi},
     selector::{Addresses, Upper},
     spd::Level,
 };
@@ -94,6 +94,7 @@ pub enum FlagWord {
     RandomPad,
     SeqPad,
     NocyclicSeq,
+    Align8,
 }
 
 /// What stands between the SPI and the algorithms of an `add`.
@@ -123,7 +124,21 @@ pub enum Extension {
     Esn,
     /// `-peer-window packets`: ours.
     PeerWindow(u32),
-    /// `-seq number`: ours.
+    /// `-df copy|set|clear`: ours, as those that follow.
+    Df(Df),
+    /// `-dscp number`.
+    Dscp(u8),
+    /// `-noecn`.
+    NoEcn,
+    /// `-ttl hops`.
+    Ttl(u8),
+    /// `-flow-label`.
+    FlowLabel,
+    /// `-tfc octets`.
+    Tfc(u16),
+    /// `-threshold octets`.
+    Threshold(u16),
+    /// `-seq number`.
     Sequence(u64),
     /// `-ctx doi algorithm "name"`.
     Context,

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     dump,
-    sa::{Lifetime, Mode, Padding, Sa, SaIndex, Setup, Spi},
+    sa::{Df, Lifetime, Mode, Padding, Sa, SaIndex, Setup, Spi},
     selector::{Addresses, Ports, Prefix, Upper},
     spd::{Action, Direction, Level},
     transform::{Engine, Suite},
@@ -193,11 +193,19 @@ fn every_error_says_where_it_is_and_what_would_be_right() {
         (format!("add 10.0.0.1 10.0.0.2 esp 0x1ffffffff {key};"), "1:27: this is not an SPI"),
         (format!("add 10.0.0.1 ::2 esp 999 {key};"), "1:14: the ends of an SA are of two families"),
         (format!("add 10.0.0.1[500] 10.0.0.2 esp 999 {key};"), "1:5: ports at an SA"),
-        (format!("add 10.0.0.1 10.0.0.2 ah 999 {key};"), "1:23: ah is not there yet (esp is)"),
         (
-            format!("add 10.0.0.1 10.0.0.2 esp 999 -m transport {key};"),
-            "1:31: transport mode is not there yet",
+            format!("add 10.0.0.1 10.0.0.2 ah 999 {key} -A hmac-sha1 \"twenty octets of key\";"),
+            "1:33: AH only authenticates",
         ),
+        ("add 10.0.0.1 10.0.0.2 ah 999;".to_owned(), "1:1: this SA has no algorithm (-A hmac-sha256"),
+        ("add 10.0.0.1 10.0.0.2 ipcomp 65536 -C deflate;".to_owned(), "1:30: a CPI has 16 bits"),
+        ("add 10.0.0.1 10.0.0.2 ipcomp 999 -C lzs;".to_owned(), "1:37: \"lzs\" is no compression"),
+        ("add 10.0.0.1 10.0.0.2 ipcomp 999;".to_owned(), "1:1: this SA has no algorithm (-C deflate)"),
+        (
+            format!("add 10.0.0.1 10.0.0.2 esp 999 -df maybe {key};"),
+            "1:35: \"maybe\" is not what becomes of DF",
+        ),
+        (format!("add 10.0.0.1 10.0.0.2 esp 999 -dscp 64 {key};"), "1:37: \"64\" is not a DSCP"),
         (
             format!("add 10.0.0.1 10.0.0.2 esp 999 -m tunel {key};"),
             "1:34: \"tunel\" is not a mode (one of transport",
@@ -576,6 +584,16 @@ mod print {
             Extension::Esn => "-esn".to_owned(),
             Extension::PeerWindow(n) => format!("-peer-window {n}"),
             Extension::Sequence(n) => format!("-seq {n}"),
+            Extension::Flag(FlagWord::Align8) => "-f align8".to_owned(),
+            Extension::Df(Df::Copy) => "-df copy".to_owned(),
+            Extension::Df(Df::Set) => "-df set".to_owned(),
+            Extension::Df(Df::Clear) => "-df clear".to_owned(),
+            Extension::Dscp(n) => format!("-dscp {n}"),
+            Extension::NoEcn => "-noecn".to_owned(),
+            Extension::Ttl(n) => format!("-ttl {n}"),
+            Extension::FlowLabel => "-flow-label".to_owned(),
+            Extension::Tfc(n) => format!("-tfc {n}"),
+            Extension::Threshold(n) => format!("-threshold {n}"),
             Extension::Context => "-ctx 1 1 \"name\"".to_owned(),
         }
     }
@@ -669,7 +687,12 @@ fn any_extension() -> impl Strategy<Value = Extension> {
         any::<u64>().prop_map(Extension::HardPackets),
         Just(Extension::Esn),
         any::<u32>().prop_map(Extension::PeerWindow),
-        any::<u64>().prop_map(Extension::Sequence),
+        (..u64::MAX).prop_map(Extension::Sequence),
+        (0u8..64).prop_map(Extension::Dscp),
+        (1u8..).prop_map(Extension::Ttl),
+        any::<u16>().prop_map(Extension::Tfc),
+        Just(Extension::Df(Df::Clear)),
+        Just(Extension::NoEcn),
         Just(Extension::Context),
     ]
 }

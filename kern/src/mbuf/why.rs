@@ -124,9 +124,11 @@ reasons! {
     EspUnfinished = "esp.unfinished", "super-frame or unfinished checksum where a finished packet was due";
     EspEngine = "esp.engine", "engine refused to seal";
     EspTransport = "esp.transport", "fragment, or headers that transport mode has no place in";
+    AhNoSa = "ah.no_sa", "no SA for this SPI";
     AhMalformed = "ah.malformed", "AH packet too short or of the wrong length";
     AhReplay = "ah.replay", "sequence number seen before or too old";
     AhAuth = "ah.auth", "integrity check failed";
+    IpcompNoSa = "ipcomp.no_sa", "no SA for this CPI";
     IpcompMalformed = "ipcomp.malformed", "IPComp packet too short";
     IpcompInflate = "ipcomp.inflate", "does not inflate, or to more than a packet";
     SpNoSa = "spd.no_sa", "policy says protect and there is no SA";

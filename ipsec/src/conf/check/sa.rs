@@ -21,12 +21,10 @@ impl Checker<'_> {
     pub(super) fn add(&mut self, add: &Add, place: Place) {
         let name = &add.name;
         let protocol = self.ipsec(&name.protocol);
-        if let Some(Protocol::Ah | Protocol::Ipcomp) = protocol {
-            let message = format!("{} is not there yet", name.protocol.value.name());
-            self.errors.add(name.protocol.place, message, "esp is");
-            return;
-        }
         let (src, dst, spi) = (name.src.value, name.dst.value, name.spi.value);
+        if protocol == Some(Protocol::Ipcomp) && spi.0 > u16::MAX.into() {
+            self.errors.add(name.spi.place, "a CPI has 16 bits", "256 to 61439 (RFC 3173, 3.3)");
+        }
         if src.is_ipv4() != dst.is_ipv4() {
             self.errors.add(
                 name.dst.place,
@@ -79,9 +77,7 @@ impl Checker<'_> {
             match value {
                 Extension::Mode(ModeWord::Tunnel) => config.mode = Mode::Tunnel,
                 Extension::Mode(ModeWord::Any) => config.mode = Mode::Any,
-                Extension::Mode(ModeWord::Transport) => {
-                    self.errors.add(place, "transport mode is not there yet", "-m tunnel");
-                }
+                Extension::Mode(ModeWord::Transport) => config.mode = Mode::Transport,
                 Extension::Reqid(id) => config.reqid = *id,
                 Extension::Replay(bytes) => config.replay = self.window(*bytes, place),
                 Extension::Flag(FlagWord::SeqPad) => config.padding = Padding::Seq,
@@ -110,6 +106,14 @@ impl Checker<'_> {
                         format!("1 to {} packets", replay::MAX),
                     );
                 }
+                Extension::Flag(FlagWord::Align8) => config.handling.align8 = true,
+                Extension::Df(df) => config.handling.df = *df,
+                Extension::Dscp(n) => config.handling.dscp = Some(*n),
+                Extension::NoEcn => config.handling.ecn = false,
+                Extension::Ttl(n) => config.handling.ttl = *n,
+                Extension::FlowLabel => config.handling.flow_label = true,
+                Extension::Tfc(n) => config.handling.tfc = *n,
+                Extension::Threshold(n) => config.handling.threshold = *n,
                 // Where the numbers go on is not part of what was agreed.
                 Extension::Sequence(_) => {}
                 Extension::Context => {

@@ -6,7 +6,7 @@ use crate::{
         lex::{Kind, Token},
         statement::{Add, Algorithm, At, Command, Extension, FlagWord, ModeWord, SaName},
     },
-    sa::Spi,
+    sa::{Df, Spi},
 };
 use kern::secret::SecretBytes;
 use std::sync::Arc;
@@ -73,6 +73,7 @@ impl Parser<'_> {
             ("random-pad", FlagWord::RandomPad),
             ("seq-pad", FlagWord::SeqPad),
             ("nocyclic-seq", FlagWord::NocyclicSeq),
+            ("align8", FlagWord::Align8),
         ];
         let max = u64::MAX;
         Ok(match option.text {
@@ -100,6 +101,19 @@ impl Parser<'_> {
             "-peer-window" => self
                 .number_up_to("a window in packets", u32::MAX.into())?
                 .map(|n| Extension::PeerWindow(n as u32)),
+            "-df" => {
+                let words = [("copy", Df::Copy), ("set", Df::Set), ("clear", Df::Clear)];
+                let token = self.word("what becomes of DF")?;
+                self.one_of(&token, "what becomes of DF", &words).map(|df| Extension::Df(df.value))
+            }
+            "-dscp" => self.number_up_to("a DSCP", 63)?.map(|n| Extension::Dscp(n as u8)),
+            "-noecn" => Some(Extension::NoEcn),
+            "-ttl" => self.number_up_to("a number of hops", 255)?.map(|n| Extension::Ttl(n.max(1) as u8)),
+            "-flow-label" => Some(Extension::FlowLabel),
+            "-tfc" => self.number_up_to("a number of octets", 65_535)?.map(|n| Extension::Tfc(n as u16)),
+            "-threshold" => {
+                self.number_up_to("a number of octets", 65_535)?.map(|n| Extension::Threshold(n as u16))
+            }
             "-seq" => self.number_up_to("a sequence number", max - 1)?.map(Extension::Sequence),
             "-ctx" => {
                 for what in ["a domain of interpretation", "an algorithm", "a context"] {
@@ -108,7 +122,7 @@ impl Parser<'_> {
                 Some(Extension::Context)
             }
             _ => {
-                let help = "-m -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window, then -E, -A or -C";
+                let help = "-m -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -dscp -noecn -ttl -flow-label -tfc -threshold, then -E, -A or -C";
                 self.note(option.place, format!("{} is not an option of add", quote(option)), help);
                 return Err(Broken);
             }
