@@ -89,8 +89,8 @@ impl Checker<'_> {
                         "-f seq-pad, which RFC 4303 asks for",
                     );
                 }
-                // Sequence numbers never cycle here.
-                Extension::Flag(FlagWord::NocyclicSeq) => {}
+                // Sequence numbers never cycle here, and where they go on is not part of what was agreed.
+                Extension::Flag(FlagWord::NocyclicSeq) | Extension::Sequence(_) => {}
                 Extension::HardSeconds(n) => config.hard.seconds = Some(*n),
                 Extension::SoftSeconds(n) => config.soft.seconds = Some(*n),
                 Extension::HardBytes(n) => config.hard.bytes = Some(*n),
@@ -114,8 +114,6 @@ impl Checker<'_> {
                 Extension::FlowLabel => config.handling.flow_label = true,
                 Extension::Tfc(n) => config.handling.tfc = *n,
                 Extension::Threshold(n) => config.handling.threshold = *n,
-                // Where the numbers go on is not part of what was agreed.
-                Extension::Sequence(_) => {}
                 Extension::Context => {
                     self.errors.add(place, "security contexts are not there", "leave -ctx out");
                 }
