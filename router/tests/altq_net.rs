@@ -181,11 +181,11 @@ fn the_rate_of_the_line_is_the_configured_one_within_two_per_cent() {
     let Some(_alone) = alone() else { return };
     let altq = |mbps: u32, scheduler: &str| {
         format!(
-            "altq on wan0 {scheduler} bandwidth {mbps}Mb queue {{ std }}\nqueue std {scheduler}(default)\n"
+            "altq on wan0 {scheduler} bandwidth {mbps}Mb qlimit 2000 queue {{ std }}\nqueue std {scheduler}(default)\n"
         )
     };
     let bed = Bed::new(&altq(1, "priq"), "");
-    let stream = bed.stream(5201, "-P 2");
+    let stream = bed.stream(5201, "-P 4");
     // Two workers, two flows, and another discipline at every step, while the streams go on.
     for (mbps, scheduler) in [(1, "priq"), (10, "cbq"), (100, "hfsc"), (1000, "priq")] {
         bed.reload(&altq(mbps, scheduler));

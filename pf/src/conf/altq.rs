@@ -248,11 +248,11 @@ fn altq_option(c: &mut Cursor, spec: &mut AltqSpec) -> Parsed<()> {
         spec.qlimit = Some(positive(c, "a number of packets")?);
     } else if c.accept("tbrsize") {
         spec.tbrsize = Some(positive(c, "a number of bytes")?);
-    } else if c.accept_noted("overhead") {
+    } else if c.accept("overhead") {
         spec.overhead = Some(c.number::<u16>("a number of octets")?.value);
-    } else if c.accept_noted("mpu") {
+    } else if c.accept("mpu") {
         spec.mpu = Some(c.number::<u16>("a number of octets")?.value);
-    } else if c.accept_noted("atm") {
+    } else if c.accept("atm") {
         spec.atm = true;
     } else if c.accept("queue") {
         spec.queues = c.list(queue_name)?;
@@ -365,18 +365,9 @@ fn options(c: &mut Cursor) -> Parsed<QueueOptions> {
             "ecn" => o.ecn = true,
             "rio" => o.rio = true,
             "codel" => o.codel = true,
-            "fq_codel" => {
-                c.note(word.at, "fq_codel");
-                o.fq_codel = true;
-            }
-            "cake" => {
-                c.note(word.at, "cake");
-                o.cake = true;
-            }
-            "blue" => {
-                c.note(word.at, "blue");
-                o.blue = true;
-            }
+            "fq_codel" => o.fq_codel = true,
+            "cake" => o.cake = true,
+            "blue" => o.blue = true,
             "cleardscp" => o.cleardscp = true,
             "flowvalve" => o.flowvalve = true,
             "efficient" => o.efficient = true,

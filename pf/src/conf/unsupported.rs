@@ -13,7 +13,6 @@ const LIMITERS: &str = "there are no limiters yet";
 const TABLES: &str = "tables are limited by memory only";
 const SCTP: &str = "there is no SCTP engine";
 const LOG: &str = "there is no packet log yet";
-const ALTQ: &str = "ALTQ has no engine for it yet";
 const ASK: &str = "pf cannot ask the routing table yet";
 
 /// Keywords as the grammar notes them, and why there is no engine.
@@ -64,13 +63,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("set loginterface", "statistics are counted for every interface"),
     ("set keepcounters", "counters begin anew on a reload"),
     ("set debug", "pf writes no debug log"),
-    // ALTQ.
-    ("overhead", ALTQ),
-    ("mpu", ALTQ),
-    ("atm", ALTQ),
-    ("fq_codel", ALTQ),
-    ("cake", ALTQ),
-    ("blue", ALTQ),
     // What a router in user space cannot do or does not need.
     ("user", "forwarded packets belong to no local user"),
     ("group", "forwarded packets belong to no local user"),
