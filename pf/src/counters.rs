@@ -12,6 +12,7 @@ kern::counters! {
         ip_option: "pf.ip_option" "packets with options that no rule allows",
         state_mismatch: "pf.state_mismatch" "packets that did not fit their state",
         state_insert: "pf.state_insert" "states that collided with another",
+        synproxy: "pf.synproxy" "segments answered in a server's place",
         src_limit: "pf.src_limit" "packets of sources beyond what a rule allows",
         translate: "pf.translate" "packets for which translation had no address or port",
         state_limit: "pf.state_limit" "states not made because of a limit",

@@ -309,6 +309,7 @@ impl<'a> PfCx<'a> {
                 None
             }
             Tracked::Mismatch => Some(self.block(Why::PfStateMismatch)),
+            Tracked::Proxied | Tracked::Joined => Some(self.block(Why::PfSynproxy)),
             Tracked::Overloads => {
                 if let Some(counters) = self.counters() {
                     counters.removals.inc();
@@ -532,15 +533,12 @@ impl<'a> PfCx<'a> {
         match made {
             Ok(Made::Live(hit)) => {
                 remember(m, &hit);
-                if let Some(counters) = self.counters() {
-                    counters.inserts.inc();
-                }
-                for slot in [rule.slot, nat] {
-                    if let Some(counts) = self.pf.slab.counts(self.worker.id, slot) {
-                        counts.states.inc();
-                    }
-                }
+                self.count_made(rule.slot, nat);
                 Ok(hit)
+            }
+            Ok(Made::Proxied) => {
+                self.count_made(rule.slot, nat);
+                Err(self.block(Why::PfSynproxy))
             }
             Ok(Made::Raced) => match self.by_state(direction, index, m, seen) {
                 Some(verdict) => Err(verdict),
@@ -548,6 +546,18 @@ impl<'a> PfCx<'a> {
             },
             Ok(Made::Taken) => Err(self.block(Why::PfStateInsert)),
             Err(why) => Err(self.block(why)),
+        }
+    }
+
+    /// Counts a state that has been made.
+    fn count_made(&self, rule: RuleSlot, nat: RuleSlot) {
+        if let Some(counters) = self.counters() {
+            counters.inserts.inc();
+        }
+        for slot in [rule, nat] {
+            if let Some(counts) = self.pf.slab.counts(self.worker.id, slot) {
+                counts.states.inc();
+            }
         }
     }
 
@@ -577,6 +587,7 @@ impl<'a> PfCx<'a> {
             Why::PfStateMismatch => counters.state_mismatch.inc(),
             Why::PfStateInsert => counters.state_insert.inc(),
             Why::PfStateLimit => counters.state_limit.inc(),
+            Why::PfSynproxy => counters.synproxy.inc(),
             Why::PfSrcLimit => counters.src_limit.inc(),
             Why::PfTranslate => counters.translate.inc(),
             _ => {}

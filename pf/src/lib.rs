@@ -55,7 +55,7 @@ pub use ids::Names;
 pub use pf::{Pf, Worker};
 pub use rule::Direction;
 pub use ruleset::Ruleset;
-pub use state::{States, info::StateInfo};
+pub use state::{States, info::StateInfo, proxy::Segment};
 pub use verdict::{Answer, Passed, Refused, Reset, Verdict};
 
 /// Number of an interface, as `PktHdr::rcvif` and `PktHdr::egress` have it. 0 is no interface.

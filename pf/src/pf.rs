@@ -23,7 +23,7 @@ use crate::{
     random::Random,
     ruleset::{CompileError, Ruleset},
     slab::RuleSlab,
-    state::{SlotCache, States, info::StateInfo},
+    state::{SlotCache, States, info::StateInfo, proxy::Segment},
     table::{TableError, Tables},
     track::{Overloading, SourceInfo},
 };
@@ -146,6 +146,15 @@ impl Pf {
             slots: self.states.cache(),
             ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice(),
         }
+    }
+}
+
+impl Worker {
+    /// The segments that pf itself wants sent (`synproxy state`), in order; to be asked for after each batch.
+    #[inline(always)]
+    pub fn outbox(&mut self) -> Option<std::vec::Drain<'_, Segment>> {
+        let outbox = &mut self.slots.outbox;
+        (!outbox.is_empty()).then(|| outbox.drain(..))
     }
 }
 

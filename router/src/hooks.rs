@@ -118,10 +118,37 @@ fn pf_batch(
         refuse(cx, m, refusal, out);
     }
     cx.local.refused = Some(refused);
+    send_own(cx, out);
     if cx.net.hash_flows {
         // What pf has translated is another flow on the wire.
         batch.iter_mut().filter(|m| m.hdr().hash == 0).for_each(|m| rehash(cx, m));
     }
+}
+
+/// Sends what pf itself has to say (`synproxy state`).
+#[inline(always)]
+fn send_own(cx: &mut Cx<'_>, out: &mut Pending) {
+    let Some(segments) = cx.local.pf.outbox() else { return };
+    let segments: arrayvec::ArrayVec<pf::Segment, 512> = segments.collect();
+    for segment in &segments {
+        send_segment(cx, segment, out);
+    }
+}
+
+#[cold]
+fn send_segment(cx: &mut Cx<'_>, segment: &pf::Segment, out: &mut Pending) {
+    const TTL: u8 = 64;
+    let Some(mut m) = cx.new_packet() else { return };
+    if let Err(why) = pf::answer::emit(segment, TTL, &mut m) {
+        return cx.end(m, why);
+    }
+    m.set_l4(if m.hdr().family == 4 { 20 } else { 40 });
+    let h = m.hdr_mut();
+    h.flags.set(PktFlags::ORIGIN);
+    if !segment.filtered {
+        h.flags.set(PktFlags::NO_PF);
+    }
+    out.push(Stage::IpOutput, m, &cx.stats.ledger);
 }
 
 #[cold]

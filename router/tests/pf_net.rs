@@ -152,6 +152,23 @@ fn streams_and_pings_cross_a_translation_both_ways() {
 }
 
 #[test]
+fn connections_are_opened_by_the_router_in_both_ends_places() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::new(
+        "nat on wan0 inet from 192.0.2.0/24 to any -> (wan0)\npass all\npass in on lan0 inet proto tcp to port 5201 synproxy state\n",
+    );
+    let said = bed.ping(5);
+    assert!(said.contains(" 0% packet loss"), "{said}");
+    let _server = Bed::start(&bed.outside, "iperf3 -s");
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(Bed::iperf(&bed.inside, "-c 203.0.113.10 -t 1") > 0.0, "{}", bed.log());
+    assert!(Bed::iperf(&bed.inside, "-c 203.0.113.10 -t 1 -R") > 0.0, "{}", bed.log());
+    bed.stop();
+}
+
+#[test]
 fn reloads_under_load_lose_no_packet() {
     if !available() {
         return;

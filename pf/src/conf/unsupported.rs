@@ -29,7 +29,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("no-route", ASK),
     ("urpf-failed", ASK),
     // States.
-    ("synproxy", "sequence numbers are not rewritten yet"),
     ("set syncookies", "there are no SYN cookies yet"),
     ("set fail-policy", "a packet whose state cannot be made is dropped"),
     ("tcp.tsdiff", "nothing uses this timeout yet"),

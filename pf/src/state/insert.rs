@@ -46,6 +46,8 @@ pub(crate) struct Making<'a> {
 pub(crate) enum Made {
     /// It decides from now on.
     Live(Hit),
+    /// The same, and the router has answered in the server's place.
+    Proxied,
     /// Another state has the packet's own key: another worker was faster.
     Raced,
     /// Another state has the key that the packet's becomes.
@@ -75,6 +77,9 @@ impl States {
         let made = self.go_live(held, slot, &state, self.seed.hash(&lookup.key));
         if !matches!(made, Made::Live(_)) {
             self.give_back(held, cache, slot, &state);
+        } else if state.src.level == tcp::level::PROXY_SRC {
+            state.challenge(&mut cache.outbox);
+            return Ok(Made::Proxied);
         }
         Ok(made)
     }
@@ -169,6 +174,10 @@ impl States {
         };
         if IpProto(p.proto) == IpProto::TCP {
             tcp::open(&mut state, p, data.get(usize::from(p.l4)..).unwrap_or(&[]));
+            if keep.is_some_and(|k| k.kind == StateKind::Synproxy) && p.is_syn() {
+                let isn = self.isn(&key, p.tcp.seq);
+                state.open_proxy(p, data.get(usize::from(p.l4)..).unwrap_or(&[]), isn);
+            }
             if keep.is_some_and(|k| k.kind == StateKind::Modulate) && p.is_syn() {
                 state.flags |= flag::MODULATED;
                 state.diff[0] = self.draw_diff(&key, p.tcp.seq);

@@ -21,6 +21,7 @@ pub mod info;
 pub(crate) mod insert;
 pub(crate) mod key;
 mod other;
+pub(crate) mod proxy;
 mod purge;
 mod table;
 pub(crate) mod tcp;
@@ -85,6 +86,8 @@ struct Count(AtomicU32);
 pub struct SlotCache {
     states: Arc<States>,
     slots: ArrayVec<u32, CACHED>,
+    /// Segments that pf wants sent.
+    pub(crate) outbox: Vec<proxy::Segment>,
 }
 
 impl Drop for SlotCache {
@@ -166,6 +169,10 @@ pub(crate) enum Tracked {
     Reset,
     /// The same, and the state's class has changed: the purge may have to look earlier.
     Changed,
+    /// The router has answered it in the other end's place, if it was worth an answer.
+    Proxied,
+    /// The same, and both handshakes are complete with it.
+    Joined,
     /// It completes a handshake, and its source has more connections than its rule allows: the state has ended.
     Overloads,
     /// It belonged to a state that both ends had closed, and opens a new one: the rules decide. The hit says which slot
@@ -254,7 +261,11 @@ impl States {
     }
 
     pub(crate) fn cache(self: &Arc<Self>) -> SlotCache {
-        SlotCache { states: Arc::clone(self), slots: ArrayVec::new() }
+        SlotCache {
+            states: Arc::clone(self),
+            slots: ArrayVec::new(),
+            outbox: Vec::with_capacity(proxy::OUTBOX),
+        }
     }
 
     /// Says in `lookup` what to look for, if packets of this kind have states; `data` begin at the IP header.
@@ -364,11 +375,12 @@ impl States {
         passing: &Passing,
         hit: &mut Hit,
     ) -> Tracked {
+        let outbox = &mut cache.outbox;
         let tracked = self.find(held, lookup, passing.direction, passing.index, |slot, state| {
             state.fill(slot, hit);
             let tracked = match lookup.kind {
                 LookFor::Quoted => icmp::belongs(state, passing.direction, passing.p, lookup.seq),
-                _ => state.step(passing, self),
+                _ => state.step(passing, self, outbox),
             };
             if state.flags & flag::REWRITTEN != 0 {
                 state.fill_rewriting(passing.direction, hit);
@@ -380,6 +392,10 @@ impl States {
             Some(Tracked::Changed) => match self.look_sooner(held, hit, passing.now) {
                 Some(state) if !self.connect(held, cache, hit, &state, passing.now) => Tracked::Overloads,
                 _ => Tracked::Hit,
+            },
+            Some(Tracked::Joined) => match self.look_sooner(held, hit, passing.now) {
+                Some(state) if !self.connect(held, cache, hit, &state, passing.now) => Tracked::Overloads,
+                _ => Tracked::Proxied,
             },
             Some(Tracked::Ended) => {
                 self.unlink(held, cache, hit.slot);
@@ -520,7 +536,7 @@ impl State {
 
     /// Tracks a packet of this state.
     #[inline(always)]
-    fn step(&mut self, passing: &Passing, states: &States) -> Tracked {
+    fn step(&mut self, passing: &Passing, states: &States, outbox: &mut Vec<proxy::Segment>) -> Tracked {
         let Passing { direction, p, data, now, .. } = *passing;
         let class = self.class;
         match IpProto(p.proto) {
@@ -530,6 +546,9 @@ impl State {
                     return Tracked::Ended;
                 }
                 let l4 = data.get(usize::from(p.l4)..).unwrap_or(&[]);
+                if self.src.level >= tcp::level::PROXY_SRC {
+                    return self.proxy(direction, p, states, outbox);
+                }
                 if self.has(flag::MODULATED) {
                     self.modulate(direction, p, states);
                 }

@@ -27,7 +27,11 @@ pub(crate) mod level {
     pub(crate) const CLOSING: u8 = 7;
     pub(crate) const FIN_WAIT_2: u8 = 9;
     pub(crate) const TIME_WAIT: u8 = 10;
-    pub(crate) const NAMES: [&str; 11] = [
+    /// The router speaks with the client in the server's place.
+    pub(crate) const PROXY_SRC: u8 = 11;
+    /// The router speaks with the server in the client's place.
+    pub(crate) const PROXY_DST: u8 = 12;
+    pub(crate) const NAMES: [&str; 13] = [
         "CLOSED",
         "LISTEN",
         "SYN_SENT",
@@ -39,6 +43,8 @@ pub(crate) mod level {
         "LAST_ACK",
         "FIN_WAIT_2",
         "TIME_WAIT",
+        "PROXY:SRC",
+        "PROXY:DST",
     ];
 }
 

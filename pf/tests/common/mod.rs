@@ -100,6 +100,11 @@ impl World {
         PfCx::new(&self.pf, &self.ruleset, &mut self.worker, held.at::<PfRules>(), self.now).undo(m);
     }
 
+    /// What pf wants sent.
+    pub fn outbox(&mut self) -> Vec<pf::Segment> {
+        self.worker.outbox().map(Iterator::collect).unwrap_or_default()
+    }
+
     /// Tests a packet and ends it.
     pub fn verdict(&mut self, direction: Direction, index: IfIndex, octets: &[u8]) -> Verdict {
         let mut m = self.packet(octets);
