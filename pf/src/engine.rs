@@ -103,6 +103,7 @@ impl<'a> PfCx<'a> {
         if self.pass_unseen(direction, index, m) {
             return Verdict::pass();
         }
+        self.normalise(direction, index, m);
         let mut seen = Seen::NOTHING;
         self.look(direction, m, &mut seen);
         self.decide(direction, index, m, &seen)
@@ -128,6 +129,11 @@ impl<'a> PfCx<'a> {
         // Out of the worker for the time being, and back in below: nothing in between returns.
         let mut ahead = std::mem::take(&mut self.worker.ahead);
         for chunk in batch.as_mut_slice().chunks_mut(AHEAD) {
+            if !self.rules.scrub.is_empty() {
+                for m in chunk.iter_mut() {
+                    self.normalise(direction, via.of(m), m);
+                }
+            }
             if !unseen {
                 self.look_ahead(direction, chunk, &mut ahead);
             }
@@ -168,6 +174,18 @@ impl<'a> PfCx<'a> {
             counters.removals.add(u64::from(removed));
         }
         removed
+    }
+
+    /// What scrub rules do to a packet.
+    #[inline(always)]
+    fn normalise(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) {
+        let rules = self.rules;
+        if !rules.scrub.is_empty()
+            && rules.constant(direction, index) == Constant::Look
+            && !m.hdr().flags.has(PktFlags::NO_PF)
+        {
+            rules.scrub.normalise(direction, index, m, &mut self.worker.ids);
+        }
     }
 
     /// Reads a packet, and says what to look for in the state table.

@@ -21,6 +21,8 @@ pub mod addr;
 pub mod answer;
 #[cfg(test)]
 mod arbitrary;
+#[cfg(test)]
+mod arbitrary_full;
 pub mod conf;
 pub mod counters;
 pub mod engine;
@@ -32,6 +34,7 @@ pub mod ids;
 pub mod limiter;
 pub mod names;
 mod nat;
+mod normalise;
 pub mod packet;
 pub mod pf;
 pub mod pool;

@@ -20,6 +20,7 @@ use crate::{
     engine::{AHEAD, Seen},
     env::Environment,
     ids::Names,
+    normalise::Ids,
     random::Random,
     ruleset::{CompileError, Ruleset},
     slab::RuleSlab,
@@ -69,6 +70,7 @@ impl Pf {
         let options = &ruleset.conf().options;
         self.states.set_limit(options.limit_states);
         self.states.set_timeouts(&options.timeouts);
+        self.tables.set_limits(options.limits.get(Limit::Tables), options.limits.get(Limit::TableEntries));
         self.states.nodes().set_limit(options.limits.get(Limit::SrcNodes));
         self.tables.commit("", ruleset.tables());
     }
@@ -142,6 +144,7 @@ impl Pf {
         let random = Random::new();
         Worker {
             id,
+            ids: Ids::default(),
             random,
             slots: self.states.cache(),
             ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice(),
@@ -162,6 +165,7 @@ impl Worker {
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) id: usize,
+    pub(crate) ids: Ids,
     pub(crate) slots: SlotCache,
     pub(crate) random: Random,
     /// Packets that have been read ahead of deciding on them; filled in place, again and again.

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use kern::counter::Counter;
+use kern::{Mbuf, PktFlags, counter::Counter};
 
 use crate::{
     IfIndex,
@@ -21,6 +21,7 @@ use crate::{
     env::Environment,
     ids::{Names, TooManyNames},
     nat::Translate,
+    normalise::ScrubRules,
     pool::Pool,
     random::Random,
     rule::{
@@ -227,6 +228,7 @@ pub struct Ruleset {
     conf: Arc<PfConf>,
     /// Its tables, and those its rules speak of.
     tables: Vec<Staged>,
+    pub(crate) scrub: ScrubRules,
     slab: Arc<RuleSlab>,
 }
 
@@ -269,6 +271,7 @@ impl Ruleset {
             looks: [false; 2],
             conf: Arc::new(PfConf::default()),
             tables: Vec::new(),
+            scrub: ScrubRules::default(),
             slab: Arc::clone(slab),
         }
     }
@@ -295,6 +298,8 @@ impl Ruleset {
         let mut ruleset = Ruleset::disabled(slab);
         ruleset.conf = Arc::clone(conf);
         ruleset.tables.clone_from(&staged);
+        ruleset.scrub =
+            ScrubRules::compile(&conf.rules.scrub, conf.options.reassemble, |rule| compiler.rule(rule))?;
         let Rules { filter, nat, rdr, binat, .. } = &conf.rules;
         let mut list = |rules: &[Rule]| compiler.list(rules, slab, &mut ruleset.slots);
         ruleset.rules = list(filter)?;
@@ -312,6 +317,20 @@ impl Ruleset {
     pub(crate) fn constant(&self, direction: Direction, index: IfIndex) -> Constant {
         let column = self.columns.get(usize::from(index.0)).map_or(0, |&c| usize::from(c));
         self.constants.get(column).map_or(Constant::Look, |c| c[direction.index()])
+    }
+
+    /// Whether pf wants to see the datagrams of some fragments whole.
+    #[inline(always)]
+    pub fn gathers(&self) -> bool {
+        self.scrub.gathers()
+    }
+
+    /// Whether pf wants to see the datagram of this fragment whole, and if so, whether don't-fragment is forgiven.
+    pub fn gathers_this(&self, index: IfIndex, m: &Mbuf) -> Option<bool> {
+        if self.constant(Direction::In, index) == Constant::Skip || m.hdr().flags.has(PktFlags::NO_PF) {
+            return None;
+        }
+        self.scrub.gathers_this(index, m)
     }
 
     /// Whether there is an interface whose packets of this direction have to be looked at.
@@ -373,7 +392,9 @@ impl Ruleset {
     }
 
     fn constant_of(&self, direction: Direction, index: IfIndex) -> Constant {
-        if self.translation.lists(direction).into_iter().flatten().any(|r| r.iface.matches(index)) {
+        let translates =
+            self.translation.lists(direction).into_iter().flatten().any(|r| r.iface.matches(index));
+        if translates || !self.scrub.is_empty() {
             return Constant::Look;
         }
         let mut last: Option<(usize, &Compiled)> = None;

@@ -116,7 +116,7 @@ fn an_error_shows_its_line_with_a_caret() {
     let errors = load("pass in all\n\tblock in proto foo\n").expect_err("a rejected file");
     assert_eq!(
         errors[0].with_caret(),
-        "pf.conf:2:17: unknown protocol `foo`\n  \tblock in proto foo\n  \t               ^"
+        "pf.conf:2:17: unknown protocol `foo`; a number from 1 to 255, or a name as tcp, udp, icmp, ipv6-icmp, esp\n  \tblock in proto foo\n  \t               ^"
     );
 }
 

@@ -16,6 +16,7 @@ use crate::{
     icmp::{self, Error},
     iface::{cut, vnet},
     netconfig::NetConfig,
+    reass,
     worker::{Cx, Pending, Stage},
 };
 use ipsec::{
@@ -48,6 +49,10 @@ pub(crate) fn pf_in(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut B
     if cx.net.pf.is_none() || batch.is_empty() {
         return;
     }
+    reassemble(cx, held, batch);
+    if batch.is_empty() {
+        return;
+    }
     let from = batch.as_slice()[0].hdr().rcvif;
     let (mut opened, mut other) = (0, false);
     for m in batch.iter() {
@@ -63,6 +68,20 @@ pub(crate) fn pf_in(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut B
         pf_batch(cx, held, Direction::In, Via::One(ENC0), batch, out);
     } else {
         pf_mixed(cx, held, batch, out);
+    }
+}
+
+/// Fragments of which pf wants to see the whole datagram wait for the rest of it.
+#[inline(always)]
+fn reassemble(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch) {
+    let Some(rules) = cx.net.pf.as_deref().filter(|rules| rules.gathers()) else { return };
+    if batch.iter().any(|m| m.hdr().flags.has(PktFlags::FRAG)) {
+        let enc0 = cx.net.enc0;
+        reass::gather(cx, held, batch, |m| match m.hdr().sa {
+            0 => rules.gathers_this(pf::IfIndex(m.hdr().rcvif), m),
+            _ if enc0 => rules.gathers_this(ENC0, m),
+            _ => None,
+        });
     }
 }
 
@@ -355,8 +374,9 @@ fn fill_run(
         };
         let behind = cx.net.spd.overhead(Rest::from_header(m.hdr().nexthop));
         let inner_mtu = sa.inner_mtu(usize::from(mtu).saturating_sub(behind));
-        // What the router itself says over IPv6 has nobody else to make it smaller: the outer packet is fragmented.
-        let own6 = m.hdr().family == 6 && m.hdr().flags.has(PktFlags::ORIGIN);
+        // What the router itself says over IPv6, or pf has put together, has nobody else to make it smaller: the outer
+        // packet is fragmented.
+        let own6 = m.hdr().family == 6 && m.hdr().flags.any(PktFlags::ORIGIN.with(PktFlags::REFRAG));
         if segment > inner_mtu && m.hdr().flags.has(PktFlags::DF) && !own6 {
             icmp::error(cx, m, Why::EspTooBig, Error::TooBig { mtu: inner_mtu as u16 }, out);
             return None;
@@ -426,7 +446,7 @@ fn send_sealed(cx: &Cx<'_>, run: &mut Batch, out: &mut Pending) {
         h.egress = 0;
         h.nexthop = 0;
         h.sa = 0;
-        h.flags.clear(PktFlags::RETRIED);
+        h.flags.clear(PktFlags::RETRIED.with(PktFlags::REFRAG));
         if rest.is_none() {
             out.push(Stage::IpOutput, m, &cx.stats.ledger);
         } else {

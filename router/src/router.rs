@@ -165,6 +165,7 @@ impl Router {
             seed: setup.seed,
             neighbours: neighbour::Neighbours::new(neighbour::LIMIT, setup.pool.clusters / 16),
             reass: reass::Reassembly::new(setup.pool.clusters),
+            pf_frags: reass::Reassembly::of_pf(setup.pool.clusters),
             pf: pf::Pf::new(setup.workers, setup.states),
             host: host::Port::new()?,
             workers: setup.workers,
@@ -235,6 +236,10 @@ impl Router {
         };
         if let Some(rules) = &net.pf {
             self.shared.pf.enforce(rules);
+            let options = &rules.conf().options;
+            let frags = options.limits.get(pf::conf::Limit::Frags) as usize;
+            let wait = options.timeouts.get(pf::timeout::Timeout::Fragment);
+            self.shared.pf_frags.limit(&mut root.top(), frags, wait);
         }
         let version = self.publisher.publish(net);
         self.wake();
@@ -438,6 +443,7 @@ impl Router {
         }
         self.shared.neighbours.purge(held, ledger);
         self.shared.reass.purge(held, ledger);
+        self.shared.pf_frags.purge(held, ledger);
         self.shared.host.purge(held, ledger);
     }
 

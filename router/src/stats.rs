@@ -17,6 +17,8 @@ kern::counters! {
         fragmented: "frag.fragmented" "packets fragmented",
         fragments_received: "frag.received" "fragments for us",
         reassembled: "frag.reassembled" "datagrams put together",
+        pf_fragments: "pf.fragments" "fragments put together for pf",
+        pf_reassembled: "pf.reassembled" "datagrams put together for pf",
         cut: "gso.cut" "super-frames cut into segments",
         segments: "gso.segments" "segments made of super-frames",
         icmp_sent: "icmp.sent" "ICMP messages sent",

@@ -88,9 +88,22 @@ impl Bed {
 
     /// Whether the client reaches the server.
     fn pings(&self, to: &str) -> bool {
+        self.pings_with(to, 56)
+    }
+
+    /// The same with so many octets of data.
+    fn pings_with(&self, to: &str, size: usize) -> bool {
         let mut ping = Command::new("ip");
-        ping.args(["netns", "exec", self.client.name(), "ping", "-c", "1", "-W", "1", to]);
+        let size = size.to_string();
+        ping.args(["netns", "exec", self.client.name(), "ping", "-c", "1", "-W", "1", "-s", &size, to]);
         ping.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    /// A counter of `netstat -s`.
+    fn counter(&self, name: &str) -> u64 {
+        let stats = self.ask(&["--json", "netstat", "-s"]);
+        let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap();
+        stats["counters"][name]["value"].as_u64().unwrap()
     }
 
     /// Stops the router, whose books must balance with nothing held.
@@ -170,5 +183,30 @@ fn pf_is_switched_loaded_flushed_and_refused_as_pfctl_does() {
     assert_eq!(bed.pfctl("-F states").2, "2 states cleared\n");
     assert_eq!(bed.pfctl("-F rules").2, "rules cleared\n");
     assert_eq!(bed.pfctl("-sr").1, "");
+    bed.stop();
+}
+
+#[test]
+fn fragments_of_the_kernel_are_one_datagram_for_pf_and_fragments_again_on_the_wire() {
+    if !available() {
+        return;
+    }
+    let rules = "block all\npass inet proto icmp icmp-type echoreq\npass inet6 proto icmp6\n";
+    let bed = Bed::start(rules);
+    for to in ["198.51.100.2", "2001:db8:b::2"] {
+        assert!(bed.pings(to), "{to}");
+        // A fragment but the first has no ICMP type, and belongs to no state.
+        assert!(!bed.pings_with(to, 4000) || to.contains(':'), "{to}");
+    }
+    fs::write(bed.dir.join("pf.conf"), format!("scrub in all fragment reassemble\n{rules}")).unwrap();
+    assert!(bed.ask(&["reload"]).status.success());
+    for to in ["198.51.100.2", "2001:db8:b::2"] {
+        assert!(bed.pings_with(to, 4000), "{to} in fragments");
+    }
+    assert_eq!(bed.counter("pf.reassembled"), 4);
+    assert_eq!(bed.counter("pf.fragments"), 12);
+    fs::write(bed.dir.join("pf.conf"), format!("set reassemble yes\n{rules}")).unwrap();
+    assert!(bed.ask(&["reload"]).status.success());
+    assert!(bed.pings_with("198.51.100.2", 4000));
     bed.stop();
 }

@@ -169,6 +169,8 @@ impl PktFlags {
     pub const DF: PktFlags = PktFlags(1 << 10);
     /// A low-delay packet or an empty ACK: the second queue of `queue (a, b)`.
     pub const LOW_DELAY: PktFlags = PktFlags(1 << 11);
+    /// Put together of fragments, for pf: no super-frame, and leaves in fragments of at most `gso_size` octets.
+    pub const REFRAG: PktFlags = PktFlags(1 << 12);
 
     /// No flag.
     pub const fn empty() -> Self {

@@ -66,17 +66,20 @@ pub(crate) fn rule(
         return Err(Fault::new(
             proto.at,
             format!("proto {name} doesn't match address family {}", family.keyword()),
-        ));
+        )
+        .help("icmp is of inet, ipv6-icmp of inet6"));
     }
     if let Some(at) = def.allow_opts
         && matches!(rule.action, Action::Block(_))
     {
-        return Err(Fault::new(at, "allow-opts can only be specified for pass rules"));
+        return Err(Fault::new(at, "allow-opts can only be specified for pass rules")
+            .help("use pass, or leave it away"));
     }
     if let Some(at) = def.fragment
         && (rule.from.port.is_some() || rule.to.port.is_some() || rule.flags.is_some() || rule.icmp.is_some())
     {
-        return Err(Fault::new(at, "fragments can be filtered only on IP header fields"));
+        return Err(Fault::new(at, "fragments can be filtered only on IP header fields")
+            .help("later fragments have no ports, flags or ICMP types"));
     }
     if matches!(rule.action, Action::Block(Reply::Rst { .. })) && rule.proto != Some(TCP) {
         return Err(Fault::new(def.at, "return-rst can only be applied to TCP rules")
@@ -159,7 +162,8 @@ fn icmp_type(icmp: &IcmpDef, rule: &Rule) -> Parsed<()> {
     };
     if rule.proto != Some(proto) {
         let name = names::protocol_name(proto).unwrap_or_default();
-        return Err(Fault::new(icmp.at, format!("{word} only applies to proto {name}")));
+        return Err(Fault::new(icmp.at, format!("{word} only applies to proto {name}"))
+            .help(format!("add proto {name}")));
     }
     match rule.family {
         None => Err(Fault::new(icmp.at, format!("must indicate address family with {word}"))

@@ -157,6 +157,13 @@ impl<'a> Expander<'a> {
         }
     }
 
+    /// Opens the braces of a call that is wrong, so that its rules are still checked.
+    pub(crate) fn open_broken(&mut self, at: Pos) {
+        self.unnamed += 1;
+        let path = self.path_of(&format!("_{}", self.unnamed));
+        self.open.push((path, at));
+    }
+
     /// Takes a statement in; gives back what is wrong with it.
     pub(crate) fn statement(&mut self, statement: Statement) -> Vec<Fault> {
         let mut faults = Vec::new();

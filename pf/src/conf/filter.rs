@@ -244,7 +244,10 @@ pub(crate) fn log_word(c: &mut Cursor) -> Parsed<Option<Log>> {
                 c.note(word.at, "log (user)");
             }
             "to" => log.to = pflog_number(c)?,
-            other => return Err(Fault::new(word.at, format!("unknown log option `{other}`"))),
+            other => {
+                return Err(Fault::new(word.at, format!("unknown log option `{other}`"))
+                    .help("there are all, matches, user and to pflogN"));
+            }
         }
         Ok(())
     })?;
@@ -276,9 +279,13 @@ pub(crate) fn protocol(c: &mut Cursor, env: &Environment) -> Parsed<At<u8>> {
         None => env.protocol(word.value),
     };
     match number {
-        Some(0) => Err(Fault::new(word.at, "protocol 0 cannot be filtered")),
+        Some(0) => {
+            Err(Fault::new(word.at, "protocol 0 cannot be filtered")
+                .help("leave proto away for all protocols"))
+        }
         Some(n) => Ok(At::new(word.at, n)),
-        None => Err(Fault::new(word.at, format!("unknown protocol `{}`", word.value))),
+        None => Err(Fault::new(word.at, format!("unknown protocol `{}`", word.value))
+            .help("a number from 1 to 255, or a name as tcp, udp, icmp, ipv6-icmp, esp")),
     }
 }
 

@@ -120,10 +120,12 @@ fn range(c: &mut Cursor, first: At<&str>) -> Parsed<HostWord> {
     };
     let (a, b) = (end(At::new(first.at, first.value))?, end(At::new(last.at, last.value))?);
     if Family::of(a) != Family::of(b) {
-        return Err(Fault::new(first.at, "the two ends of an address range are of different families"));
+        return Err(Fault::new(first.at, "the two ends of an address range are of different families")
+            .help("write two ranges"));
     }
     if bits(a) > bits(b) {
-        return Err(Fault::new(first.at, format!("address range {a} - {b} ends before it begins")));
+        return Err(Fault::new(first.at, format!("address range {a} - {b} ends before it begins"))
+            .help("the lower address comes first"));
     }
     Ok(HostWord::Range(a, b))
 }

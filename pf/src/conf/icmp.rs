@@ -18,7 +18,10 @@ pub(crate) fn code(c: &mut Cursor, family: Family, kind: u8) -> Parsed<u8> {
         Some(n) => u8::try_from(n).ok(),
         None => names::icmp_code(family, kind, word.value),
     };
-    number.ok_or_else(|| Fault::new(word.at, format!("unknown icmp code `{}`", word.value)))
+    number.ok_or_else(|| {
+        Fault::new(word.at, format!("unknown icmp code `{}`", word.value))
+            .help("a number, or a name as port-unr, host-unr, net-unr, needfrag")
+    })
 }
 
 /// `S/SA`, `any`
@@ -52,7 +55,10 @@ pub(crate) fn icmp_types(c: &mut Cursor, family: Family) -> Parsed<Vec<IcmpDef>>
             Some(n) => u8::try_from(n).ok(),
             None => names::icmp_type(family, word.value),
         };
-        let kind = kind.ok_or_else(|| Fault::new(word.at, format!("unknown icmp-type `{}`", word.value)))?;
+        let kind = kind.ok_or_else(|| {
+            Fault::new(word.at, format!("unknown icmp-type `{}`", word.value))
+                .help("a number, or a name as echoreq, unreach, timex")
+        })?;
         let code = if c.accept("code") { Some(self::code(c, family, kind)?) } else { None };
         Ok(IcmpDef { at: word.at, family, kind, code })
     })

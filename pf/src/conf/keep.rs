@@ -82,7 +82,7 @@ fn timeout(c: &mut Cursor, def: &mut KeepDef, at: Pos, word: &str) -> Parsed<()>
     c.note(at, timeout.keyword());
     let seconds = c.number::<u32>("seconds")?;
     if def.keep.timeouts.iter().any(|&(t, _)| t == timeout) {
-        return Err(Fault::new(at, format!("`{word}` is given twice")));
+        return Err(Fault::new(at, format!("`{word}` is given twice")).help("say it once"));
     }
     def.keep.timeouts.push((timeout, seconds.value));
     Ok(())
@@ -91,7 +91,9 @@ fn timeout(c: &mut Cursor, def: &mut KeepDef, at: Pos, word: &str) -> Parsed<()>
 fn positive(c: &mut Cursor, word: &str, what: &str) -> Parsed<u32> {
     let number = c.number::<u32>(what)?;
     if number.value == 0 {
-        return Err(Fault::new(number.at, format!("`{word}` must be above 0")));
+        return Err(
+            Fault::new(number.at, format!("`{word}` must be above 0")).help("leave it away for no limit")
+        );
     }
     Ok(number.value)
 }

@@ -1,7 +1,7 @@
 //! Tokens of pf.conf, with their places.
 //!
 //! As in pfctl: a word is a run of letters, digits and punctuation other than `( ) { } < > ! = / # ,`; numbers and
-//! keywords are words. A quoted string is one token and never a keyword. A backslash before the end of a line joins it to
+//! keywords are words. `$`, `"` and `'` may stand within a word, not at its beginning. A quoted string is one token and never a keyword. A backslash before the end of a line joins it to
 //! the next. `$name` is replaced by the tokens of the macro's value, all at the place of the `$`.
 //!
 //! The lexer gives one logical line at a time, since a macro defined on one line is used on the next. A line does not
@@ -36,6 +36,13 @@ pub(crate) struct Line {
     pub(crate) end: Pos,
 }
 
+impl Line {
+    /// Whether it ends with the brace behind which the rules of an anchor stand.
+    pub(crate) fn begins_rules(&self) -> bool {
+        self.tokens.last().is_some_and(|t| t.tok == Tok::Sym("{"))
+    }
+}
+
 /// The macros defined so far.
 pub(crate) type Macros = HashMap<String, String>;
 
@@ -45,8 +52,14 @@ const MAX_STRING: usize = 8191;
 const SYMBOLS: &[&str] =
     &["!=", "<=", ">=", "<>", "><", "->", "!", "<", ">", "=", "(", ")", "{", "}", "/", ",", "-"];
 
+/// Whether a word may begin with this character.
+fn begins_word(c: char) -> bool {
+    in_word(c) && !"\"'$".contains(c)
+}
+
+/// Whether a word goes on with this character.
 fn in_word(c: char) -> bool {
-    c.is_alphanumeric() || (c.is_ascii_punctuation() && !"(){}<>!=/#,\"'$\\".contains(c))
+    c.is_alphanumeric() || (c.is_ascii_punctuation() && !"(){}<>!=/#,\\".contains(c))
 }
 
 /// Whether a brace behind these tokens holds the rules of an anchor, and not a list.
@@ -211,7 +224,23 @@ impl<'a> Lexer<'a> {
                 line.tokens.push(Token { tok, at });
             }
         }
+        // As if the value stood here: `$if:network` is one word.
+        if value.ends_with(in_word)
+            && let Some(Token { tok: Tok::Word(word), .. }) = line.tokens.last_mut()
+        {
+            self.rest_of_word(word);
+            let word = word.clone();
+            self.check_length(&word)?;
+        }
         Ok(())
+    }
+
+    /// Takes the characters that a word goes on with.
+    fn rest_of_word(&mut self, word: &mut String) {
+        while let Some(c) = self.joined().filter(|&c| in_word(c)) {
+            word.push(c);
+            self.bump();
+        }
     }
 
     fn token(&mut self) -> Parsed<Tok> {
@@ -231,14 +260,11 @@ impl<'a> Lexer<'a> {
             }
             return Ok(Tok::Sym(symbol));
         }
-        let mut word = String::new();
-        while let Some(c) = self.joined().filter(|&c| in_word(c)) {
-            word.push(c);
-            self.bump();
-        }
-        if word.is_empty() {
+        if !begins_word(c) {
             return Err(Fault::new(self.place(), format!("character `{c}` means nothing here")));
         }
+        let mut word = String::new();
+        self.rest_of_word(&mut word);
         self.check_length(&word)?;
         Ok(Tok::Word(word))
     }
@@ -335,6 +361,11 @@ mod tests {
             words("from $net \"$net\"", &[("net", "{ ! 10.0.0.0/8, 1.2.3.4 }")]).join(" "),
             "from { ! 10.0.0.0 / 8 , 1.2.3.4 } \"$net\""
         );
+        assert_eq!(
+            words("from $if:network label x$nr", &[("if", "em0")]),
+            ["from", "em0:network", "label", "x$nr"]
+        );
+        assert_eq!(words("$a/24 $a,b", &[("a", "1.2.3.4")]).join(" "), "1.2.3.4 / 24 1.2.3.4 , b");
     }
 
     #[test]

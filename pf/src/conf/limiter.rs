@@ -48,7 +48,7 @@ pub(crate) fn limiter(c: &mut Cursor) -> Parsed<Limiter> {
     }
     for (value, word) in [(u32::from(limiter.id), "id"), (limiter.limit, "limit")] {
         if value == 0 {
-            return Err(c.expected(&format!("`{word}`")).help(format!("a limiter has an {word} above 0")));
+            return Err(c.expected(&format!("`{word}`")).help(format!("a limiter says its {word}, above 0")));
         }
     }
     if by_source && limiter.entries == 0 {

@@ -211,17 +211,26 @@ impl Loader<'_> {
                 lexer.skip_line();
             }
             (i, at) = lexer.stand();
-            let statement = match line {
+            let line = match line {
                 Ok(line) if line.tokens.is_empty() => continue,
-                Ok(line) => statement::statement(&line, self.reading.env),
-                Err(fault) => Err(fault),
+                Ok(line) => line,
+                Err(fault) => {
+                    self.faults.push(fault);
+                    continue;
+                }
             };
-            match statement {
+            match statement::statement(&line, self.reading.env) {
                 Ok((statement, uses)) => {
                     self.uses.extend(uses);
                     self.statement(statement, file, depth);
                 }
-                Err(fault) => self.faults.push(fault),
+                Err(fault) => {
+                    // What is in its braces is still read, and its end ends something.
+                    if line.begins_rules() {
+                        self.expander.open_broken(fault.at);
+                    }
+                    self.faults.push(fault);
+                }
             }
         }
     }

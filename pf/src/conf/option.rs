@@ -93,7 +93,7 @@ fn translation(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&s
             def.af_to = Some(At::new(at, pool::af_to(c, env)?));
         }
         "scrub" => {
-            c.note(at, "scrub");
+            c.note(at, "scrub (...)");
             c.parenthesised(|c| scrub::option(c, &mut def.rule.scrub))?;
         }
         "no-df" | "random-id" | "min-ttl" | "max-mss" | "set-tos" => {
@@ -106,7 +106,7 @@ fn translation(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&s
 }
 
 fn respecified(at: Pos, twice: bool, what: &str) -> Parsed<()> {
-    if twice { Err(Fault::new(at, format!("cannot respecify {what}"))) } else { Ok(()) }
+    if twice { Err(Fault::new(at, format!("cannot respecify {what}")).help("say it once")) } else { Ok(()) }
 }
 
 /// The options of which a rule seldom has any.
@@ -204,13 +204,16 @@ fn id(c: &mut Cursor, number: impl Fn(&str) -> Option<u32>, what: &str) -> Parse
             None if word.value == "unknown" => Some(UNKNOWN_ID),
             None => number(word.value),
         };
-        id.ok_or_else(|| Fault::new(word.at, format!("unknown {what} `{}`", word.value)))
+        id.ok_or_else(|| {
+            Fault::new(word.at, format!("unknown {what} `{}`", word.value))
+                .help("a number, a name that is known, or unknown")
+        })
     };
     for (symbol, make) in UNARY {
         if c.accept_sym(symbol) {
             let id = one(c)?;
             if id == UNKNOWN_ID && !matches!(symbol, "=" | "!=") {
-                return Err(Fault::new(at, "unknown requires operator = or !="));
+                return Err(Fault::new(at, "unknown requires operator = or !=").help("as in user != unknown"));
             }
             return Ok(At::new(at, make(id)));
         }
@@ -227,7 +230,7 @@ fn id(c: &mut Cursor, number: impl Fn(&str) -> Option<u32>, what: &str) -> Parse
         if c.accept_sym(symbol) {
             let b = one(c)?;
             if a == UNKNOWN_ID || b == UNKNOWN_ID {
-                return Err(Fault::new(at, "unknown requires operator = or !="));
+                return Err(Fault::new(at, "unknown requires operator = or !=").help("as in user != unknown"));
             }
             return Ok(At::new(at, make(a, b)));
         }
@@ -263,7 +266,8 @@ fn probability(c: &mut Cursor) -> Parsed<u32> {
         return Err(Fault::new(
             word.at,
             format!("invalid probability `{}`: the rule would never match", word.value),
-        ));
+        )
+        .help("as in 20% or 0.2"));
     }
     Ok(of_all)
 }
@@ -324,7 +328,7 @@ fn divert(c: &mut Cursor, def: &mut RuleDef, word: At<&str>) -> Parsed<()> {
     }
     c.note(word.at, if word.value == "divert-to" { "divert-to" } else { "divert-packet" });
     if def.rule.action != Action::Pass {
-        return Err(Fault::new(word.at, format!("{} is for pass rules only", word.value)));
+        return Err(Fault::new(word.at, format!("{} is for pass rules only", word.value)).help("use pass"));
     }
     if !c.is_word("port") && !c.is_sym("=") && c.peek_word().is_some_and(|w| parse_number(w).is_none()) {
         // The address of a divert socket has no meaning (divert(4)).
@@ -333,7 +337,7 @@ fn divert(c: &mut Cursor, def: &mut RuleDef, word: At<&str>) -> Parsed<()> {
     c.accept("port");
     let port = c.number::<u16>("a port")?;
     if port.value == 0 {
-        return Err(Fault::new(port.at, "port 0 is no divert port"));
+        return Err(Fault::new(port.at, "port 0 is no divert port").help("1 to 65535"));
     }
     def.rule.divert = Some(Divert::To(port.value));
     Ok(())

@@ -26,6 +26,9 @@ use crate::{
 
 const TCP: u8 = 6;
 
+/// Rules that one rule may expand to.
+const MAX_EXPANSION: usize = 100_000;
+
 impl Expander<'_> {
     /// Adds the rules of a definition, or says what is wrong with it.
     pub(super) fn rule(&mut self, def: &RuleDef, faults: &mut Vec<Fault>) {
@@ -51,6 +54,10 @@ impl Expander<'_> {
                 Fault::new(def.at, "rule expands to no valid combination")
                     .help("its addresses, protocol and inet/inet6 are of different families"),
             );
+        }
+        // A named anchor's rules stand behind its first call; the others call it by its name.
+        for call in made.iter_mut().skip(1).filter_map(|r| r.anchor.as_mut()) {
+            call.inline &= call.name.is_empty();
         }
         self.rules_mut().list_mut(base.action).extend(made);
     }
@@ -97,7 +104,8 @@ impl Expander<'_> {
         let (at, keep) = match &def.state {
             Some(At { value: StateWord::No, .. }) => return Ok(None),
             Some(At { at, .. }) if !is_pass => {
-                return Err(Fault::new(*at, "keep state is great, but only for pass rules"));
+                return Err(Fault::new(*at, "keep state is great, but only for pass rules")
+                    .help("a pass rule makes the state"));
             }
             None if !is_pass => return Ok(None),
             Some(At { value: StateWord::Keep(keep), at }) => (*at, keep),
@@ -192,6 +200,10 @@ impl Expander<'_> {
             return bidirectional(def, rule, pool, first, made);
         }
         made.push(named(def, rule, first + made.len())?);
+        if made.len() > MAX_EXPANSION {
+            return Err(Fault::new(def.at, format!("rule expands to more than {MAX_EXPANSION} rules"))
+                .help("put the addresses into a table"));
+        }
         Ok(())
     }
 
@@ -295,10 +307,12 @@ fn track_sources(keep: &mut Keep, tracked: bool, at: super::Pos) -> Parsed<()> {
     let by_rule = keep.max_src_nodes != 0 || keep.max_src_conn != 0 || keep.max_src_conn_rate.is_some();
     if keep.track == Some(SourceTrack::Global) && by_rule {
         let word = if keep.max_src_nodes != 0 { "max-src-nodes" } else { "max-src-conn" };
-        return Err(Fault::new(at, format!("'{word}' is incompatible with 'source-track global'")));
+        return Err(Fault::new(at, format!("'{word}' is incompatible with 'source-track global'"))
+            .help("use source-track rule"));
     }
     if keep.overload.is_some() && keep.max_src_conn == 0 && keep.max_src_conn_rate.is_none() {
-        return Err(Fault::new(at, "'max-src-conn' or 'max-src-conn-rate' is required for 'overload'"));
+        return Err(Fault::new(at, "'max-src-conn' or 'max-src-conn-rate' is required for 'overload'")
+            .help("add one of them"));
     }
     if keep.track.is_none() && (tracked || by_rule || keep.max_src_states != 0) {
         keep.track = Some(if by_rule { SourceTrack::Rule } else { SourceTrack::Global });
@@ -378,7 +392,7 @@ fn pairs<'a>(hosts: &'a [Resolved], ports: &'a [At<Ports>]) -> Vec<(&'a Resolved
 
 fn expand_labels(def: &RuleDef, rule: &Rule, number: usize) -> Parsed<Vec<String>> {
     if def.labels.len() > 5 {
-        return Err(Fault::new(def.at, "a rule has at most five labels"));
+        return Err(Fault::new(def.at, "a rule has at most five labels").help("leave some away"));
     }
     let mut labels = Vec::new();
     for l in &def.labels {

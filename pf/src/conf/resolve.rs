@@ -59,7 +59,9 @@ pub(crate) fn one(env: &Environment, def: &HostDef, family: Option<Family>) -> P
     let not = def.not;
     let single = |host, family| Ok(vec![Resolved { host, not, family, scope: None }]);
     match &def.what {
-        HostWord::Any if not => Err(Fault::new(def.at, "`! any` matches nothing")),
+        HostWord::Any if not => {
+            Err(Fault::new(def.at, "`! any` matches nothing").help("name what is not to match"))
+        }
         HostWord::Any => single(Host::Any, None),
         HostWord::Literal(addr, scope) => {
             let prefix = Prefix::new(*addr, def.len.unwrap_or(128));
@@ -68,9 +70,11 @@ pub(crate) fn one(env: &Environment, def: &HostDef, family: Option<Family>) -> P
         HostWord::Range(a, b) => single(Host::Range(*a, *b), Some(Family::of(*a))),
         HostWord::Dynamic(d) => single(Host::Dynamic(d.clone()), None),
         HostWord::Table(name) => single(Host::Table(name.clone()), None),
-        HostWord::NoRoute if not => Err(Fault::new(def.at, "`! no-route` is not possible")),
+        HostWord::NoRoute if not => Err(Fault::new(def.at, "`! no-route` is not possible").help("use any")),
         HostWord::NoRoute => single(Host::NoRoute, None),
-        HostWord::UrpfFailed if not => Err(Fault::new(def.at, "`! urpf-failed` is not possible")),
+        HostWord::UrpfFailed if not => {
+            Err(Fault::new(def.at, "`! urpf-failed` is not possible").help("use any"))
+        }
         HostWord::UrpfFailed => single(Host::UrpfFailed, None),
         HostWord::Name(name) => named(env, def, name, family),
     }

@@ -17,7 +17,6 @@ use crate::{
 
 /// A scrub rule; `no`, if there is one, is taken already.
 pub(crate) fn rule(c: &mut Cursor, env: &Environment, at: super::Pos, no: bool) -> Parsed<RuleDef> {
-    c.note(at, "scrub");
     c.expect("scrub")?;
     let mut def = RuleDef::new(at, if no { Action::NoScrub } else { Action::Scrub });
     def.rule.direction = filter::direction(c);
@@ -83,6 +82,7 @@ pub(crate) fn option(c: &mut Cursor, scrub: &mut Scrub) -> Parsed<()> {
         }
         "set-tos" => scrub.set_tos = Some(icmp::tos(c)?),
         "reassemble" => {
+            c.note(word.at, "reassemble tcp");
             c.expect("tcp")?;
             scrub.reassemble_tcp = true;
         }

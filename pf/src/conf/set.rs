@@ -84,9 +84,6 @@ fn rare(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
         }
         "reassemble" => {
             let yes = either(c, "yes", "no")?;
-            if yes {
-                c.note(at, "set reassemble");
-            }
             Setting::Reassemble(yes, c.accept("no-df"))
         }
         "syncookies" => {
@@ -202,11 +199,8 @@ fn limit(c: &mut Cursor) -> Parsed<At<Setting>> {
             .help(format!("there are {names}"))
     })?;
     match limit {
-        Limit::States => {}
+        Limit::States | Limit::Frags | Limit::Tables | Limit::TableEntries => {}
         Limit::SrcNodes => c.note(name.at, "limit src-nodes"),
-        Limit::Frags => c.note(name.at, "limit frags"),
-        Limit::Tables => c.note(name.at, "limit tables"),
-        Limit::TableEntries => c.note(name.at, "limit table-entries"),
         Limit::Anchors => c.note(name.at, "limit anchors"),
     }
     let number = c.number::<u32>(&format!("a number of {}", name.value))?;

@@ -10,7 +10,6 @@ const ANCHORS: &str = "there are no anchors yet";
 const NORMALISATION: &str = "there is no normalisation yet";
 const ROUTING: &str = "pf does not choose routes yet";
 const LIMITERS: &str = "there are no limiters yet";
-const TABLES: &str = "tables are limited by memory only";
 const SCTP: &str = "there is no SCTP engine";
 const LOG: &str = "there is no packet log yet";
 const ASK: &str = "pf cannot ask the routing table yet";
@@ -43,18 +42,14 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("set ruleset-optimization profile", "rules are not ordered by their counters yet"),
     // Tables, anchors, normalisation, log.
     ("file", "tables are read from the configuration only"),
-    ("limit tables", TABLES),
-    ("limit table-entries", TABLES),
     ("anchor", ANCHORS),
     ("nat-anchor", ANCHORS),
     ("rdr-anchor", ANCHORS),
     ("binat-anchor", ANCHORS),
     ("load anchor", ANCHORS),
     ("limit anchors", ANCHORS),
-    ("scrub", NORMALISATION),
-    ("set reassemble", NORMALISATION),
-    ("limit frags", NORMALISATION),
-    ("frag", NORMALISATION),
+    ("scrub (...)", "only scrub rules normalise yet"),
+    ("reassemble tcp", NORMALISATION),
     ("os", "there are no operating system fingerprints yet"),
     ("set fingerprints", "there are no operating system fingerprints yet"),
     ("log (matches)", LOG),

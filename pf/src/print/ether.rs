@@ -51,7 +51,7 @@ fn write_ether(out: &mut String, r: &EtherRule) -> fmt::Result {
         }
     }
     for label in &r.labels {
-        write!(out, " label \"{label}\"")?;
+        write!(out, " label {}", rule::quoted(label))?;
     }
     if r.ridentifier != 0 {
         write!(out, " ridentifier {}", r.ridentifier)?;

@@ -178,22 +178,49 @@ pub(crate) fn state_defaults(keep: &Keep, bound: Option<bool>, tracked: bool) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Environment, arbitrary};
+    use crate::{Environment, arbitrary, arbitrary_full};
     use proptest::prelude::*;
 
     const QUEUES: &str =
         "altq on lan0 priq bandwidth 1Mb queue { a b }\nqueue a priq(default)\nqueue b priority 3\n";
 
+    /// Cases of a property that has `of` thousand in a thorough run.
+    fn cases(few: u32) -> ProptestConfig {
+        ProptestConfig::with_cases(if std::env::var_os("SOFTNET_SOAK").is_some() { 1_000_000 } else { few })
+    }
+
+    fn read(text: &str, env: &Environment) -> Result<PfConf, TestCaseError> {
+        let again = crate::conf::parse_text("printed", &format!("{QUEUES}{text}\n"), env, &[]);
+        again.map_err(|e| TestCaseError::fail(format!("{text}\n{}", e[0].with_caret())))
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("SOFTNET_SOAK").is_some() { 1_000_000 } else { 5000 }))]
+        #![proptest_config(cases(1000))]
 
         #[test]
-        fn what_is_printed_of_a_rule_is_read_as_that_rule(r in arbitrary::rule()) {
+        fn what_is_printed_of_a_rule_that_has_an_engine_is_read_as_that_rule(r in arbitrary::rule()) {
             let env = Environment::default();
             let text = rule(&r, &env);
-            let again = crate::conf::parse_text("printed", &format!("{QUEUES}{text}\n"), &env, &[]);
-            let again = again.map_err(|e| TestCaseError::fail(format!("{text}\n{}", e[0])))?;
-            prop_assert_eq!(&again.rules.filter, &[r], "{}", text);
+            prop_assert_eq!(&read(&text, &env)?.rules.filter, &[r], "{}", text);
+        }
+
+        #[test]
+        fn what_is_printed_of_a_translation_or_scrub_rule_is_read_as_that_rule(r in arbitrary_full::other()) {
+            let env = Environment::default();
+            let text = rule(&r, &env);
+            let again = read(&text, &env)?;
+            prop_assert_eq!(again.rules.all().collect::<Vec<_>>(), [&r], "{}", text);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases(3000))]
+
+        #[test]
+        fn what_is_printed_of_any_filter_rule_is_read_as_that_rule(r in arbitrary_full::filter()) {
+            let env = Environment::default();
+            let text = rule(&r, &env);
+            prop_assert_eq!(&read(&text, &env)?.rules.filter, &[r], "{}", text);
         }
     }
 }

@@ -233,7 +233,7 @@ impl RulePrinter<'_> {
     fn rest(&self, out: &mut String) -> fmt::Result {
         let rule = self.rule;
         for label in &rule.labels {
-            write!(out, " label \"{label}\"")?;
+            write!(out, " label {}", quoted(label))?;
         }
         if rule.ridentifier != 0 {
             write!(out, " ridentifier {}", rule.ridentifier)?;
@@ -291,11 +291,14 @@ impl Rule {
 
 /// A word as it is, or quoted if it would not be read as one.
 fn word(text: &str) -> String {
-    let plain = !text.is_empty()
-        && text
-            .chars()
-            .all(|c| c.is_alphanumeric() || (c.is_ascii_punctuation() && !"(){}<>!=/#,\"'$\\".contains(c)));
-    if plain { text.to_owned() } else { format!("\"{text}\"") }
+    let within = |c: char| c.is_alphanumeric() || (c.is_ascii_punctuation() && !"(){}<>!=/#,\\".contains(c));
+    let plain = text.starts_with(|c: char| within(c) && !"\"'$-".contains(c)) && text.chars().all(within);
+    if plain { text.to_owned() } else { quoted(text) }
+}
+
+/// A string in quotes.
+pub(super) fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\\\""))
 }
 
 /// A share of 2^32 in per cent, with as many decimals as it needs, at most six.

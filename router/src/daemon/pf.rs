@@ -68,7 +68,10 @@ impl Daemon {
 
     fn load(&mut self, load: &PfLoad) -> Result<LoadReport, String> {
         let env = environment(&self.files.conf);
-        let conf = pf::conf::load_text(&load.name, &load.text, &env, &load.defines);
+        // `-n` reads all of the language; only a load needs an engine for each part of it.
+        let reading =
+            pf::conf::Reading { env: &env, defines: &load.defines, anchor: "", engines: !load.check };
+        let conf = reading.text(&load.name, &load.text);
         let conf = conf.map_err(|errors| {
             let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();
             format!("{}\nSyntax error in config file: pf rules not loaded", each.join("\n"))

@@ -125,7 +125,7 @@ fn make(cx: &Cx<'_>, m: &Mbuf, plan: &Plan, piece: &Piece) -> Result<Mbuf, Why> 
     cx.stats.ledger.split(&mut made);
     made.hdr_mut().inherit(m.hdr());
     made.hdr_mut().flags.set(PktFlags::FRAG);
-    made.hdr_mut().flags.clear(PktFlags::CSUM_OK.with(PktFlags::PARTIAL));
+    made.hdr_mut().flags.clear(PktFlags::CSUM_OK.with(PktFlags::PARTIAL).with(PktFlags::REFRAG));
     made.set_l3(0);
     made.set_l4(headers.len());
     Ok(made)

@@ -161,9 +161,16 @@ fn fits(cx: &Cx<'_>, m: &Mbuf) -> bool {
 fn fits_in(interface: &Interface, m: &Mbuf) -> bool {
     if m.hdr().gso == Gso::None {
         return m.len() <= usize::from(interface.mtu)
-            && (!m.hdr().flags.has(PktFlags::PARTIAL) || interface.caps.checksum);
+            && (!m.hdr().flags.any(PktFlags::PARTIAL.with(PktFlags::REFRAG)) || fits_as_it_is(interface, m));
     }
     whole(interface, m)
+}
+
+#[cold]
+fn fits_as_it_is(interface: &Interface, m: &Mbuf) -> bool {
+    let flags = m.hdr().flags;
+    (!flags.has(PktFlags::PARTIAL) || interface.caps.checksum)
+        && (!flags.has(PktFlags::REFRAG) || m.len() <= usize::from(m.hdr().gso_size))
 }
 
 /// Whether a super-frame may go out whole.
@@ -203,6 +210,9 @@ fn resize_one(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, mut m: Mbuf, out: &
     let net = cx.net;
     let interface = net.interface(m.hdr().egress)?;
     let mtu = usize::from(interface.mtu);
+    if m.hdr().flags.has(PktFlags::REFRAG) {
+        return refragment(cx, held, m, interface.mtu, out);
+    }
     if m.hdr().gso != Gso::None {
         let segment = vnet::header_len(&m) + usize::from(m.hdr().gso_size);
         if segment > mtu && m.hdr().flags.has(PktFlags::DF) {
@@ -224,6 +234,22 @@ fn resize_one(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, mut m: Mbuf, out: &
     }
     let m = finished(cx, m)?;
     fragment_one(cx, m, mtu, out)
+}
+
+/// Takes a datagram apart that was put together for pf. An IPv6 sender whose fragments are too large is told so.
+fn refragment(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    m: Mbuf,
+    mtu: u16,
+    out: &mut Pending,
+) -> Option<Mbuf> {
+    let size = m.hdr().gso_size;
+    if m.hdr().family == 6 && size > mtu {
+        return too_big(cx, held, m, mtu, out);
+    }
+    let m = finished(cx, m)?;
+    fragment_one(cx, m, size.min(mtu).into(), out)
 }
 
 /// The packet with its transport checksum whole; a packet whose offload fields lie ends.

@@ -1,5 +1,6 @@
 //! Reassembly (RFC 791, 3.2; RFC 815; RFC 8200, 4.5) of datagrams to the router itself; ESP that was fragmented on its way among
-//! them. What is only passing through stays in fragments.
+//! them. What is only passing through stays in fragments, unless pf is to look at it whole (`scrub`, `set reassemble`): then
+//! [`gather`] puts it together ahead of pf, in a table of its own, and `ip_output` takes it apart again.
 //!
 //! ```text
 //!  forward ─► reass_input ─► describe ─► table, under Reass ─► all there ─► joined ─► esp_input or host_input
@@ -11,6 +12,7 @@
 //! fragment's header without the marks of fragmentation, and takes a jumbo buffer where a cluster is too small. No packet
 //! ends under the lock. Explicit congestion notification follows RFC 3168, 5.3.
 
+mod gather;
 mod piece;
 mod table;
 
@@ -19,17 +21,18 @@ use crate::{
     icmp::{self, Error},
     worker::{Cx, Pending, Stage},
 };
+pub(crate) use gather::gather;
 use kern::{
     Batch, Chain, Class, Ledger, Mbuf, PktFlags, Why,
     lock::{
-        Held, Mutex,
-        levels::{self, Before, Softnet},
+        Before, Held, Level, Mutex,
+        levels::{self, Softnet},
     },
     time::Instant,
 };
 use piece::Piece;
-use table::{Complete, Outcome, Table, Victims};
-use wire::{ipv4, ipv6, ipv6_ext::FRAGMENT_LEN, parse};
+use table::{Complete, Outcome, Overlap, Table, Victims};
+use wire::{IpProto, ipv4, ipv6, ipv6_ext::FRAGMENT_LEN, parse};
 
 /// Datagrams that run out in one turn of the timer.
 const EXPIRE: usize = 64;
@@ -37,24 +40,38 @@ const EXPIRE: usize = 64;
 const LATEST: u64 = 1_000_000_000;
 const SOONEST: u64 = 10_000_000;
 
-/// All datagrams of which fragments have come.
-pub struct Reassembly {
-    table: Mutex<levels::Reass, Table>,
+/// All datagrams of which fragments have come: the host stack's, or pf's.
+pub struct Reassembly<L = levels::Reass> {
+    table: Mutex<L, Table>,
 }
 
 impl Reassembly {
     /// Room for a pool of so many clusters: a sixteenth of them may be fragments, in half as many datagrams.
     pub fn new(clusters: usize) -> Reassembly {
-        Reassembly { table: Mutex::new(Table::new(clusters / 16, clusters / 32)) }
+        Reassembly { table: Mutex::new(Table::new(clusters / 16, clusters / 32, Overlap::Ruin)) }
+    }
+}
+
+impl Reassembly<levels::PfFrags> {
+    /// The same for pf, where IPv4 fragments that overlap are trimmed.
+    pub fn of_pf(clusters: usize) -> Reassembly<levels::PfFrags> {
+        Reassembly { table: Mutex::new(Table::new(clusters / 16, clusters / 32, Overlap::Trim)) }
     }
 
+    /// `set limit frags`, `set timeout frag`.
+    pub fn limit(&self, held: &mut Held<'_, impl Before<levels::PfFrags>>, fragments: usize, seconds: u32) {
+        held.lock(&self.table).0.limit(fragments, u64::from(seconds) * 1_000_000_000);
+    }
+}
+
+impl<L: Level> Reassembly<L> {
     /// Fragments and datagrams that wait.
-    pub fn waiting(&self, held: &mut Held<'_, impl Before<levels::Reass>>) -> (usize, usize) {
+    pub fn waiting(&self, held: &mut Held<'_, impl Before<L>>) -> (usize, usize) {
         held.lock(&self.table).0.waiting()
     }
 
     /// Ends everything that waits: the router stops.
-    pub fn purge(&self, held: &mut Held<'_, impl Before<levels::Reass>>, ledger: &Ledger) {
+    pub fn purge(&self, held: &mut Held<'_, impl Before<L>>, ledger: &Ledger) {
         loop {
             let mut victims = Victims::new(Why::Shutdown);
             if !held.lock(&self.table).0.drain(&mut victims) {
@@ -113,7 +130,7 @@ fn input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: Mbuf, out: &mut Pendi
 
 /// A whole datagram with a fragment header (RFC 6946).
 fn atomic(cx: &mut Cx<'_>, m: Mbuf, piece: &Piece, out: &mut Pending) {
-    let complete = Complete { headers: piece.headers, announced_at: piece.announced_at, ecn: 0 };
+    let complete = Complete { headers: piece.headers, announced_at: piece.announced_at, ecn: 0, largest: 0 };
     deliver(cx, m, complete, out);
 }
 
@@ -128,14 +145,25 @@ fn whole(cx: &mut Cx<'_>, chain: &mut Chain, complete: Complete, out: &mut Pendi
     }
 }
 
-/// Makes the header say that the datagram is whole, and sends it on.
+/// Sends a whole datagram on.
 fn deliver(cx: &mut Cx<'_>, mut m: Mbuf, complete: Complete, out: &mut Pending) {
-    let mended = if m.hdr().family == 4 { mend4(&mut m, complete) } else { mend6(&mut m, complete) };
-    let parsed = mended.and_then(|()| parse::parse_ip(m.data()).map_err(|_| Why::FragMalformed));
-    let parsed = match parsed {
-        Ok(parsed) => parsed,
+    let proto = match mend(cx, &mut m, complete) {
+        Ok(proto) => proto,
         Err(why) => return cx.end(m, why),
     };
+    let opens = hooks::is_for_sas(cx.net, proto.0);
+    let next = if opens { Stage::EspInput } else { Stage::HostInput };
+    out.push(next, m, &cx.stats.ledger);
+}
+
+/// Makes the header say that the datagram is whole, and finds the upper layer anew.
+fn mend(cx: &Cx<'_>, m: &mut Mbuf, complete: Complete) -> Result<IpProto, Why> {
+    if m.hdr().family == 4 {
+        mend4(m, complete)?;
+    } else {
+        mend6(m, complete)?;
+    }
+    let parsed = parse::parse_ip(m.data()).map_err(|_| Why::FragMalformed)?;
     m.set_l3(0);
     m.set_l4(parsed.l4.into());
     let hash = parsed.hash(m.data(), &cx.shared.seed);
@@ -145,9 +173,7 @@ fn deliver(cx: &mut Cx<'_>, mut m: Mbuf, complete: Complete, out: &mut Pending) 
     if cx.net.hash_flows {
         h.hash = hash.max(1);
     }
-    let opens = hooks::is_for_sas(cx.net, parsed.proto.0);
-    let next = if opens { Stage::EspInput } else { Stage::HostInput };
-    out.push(next, m, &cx.stats.ledger);
+    Ok(parsed.proto)
 }
 
 /// What the ECN bits of a datagram are, by those of its fragments (a bit for each code point seen): congestion experienced by
@@ -194,8 +220,13 @@ fn mend6(m: &mut Mbuf, complete: Complete) -> Result<(), Why> {
     Ok(())
 }
 
-/// The timer: datagrams that are not complete in time end, and their senders are told where the first fragment came.
+/// The timer of both tables.
 pub(crate) fn expire(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, out: &mut Pending) -> Instant {
+    expire_own(cx, held, out).min(gather::expire(cx, held))
+}
+
+/// Datagrams to us that are not complete in time end, and their senders are told where the first fragment came.
+fn expire_own(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, out: &mut Pending) -> Instant {
     for _ in 0..EXPIRE {
         let mut victims = Victims::new(Why::FragTimeout);
         let found = {

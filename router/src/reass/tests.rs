@@ -61,9 +61,13 @@ struct World {
 
 impl World {
     fn new(pieces: usize, datagrams: usize) -> World {
+        World::with(pieces, datagrams, Overlap::Ruin)
+    }
+
+    fn with(pieces: usize, datagrams: usize, overlap: Overlap) -> World {
         World {
             fixture: Fixture::with_jumbos(256, 8),
-            table: Table::new(pieces, datagrams),
+            table: Table::new(pieces, datagrams, overlap),
             ended: Vec::new(),
         }
     }
@@ -236,7 +240,112 @@ fn congestion_marks_are_joined() {
     world.finish();
 }
 
+/// A fragment of datagram 1 from A to B: `len` octets of `value` at `offset`.
+fn raw4(offset: usize, len: usize, more: bool, value: u8) -> Vec<u8> {
+    let frag = (offset / 8) as u16 | if more { ipv4::MF } else { 0 };
+    let header = ipv4::Repr { src: A, dst: B, proto: IpProto(200), ident: 1, frag, ..ipv4::Repr::default() };
+    build::raw4(header, &vec![value; len])
+}
+
+#[test]
+fn pf_keeps_what_it_has_of_an_ipv4_datagram_and_ruins_an_ipv6_one() {
+    let mut world = World::with(64, 8, Overlap::Trim);
+    assert!(world.hear(&raw4(0, 16, true, 1), NOW).is_none());
+    assert!(world.hear(&raw4(24, 8, true, 2), NOW).is_none());
+    // Eight octets too many in front, eight behind.
+    assert!(world.hear(&raw4(8, 24, true, 3), NOW).is_none());
+    let whole = world.hear(&raw4(24, 13, false, 4), NOW).unwrap();
+    assert_eq!(
+        whole[20..],
+        [[1; 8], [1; 8], [3; 8], [2; 8]].concat().into_iter().chain([4; 5]).collect::<Vec<u8>>()
+    );
+    assert!(world.ended.is_empty());
+    let pieces = split6(1, 3000, 1000);
+    world.hear(&pieces[0], NOW);
+    let mut over = pieces[1].clone();
+    over[43] -= 8;
+    world.hear(&over, NOW);
+    assert_eq!(world.ended, [Why::FragOverlap; 2]);
+    world.finish();
+}
+
+#[test]
+fn a_limit_below_the_room_there_is_sends_the_oldest_away() {
+    let mut world = World::with(64, 32, Overlap::Trim);
+    world.table.limit(3, 5_000_000_000);
+    for ident in 0..5 {
+        world.hear(
+            &split4(Ipv4Addr::new(10, 0, 0, ident as u8), ident, 3000, 1000)[0],
+            NOW.after(ident.into()),
+        );
+        assert!(world.table.waiting().0 <= 3);
+    }
+    assert_eq!(world.ended, [Why::FragLimit; 2]);
+    let mut victims = Victims::new(Why::FragTimeout);
+    assert_eq!(world.table.expire(NOW.after(3), &mut victims), Err(NOW.after(2 + 5_000_000_000)));
+    world.finish();
+}
+
 proptest! {
+    #[test]
+    fn overlapping_ipv4_fragments_are_for_pf_what_came_first(
+        cuts in proptest::collection::vec((0..12_usize, 1..6_usize), 1..40),
+        tail in 1..8_usize,
+    ) {
+        let mut world = World::with(64, 8, Overlap::Trim);
+        let len = 96 + tail;
+        let mut model: Vec<Option<u8>> = vec![None; len];
+        for (n, (at, blocks)) in cuts.into_iter().enumerate() {
+            let (start, end) = (at * 8, ((at + blocks) * 8).min(len));
+            let end = if end + 8 > len { len } else { end };
+            let value = n as u8 + 1;
+            let whole = world.hear(&raw4(start, end - start, end < len, value), NOW);
+            let first = (start..end).find(|&i| model[i].is_none());
+            if let Some(first) = first {
+                let last = (first..end).find(|&i| model[i].is_some()).unwrap_or(end);
+                model[first..last].fill(Some(value));
+            }
+            if let Some(whole) = whole {
+                let expected: Vec<u8> = model.iter().map(|o| o.unwrap_or(0)).collect();
+                prop_assert_eq!(&whole[20..], &expected[..]);
+                model.fill(None);
+            }
+        }
+        world.finish();
+    }
+
+    #[test]
+    fn fragments_of_any_kind_leave_the_books_balanced(
+        pieces in proptest::collection::vec((0..70_usize, 0..200_usize, any::<bool>(), 0..3_u16, any::<bool>()), 0..60),
+        trim in any::<bool>(),
+    ) {
+        let mut world = World::with(16, 6, if trim { Overlap::Trim } else { Overlap::Ruin });
+        let mut clock = NOW;
+        for (at, len, more, ident, v6) in pieces {
+            clock = clock.after(1_500_000_000);
+            let packet = if v6 {
+                let fragment = Fragment { at: 40, announced_at: 6, next_header: IpProto(200), offset: at as u16 * 8, more, ident: ident.into() };
+                let header = ipv6::Repr { src: A6, dst: B6, next_header: IpProto::FRAGMENT, ..ipv6::Repr::default() };
+                build::raw6(header, &[&fragment.octets()[..], &vec![7; len]].concat())
+            } else {
+                let mut packet = raw4(at * 8, len, more, 7);
+                ipv4::set_word(packet.first_chunk_mut().unwrap(), 4, ident);
+                packet
+            };
+            let mut m = world.fixture.packet(&packet);
+            m.hdr_mut().family = packet[0] >> 4;
+            let sound = piece::describe(&m).is_ok_and(|p| !p.is_atomic());
+            world.fixture.done(m);
+            if sound {
+                world.hear(&packet, clock);
+            }
+            let mut victims = Victims::new(Why::FragTimeout);
+            let _ = world.table.expire(clock, &mut victims);
+            end(&mut victims, &world.fixture.ledger);
+        }
+        world.finish();
+    }
+
     #[test]
     fn any_order_of_arrival_gives_the_datagram(
         len in 100..6000_usize,

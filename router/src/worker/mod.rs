@@ -61,6 +61,8 @@ pub struct Shared {
     pub neighbours: neighbour::Neighbours,
     /// Fragments waiting for the rest.
     pub reass: reass::Reassembly,
+    /// Fragments that pf is to see whole.
+    pub pf_frags: reass::Reassembly<kern::lock::levels::PfFrags>,
     /// pf's states and counters.
     pub pf: pf::Pf,
     /// The router's own TCP and UDP.

@@ -3,6 +3,7 @@
 //!
 //! Not here: `-r` (names for addresses), `-S`, `-P`: addresses and ports are printed as the router says them.
 
+mod check;
 mod show;
 mod table;
 
@@ -15,7 +16,10 @@ use crate::control::{
     proto::Request,
 };
 use clap::{ArgAction, Args};
-use std::{io::Read, path::PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 /// pfctl's flags.
 #[derive(Clone, Debug, Default, Args)]
@@ -33,6 +37,9 @@ pub struct Pfctl {
     /// Check only, change nothing
     #[arg(short = 'n')]
     check: bool,
+    /// With -n: read for the world that this file describes, and ask no router
+    #[arg(long, value_name = "FILE", requires_all = ["check", "file"])]
+    env: Option<PathBuf>,
     /// Say more; twice: with numbers
     #[arg(short, action = ArgAction::Count)]
     verbose: u8,
@@ -161,6 +168,9 @@ use ask;
 /// Runs the command: everything that was asked for, in pfctl's order.
 pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
     let ctl = Ctl { at, args };
+    if let (Some(file), Some(env)) = (&args.file, &args.env) {
+        return ctl.check(file, env);
+    }
     if args.disable {
         ctl.order(PfRequest::Enable(false))?;
     }
@@ -360,7 +370,7 @@ fn lines(all: impl Iterator<Item = String>) -> String {
 }
 
 /// Reads a file, or standard input for `-`.
-fn read(file: &PathBuf) -> Result<String, Failure> {
+fn read(file: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if file.as_os_str() == "-" {
         std::io::stdin().read_to_string(&mut text)

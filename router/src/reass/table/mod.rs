@@ -1,8 +1,9 @@
 //! Fragments that wait for the rest, behind the lock. All memory is there from the start.
 //!
 //! A datagram is a list of fragments in order, without gaps in the books: fragments that overlap ruin their datagram
-//! (IPv6: RFC 5722; IPv4 does the same here, as Linux since 2018, since no sender does it in earnest and every way of mending it
-//! lets filters and hosts see different datagrams). A ruined datagram stays as a name, so that what comes after is recognised.
+//! (IPv6: RFC 5722; IPv4 to the host does the same, as Linux since 2018, since no sender does it in earnest and every way of
+//! mending it lets filters and hosts see different datagrams). A ruined datagram stays as a name, so that what comes after is
+//! recognised. pf's table keeps what it has of an IPv4 datagram and trims what comes ([`Overlap::Trim`]), as pf does.
 //!
 //! One list a family, oldest first, since a family's datagrams all wait equally long: the heads are the next to run out, and
 //! the first to go when there is no room. One source may have a quarter of all datagrams and half of all fragments.
@@ -11,11 +12,21 @@ mod fit;
 
 use super::piece::{Key, Piece};
 use arrayvec::ArrayVec;
+use fit::Fit;
 use kern::{Chain, Class, Mbuf, Owner, Why, time::Instant};
 use std::{collections::HashMap, net::IpAddr};
 
 /// How long a datagram's fragments wait for the rest: BSD's `IPFRAGTTL` for IPv4, RFC 8200, 4.5 for IPv6.
 const WAIT: [u64; 2] = [30_000_000_000, 60_000_000_000];
+
+/// What an IPv4 fragment that overlaps another does; of IPv6 it always ruins its datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overlap {
+    /// It ruins its datagram.
+    Ruin,
+    /// It loses what is there already.
+    Trim,
+}
 
 const NIL: u32 = u32::MAX;
 
@@ -45,6 +56,7 @@ struct Node {
 
 struct Datagram {
     key: Key,
+    since: Instant,
     until: Instant,
     live: bool,
     /// Ruined: whatever comes for it is refused.
@@ -52,6 +64,8 @@ struct Datagram {
     first: u32,
     pieces: u16,
     octets: u32,
+    /// Octets of the largest fragment, headers and all.
+    largest: u16,
     /// Octets of the whole payload, once the last fragment is there.
     total: Option<u32>,
     /// Which ECN code points the fragments had, a bit each.
@@ -93,6 +107,8 @@ pub(super) struct Complete {
     pub announced_at: u16,
     /// Which ECN code points there were, a bit each.
     pub ecn: u8,
+    /// Octets of the largest fragment, headers and all.
+    pub largest: u16,
 }
 
 /// All datagrams that wait.
@@ -107,11 +123,15 @@ pub(super) struct Table {
     used_nodes: usize,
     jumbos: usize,
     limit: usize,
+    /// Fragments at most, if that is less than there are nodes.
+    most: usize,
+    wait: [u64; 2],
+    overlap: Overlap,
 }
 
 impl Table {
     /// A table of so many fragments and datagrams.
-    pub(super) fn new(pieces: usize, datagrams: usize) -> Table {
+    pub(super) fn new(pieces: usize, datagrams: usize, overlap: Overlap) -> Table {
         let last = pieces.max(2) as u32 - 1;
         let next = |i| if i < last { i + 1 } else { NIL };
         let nodes = (0..=last).map(|i| Node { m: None, offset: 0, len: 0, headers: 0, next: next(i) });
@@ -127,7 +147,15 @@ impl Table {
             used_nodes: 0,
             jumbos: 0,
             limit: datagrams,
+            most: usize::MAX,
+            wait: WAIT,
+            overlap,
         }
+    }
+
+    /// At most so many fragments from now on, and datagrams that come wait so many nanoseconds.
+    pub(super) fn limit(&mut self, pieces: usize, wait: u64) {
+        (self.most, self.wait) = (pieces, [wait; 2]);
     }
 
     /// Takes in a fragment. Those that go for it, or with it, are in `victims`, empty before. Of jumbo buffers no more
@@ -148,7 +176,7 @@ impl Table {
             },
         };
         match self.judge(at, piece) {
-            Ok(behind) => match self.put(at, behind, m, piece, jumbos, victims) {
+            Ok(fit) => match self.put(at, &fit, m, jumbos, victims) {
                 Ok(()) => self.look(at, victims),
                 Err(m) => {
                     if is_new {
@@ -179,12 +207,14 @@ impl Table {
         let family = usize::from(piece.key.src.is_ipv6());
         let datagram = Datagram {
             key: piece.key,
-            until: now.after(WAIT[family]),
+            since: now,
+            until: now.after(self.wait[family]),
             live: true,
             dead: false,
             first: NIL,
             pieces: 0,
             octets: 0,
+            largest: 0,
             total: None,
             ecn: 0,
             announced_at: 0,
@@ -209,26 +239,31 @@ impl Table {
     fn put(
         &mut self,
         at: u32,
-        behind: u32,
-        m: Mbuf,
-        piece: &Piece,
+        fit: &Fit,
+        mut m: Mbuf,
         jumbos: usize,
         victims: &mut Victims,
     ) -> Result<(), Mbuf> {
+        let (behind, piece) = (fit.behind, &fit.piece);
         let share = self.sources.get(&piece.key.src).copied().unwrap_or_default();
         let jumbo = m.class() == Class::Jumbo;
         let many = usize::from(self.datagrams[at as usize].pieces) >= Chain::PIECES;
         if many || share.pieces as usize >= self.nodes.len() / 2 || (jumbo && self.jumbos >= jumbos) {
             return Err(m);
         }
-        if self.free_node == NIL
+        if (self.free_node == NIL || self.used_nodes >= self.most)
             && let Some(oldest) = self.oldest(at).filter(|_| victims.packets.is_empty())
         {
             self.remove(oldest, victims);
         }
         let node = self.free_node;
-        let Some(free) = self.nodes.get_mut(node as usize) else { return Err(m) };
+        let Some(free) = self.nodes.get_mut(node as usize).filter(|_| self.used_nodes < self.most) else {
+            return Err(m);
+        };
         self.free_node = free.next;
+        let largest = m.len() as u16;
+        // `fit` takes no more off than there is.
+        let _ = m.trim_back(fit.back);
         m.set_owner(Owner::Reass);
         *free = Node { m: Some(m), offset: piece.offset, len: piece.len, headers: piece.headers, next: NIL };
         let d = &mut self.datagrams[at as usize];
@@ -239,6 +274,7 @@ impl Table {
         self.nodes[node as usize].next = next;
         d.pieces += 1;
         d.octets += piece.len;
+        d.largest = d.largest.max(largest);
         d.ecn |= 1 << piece.ecn;
         if !piece.more {
             d.total = Some(piece.end());
@@ -260,7 +296,7 @@ impl Table {
             return Outcome::Waits;
         }
         let headers = self.nodes.get(d.first as usize).map_or(0, |n| n.headers);
-        let complete = Complete { headers, announced_at: d.announced_at, ecn: d.ecn };
+        let complete = Complete { headers, announced_at: d.announced_at, ecn: d.ecn, largest: d.largest };
         let mut first = true;
         while let Some((mut m, headers)) = self.pop(at) {
             if !std::mem::take(&mut first) {
@@ -330,7 +366,7 @@ impl Table {
     fn oldest(&self, but: u32) -> Option<u32> {
         let head = |list: &List| {
             let skip = if list.head == but { self.datagrams.get(but as usize)?.next } else { list.head };
-            self.datagrams.get(skip as usize).map(|d| (d.until.nanos() - WAIT[d.family], skip))
+            self.datagrams.get(skip as usize).map(|d| (d.since, skip))
         };
         self.lists.iter().filter_map(head).min().map(|(_, at)| at)
     }

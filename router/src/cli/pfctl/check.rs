@@ -1,0 +1,34 @@
+//! `softnet pfctl -n --env FILE`: a ruleset read for a world that is written down, without any router.
+
+use super::{super::Exit, Ctl, Failure, read};
+use pf::conf::Reading;
+use std::path::Path;
+
+impl Ctl<'_> {
+    /// Reads a ruleset and, with `-v`, prints it as pfctl does. What is wrong is said on standard error.
+    pub(super) fn check(&self, file: &Path, env: &Path) -> Result<Exit, Failure> {
+        let env = pf::Environment::from_file(env).map_err(|e| Failure::Which(e.to_string()))?;
+        let text = read(file)?;
+        let reading =
+            Reading { env: &env, defines: &self.args.define, anchor: &self.anchor(), engines: false };
+        let conf = match reading.text(&file.display().to_string(), &text) {
+            Ok(conf) => conf,
+            Err(errors) => {
+                for error in errors {
+                    eprintln!("{}", error.with_caret());
+                }
+                eprintln!("pfctl: Syntax error in config file: pf rules not loaded");
+                return Ok(Exit::No);
+            }
+        };
+        if self.at.json || self.args.verbose > 0 {
+            let text = match reading.anchor {
+                "" => pf::print::listing(&conf, &env),
+                anchor => pf::print::anchor(&conf, anchor, &env),
+            };
+            self.at
+                .print(&serde_json::json!({ "rules": text.lines().collect::<Vec<_>>() }), || text.clone())?;
+        }
+        Ok(Exit::Good)
+    }
+}

@@ -1,0 +1,72 @@
+//! `softnet pfctl -o none -n -v -f FILE --env FIXTURE`: what pfctl prints, without a router.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../pf/tests/pfctl-env.toml");
+
+fn pfctl(dir: &Path, file: &str) -> Output {
+    let softnet = std::env::var_os("SOFTNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_softnet").into());
+    Command::new(softnet)
+        .current_dir(dir)
+        .args(["pfctl", "-o", "none", "-n", "-v", "-f", file, "--env", FIXTURE])
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_ruleset_is_printed_expanded() {
+    let dir = std::env::temp_dir().join(format!("softnet-pfctl-check-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("good"), "pass in on vlan1057 from { 10/8, ::1 } nat-to (lo0)\n").unwrap();
+    std::fs::write(dir.join("bad"), "pass in all\npass in proto foo\nblock in on\n").unwrap();
+    let good = pfctl(&dir, "good");
+    let bad = pfctl(&dir, "bad");
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(
+        String::from_utf8(good.stdout).unwrap(),
+        "pass in on vlan1057 inet from 10.0.0.0/8 to any flags S/SA keep state nat-to (lo0) round-robin\n\
+         pass in on vlan1057 inet6 from ::1 to any flags S/SA keep state nat-to (lo0) round-robin\n"
+    );
+    assert_eq!((bad.status.code(), bad.stdout.len()), (Some(1), 0));
+    let said = String::from_utf8(bad.stderr).unwrap();
+    assert!(
+        said.contains("bad:2:15: unknown protocol `foo`;")
+            && said.contains("\n  pass in proto foo\n                ^"),
+        "{said}"
+    );
+    assert!(said.contains("bad:3:12: syntax error"), "{said}");
+}
+
+#[test]
+fn every_file_of_the_suite_comes_out_as_pfctl_prints_it() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/pfctl-suite");
+    if !dir.is_dir() {
+        println!("skipped: 0 of 102 files, the parser suite is not there");
+        return;
+    }
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Some(stem) = name.strip_suffix(".in") else { continue };
+        count += 1;
+        let output = pfctl(&dir, &name);
+        let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        let read = |suffix: &str| std::fs::read_to_string(dir.join(format!("{stem}{suffix}"))).ok();
+        let right = match read(".fail") {
+            Some(fail) => output.status.code() == Some(1) && said.contains(fail.trim()),
+            None => [read(".ok"), read(".ok.alt-old-order")].contains(&Some(said)),
+        };
+        if !right {
+            wrong.push(name);
+        }
+    }
+    println!("{count} files");
+    assert!(count == 102 && wrong.is_empty(), "{wrong:?}");
+}
