@@ -180,8 +180,11 @@ impl Bed {
 fn the_rate_of_the_line_is_the_configured_one_within_two_per_cent() {
     let Some(_alone) = alone() else { return };
     let altq = |mbps: u32, scheduler: &str| {
+        // A bucket of ten milliseconds: what a busy machine's timer may be late by without a loss of rate.
+        let bucket = (mbps * 1250).max(3000);
         format!(
-            "altq on wan0 {scheduler} bandwidth {mbps}Mb qlimit 2000 queue {{ std }}\nqueue std {scheduler}(default)\n"
+            "altq on wan0 {scheduler} bandwidth {mbps}Mb qlimit 2000 tbrsize {bucket} queue {{ std }}\n\
+             queue std {scheduler}(default)\n"
         )
     };
     let bed = Bed::new(&altq(1, "priq"), "");
