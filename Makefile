@@ -2,9 +2,10 @@
 
 CARGO  ?= cargo
 # Debian packages that the demo and the namespace tests use.
-DEBS    = iproute2 iperf3 tcpdump iputils-ping ethtool python3 kmod procps
+DEBS    = iproute2 iperf3 tcpdump iputils-ping ethtool python3 python3-venv kmod procps
 # Debian packages that building needs (aws-lc builds C).
 TOOLS   = gcc libc6-dev make cmake
+NET_ENV = SOFTNET_NET_TESTS=1 SOFTNET_BIN=$(CURDIR)/target/release/softnet
 IS_ROOT = $(filter 0,$(shell id -u))
 
 help:            ## list the verbs
@@ -25,8 +26,10 @@ test:            ## all tests; as root also those in network namespaces
 	$(CARGO) test --workspace
 	$(if $(IS_ROOT),$(MAKE) test-net,@echo "not root: namespace tests left out (make test-net)")
 
-test-net: deps build ## tests with real TAP devices, namespaces and a Linux kernel as peer (root)
-	SOFTNET_NET_TESTS=1 SOFTNET_BIN=$(CURDIR)/target/release/softnet $(CARGO) test -p router --test tap --test namespaces -- --test-threads 1
+test-net: deps   ## tests with real TAP devices, namespaces, scapy and a Linux kernel as peer (root)
+	$(CARGO) build --release --bin softnet --features legacy
+	$(NET_ENV) $(CARGO) test -p router --test tap --test namespaces --test pf_net --test pfctl --test altq_net -- --test-threads 1
+	$(NET_ENV) $(CARGO) test -p ipsec --test scapy
 	sh router/tests/interop/run
 
 demo: deps build ## two gateways, an ESP tunnel, real traffic through TAP (root); in memory otherwise

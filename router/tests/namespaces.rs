@@ -1,7 +1,7 @@
 //! Two gateways as processes, TAP devices, a host behind each in a network namespace, an ESP tunnel between them: what a
 //! person does with `softnet run`, with the kernel's own ping, iperf3 and tcpdump.
 //!
-//! Needs root and `/dev/net/tun`; without them the tests say so and pass, unless `SOFTNET_NET_TESTS` is set. `SOFTNET_BIN`
+//! Runs where `SOFTNET_NET_TESTS` is set (`make test-net`); then root and `/dev/net/tun` must be there. `SOFTNET_BIN`
 //! names the binary; cargo's own is taken otherwise. `SOFTNET_SOAK=1` is the full size.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]

@@ -1,7 +1,7 @@
 //! pf between two hosts in network namespaces, through TAP devices: translation that the kernel's own tools see, and
 //! reloads that lose nothing.
 //!
-//! Needs root and `/dev/net/tun`; without them the tests say so and pass, unless `SOFTNET_NET_TESTS` is set. `SOFTNET_BIN`
+//! Runs where `SOFTNET_NET_TESTS` is set (`make test-net`); then root and `/dev/net/tun` must be there. `SOFTNET_BIN`
 //! names the binary; cargo's own is taken otherwise. `SOFTNET_SOAK=1` is the full size.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]

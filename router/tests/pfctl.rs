@@ -1,7 +1,7 @@
 //! `softnet pfctl` at a running router with TAP devices: a client behind one, a server behind the other, each the kernel's
 //! own stack in a network namespace.
 //!
-//! Needs root and `/dev/net/tun`; without them the tests say so and pass, unless `SOFTNET_NET_TESTS` is set.
+//! Runs where `SOFTNET_NET_TESTS` is set (`make test-net`); then root and `/dev/net/tun` must be there.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

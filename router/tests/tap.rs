@@ -1,6 +1,6 @@
 //! TAP devices against the real kernel: two namespaces, a TAP in each, and a wire between our two ends.
 //!
-//! Needs root and `/dev/net/tun`; without them the tests say that they are skipped, and fail if `SOFTNET_NET_TESTS` is set.
+//! Runs where `SOFTNET_NET_TESTS` is set (`make test-net`); then root and `/dev/net/tun` must be there.
 
 mod netns;
 
