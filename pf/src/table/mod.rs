@@ -2,7 +2,7 @@
 //! TABLES; pfctl(8), `-t` and `-T`).
 //!
 //! The longest prefix that covers an address decides; an entry with `!` says that its addresses are not in. What is in a
-//! table is a persistent [trie](trie) behind one pointer: the packet path loads the pointer and walks, without a lock; a
+//! table is a persistent [trie] behind one pointer: the packet path loads the pointer and walks, without a lock; a
 //! change copies a path of the trie and stores the pointer. Changes are the control thread's alone. It also keeps every
 //! version until no worker looks at it, so that no worker frees one.
 //!

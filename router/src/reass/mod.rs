@@ -1,6 +1,6 @@
 //! Reassembly (RFC 791, 3.2; RFC 815; RFC 8200, 4.5) of datagrams to the router itself; ESP that was fragmented on its way among
 //! them. What is only passing through stays in fragments, unless pf is to look at it whole (`scrub`, `set reassemble`): then
-//! [`gather`] puts it together ahead of pf, in a table of its own, and `ip_output` takes it apart again.
+//! `gather` puts it together ahead of pf, in a table of its own, and `ip_output` takes it apart again.
 //!
 //! ```text
 //!  forward ─► reass_input ─► describe ─► table, under Reass ─► all there ─► joined ─► esp_input or host_input
