@@ -26,6 +26,7 @@ pub mod host;
 pub mod icmp;
 pub mod iface;
 mod ip;
+pub mod leak;
 mod nd;
 pub mod neighbour;
 pub mod netconfig;

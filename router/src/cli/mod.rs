@@ -6,6 +6,7 @@
 pub mod ask;
 pub mod bench;
 pub mod demo;
+pub mod leak;
 pub mod nc;
 pub mod netstat;
 pub mod pfctl;
@@ -69,6 +70,8 @@ enum Command {
     Nc(nc::NcArgs),
     /// Two gateways and a tunnel between them, in one process, without privileges
     Demo(demo::Demo),
+    /// One core against many: who loses clusters, and why
+    Leak(leak::Leak),
     /// Throughput in one process
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -133,6 +136,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Ping(args) => ping::run(&at, &args),
         Command::Nc(args) => nc::run(&at, &args),
         Command::Demo(args) => demo::run(&at, &args),
+        Command::Leak(args) => leak::run(&at, &args),
         Command::Bench(bench) => bench::run(&at, bench),
     }
 }
@@ -212,6 +216,9 @@ mod tests {
              --seconds 2 --locking fine,giant --json",
             "softnet bench forward --sizes 64 --seconds 0.5",
             "softnet demo --json",
+            "softnet leak --profile netbsd2013,A-len --vcpus 1,2 --crypto fast,kame-s --traffic tunnel --family inet6 \
+             --packets 10000 --seed 7 --placement nic=0,soft=1,ret=1 --no-reclaim --json --plot x.svg",
+            "softnet leak --schedule 7",
             "softnet bench fib --routes 1000",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -225,6 +232,9 @@ mod tests {
             "softnet netstat -m --control a --router b",
             "softnet bench forward --sizes 20000",
             "softnet bench esp --engine abacus",
+            "softnet leak --profile netbsd2014",
+            "softnet leak --placement nic=x",
+            "softnet leak --vcpus 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

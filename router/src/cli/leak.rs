@@ -1,0 +1,352 @@
+//! `softnet leak`: one core against many, who loses clusters, and why.
+
+use super::{
+    Exit,
+    ask::{At, Failure},
+    table::{self, Align, row},
+};
+use crate::leak::{
+    cell::{Cell, Setting},
+    layout::CPUS,
+    plot,
+    profile::Profile,
+    report::{Report, Row, Verdict},
+    table::{self as tables, Entry, Expect, Which},
+    trace,
+    world::{Crypto, Placement, Traffic},
+};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+
+/// What is run; without any choice the table of the report and what lies beyond.
+#[derive(Clone, Debug, Args)]
+pub struct Leak {
+    /// Profiles: netbsd2013, giant, fine, A, A-len, A6, B, C, D, E, F, G, H, I, J, X1, X2, spl-off
+    #[arg(long, value_delimiter = ',', value_parser = profile)]
+    profile: Vec<Profile>,
+    /// Virtual CPUs
+    #[arg(long, value_delimiter = ',', value_parser = vcpus)]
+    vcpus: Vec<u32>,
+    /// Crypto styles
+    #[arg(long, value_delimiter = ',')]
+    crypto: Vec<CryptoWord>,
+    /// Traffic
+    #[arg(long, value_delimiter = ',')]
+    traffic: Vec<TrafficWord>,
+    /// Address family of the queues
+    #[arg(long, value_delimiter = ',')]
+    family: Vec<Family>,
+    /// Packets a cell
+    #[arg(long, default_value = "200000", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    packets: u32,
+    /// Seed of nested interrupts
+    #[arg(long, default_value = "2013")]
+    seed: u64,
+    /// Who runs where: nic=CPU,soft=CPU|local,ret=CPU
+    #[arg(long, value_parser = placement)]
+    placement: Option<Placed>,
+    /// Leave lost clusters lost, until the pool is exhausted
+    #[arg(long)]
+    no_reclaim: bool,
+    /// Draw leaked clusters over packets
+    #[arg(long, value_name = "FILE.svg|.png")]
+    plot: Option<PathBuf>,
+    /// Tell one small case step by step, from this schedule on, and how consistent locks change it
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["profile", "vcpus", "plot", "no_reclaim"])]
+    schedule: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CryptoWord {
+    Fast,
+    KameSk,
+    KameS,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TrafficWord {
+    None,
+    Tunnel,
+    Transport,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Family {
+    Inet,
+    Inet6,
+}
+
+/// A placement as given: `None` is the usual one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Placed {
+    nic: Option<u32>,
+    soft: Option<u32>,
+    ret: Option<u32>,
+}
+
+fn profile(word: &str) -> Result<Profile, String> {
+    Profile::named(word).ok_or_else(|| {
+        let names: Vec<_> = Profile::ALL.iter().map(|p| p.name()).collect();
+        format!("one of {}", names.join(", "))
+    })
+}
+
+fn vcpus(word: &str) -> Result<u32, String> {
+    word.parse().ok().filter(|n| (1..=CPUS as u32).contains(n)).ok_or_else(|| format!("1 to {CPUS}"))
+}
+
+fn placement(words: &str) -> Result<Placed, String> {
+    let wrong = || "nic=CPU,soft=CPU|local,ret=CPU".to_owned();
+    let mut placed = Placed::default();
+    for word in words.split(',') {
+        let (key, value) = word.split_once('=').ok_or_else(wrong)?;
+        let cpu = || value.parse::<u32>().map(Some).map_err(|_| wrong());
+        match key {
+            "nic" => placed.nic = cpu()?,
+            "soft" if value == "local" => placed.soft = None,
+            "soft" => placed.soft = cpu()?,
+            "ret" => placed.ret = cpu()?,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(placed)
+}
+
+/// Runs the command.
+pub fn run(at: &At, args: &Leak) -> Result<Exit, Failure> {
+    if let Some(seed) = args.schedule {
+        return schedule(at, seed);
+    }
+    let entries = args.entries()?;
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if cores.len() < 2 {
+        eprintln!("softnet leak: this machine has one core for us; one core against many needs two");
+        return Ok(Exit::Usage);
+    }
+    let setting = Setting { packets: args.packets, seed: args.seed, reclaim: !args.no_reclaim, cores };
+    // Draws on a terminal only, and on standard error.
+    let bar = ProgressBar::new(entries.len() as u64).with_style(
+        ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let rows = tables::run(&entries, &setting, &|row| {
+        bar.inc(1);
+        bar.set_message(format!("{} {} {}", row.profile, row.crypto, row.traffic));
+    });
+    bar.finish_and_clear();
+    let report = Report::new(rows.map_err(|e| Failure::Which(e.to_string()))?);
+    if let Some(path) = &args.plot {
+        plot::draw(&report, path).map_err(|e| Failure::Which(e.to_string()))?;
+    }
+    at.print(&report, || text(&report))?;
+    Ok(if report.all_as_expected() { Exit::Good } else { Exit::No })
+}
+
+fn schedule(at: &At, seed: u64) -> Result<Exit, Failure> {
+    let Some((lost, closed)) = trace::search(seed) else {
+        eprintln!("softnet leak: no schedule in a thousand from {seed} on loses a cluster");
+        return Ok(Exit::No);
+    };
+    let report = serde_json::json!({
+        "seed": lost.seed,
+        "netbsd2013": { "lost": lost.lost, "trace": lost.lines },
+        "giant": { "lost": closed.lost, "trace": closed.lines },
+    });
+    at.print(&report, || trace::text(&lost, &closed))?;
+    Ok(if closed.lost == 0 { Exit::Good } else { Exit::No })
+}
+
+impl Leak {
+    /// The cells that were asked for: out of the tables, or the cross of what was named.
+    fn entries(&self) -> Result<Vec<Entry>, Failure> {
+        let all = || tables::main_table().into_iter().chain(tables::beyond());
+        let keep = |e: &Entry| {
+            let c = &e.cell;
+            (self.profile.is_empty() || self.profile.contains(&c.profile))
+                && (self.vcpus.is_empty() || self.vcpus.contains(&c.vcpus))
+                && (self.crypto.is_empty() || self.crypto.iter().any(|w| w.word() == c.crypto))
+                && (self.traffic.is_empty() || self.traffic.iter().any(|w| w.word() == c.traffic))
+                && (self.family.is_empty() || self.family.iter().any(|f| (*f == Family::Inet6) == c.v6))
+        };
+        let Some(placed) = self.placement else {
+            let found: Vec<Entry> = all().filter(keep).collect();
+            return if found.is_empty() { self.cross() } else { Ok(found) };
+        };
+        let mut moved = Vec::new();
+        for mut entry in all().filter(|e| keep(e) && e.cell.placement == Placement::usual(e.cell.vcpus)) {
+            entry.cell.placement = placed.on(entry.cell.vcpus)?;
+            (entry.which, entry.expect, entry.note) = (Which::Beyond, Expect::Either, "placed by hand");
+            moved.push(entry);
+        }
+        if moved.is_empty() { self.cross() } else { Ok(moved) }
+    }
+
+    /// Cells that stand in no table: nothing is expected of them.
+    fn cross(&self) -> Result<Vec<Entry>, Failure> {
+        let mut entries = Vec::new();
+        let or = |list: &[u32], usual| if list.is_empty() { vec![usual] } else { list.to_vec() };
+        let first = |n: usize| n.max(1);
+        for &profile in if self.profile.is_empty() { &Profile::ALL[..1] } else { &self.profile[..] } {
+            for vcpus in or(&self.vcpus, 2) {
+                for crypto in 0..first(self.crypto.len()) {
+                    for traffic in 0..first(self.traffic.len()) {
+                        for family in 0..first(self.family.len()) {
+                            let crypto = self.crypto.get(crypto).map_or(Crypto::Fast, |w| w.word());
+                            let traffic = self.traffic.get(traffic).map_or(Traffic::Tunnel, |w| w.word());
+                            let v6 = self.family.get(family) == Some(&Family::Inet6);
+                            let mut cell = Cell::new(profile, vcpus, traffic, crypto, v6);
+                            cell.placement = self.placement.unwrap_or_default().on(vcpus)?;
+                            let (which, expect) = (Which::Beyond, Expect::Either);
+                            entries.push(Entry { which, cell, expect, note: "in no table" });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl Placed {
+    fn on(self, vcpus: u32) -> Result<Placement, Failure> {
+        let usual = Placement::usual(vcpus);
+        let placement = Placement {
+            nic: self.nic.unwrap_or(usual.nic),
+            soft: self.soft,
+            cryptoret: self.ret.unwrap_or(usual.cryptoret),
+        };
+        let most = placement.nic.max(placement.cryptoret).max(placement.soft.unwrap_or(0));
+        if most >= vcpus {
+            return Err(Failure::Which(format!("there is no virtual CPU {most} among {vcpus}")));
+        }
+        Ok(placement)
+    }
+}
+
+impl CryptoWord {
+    fn word(self) -> Crypto {
+        match self {
+            CryptoWord::Fast => Crypto::Fast,
+            CryptoWord::KameSk => Crypto::KameSk,
+            CryptoWord::KameS => Crypto::KameS,
+        }
+    }
+}
+
+impl TrafficWord {
+    fn word(self) -> Traffic {
+        match self {
+            TrafficWord::None => Traffic::None,
+            TrafficWord::Tunnel => Traffic::Tunnel,
+            TrafficWord::Transport => Traffic::Transport,
+        }
+    }
+}
+
+/// The tables, and what they say of the report.
+pub fn text(report: &Report) -> String {
+    let part = |name: &str| -> Vec<&Row> { report.rows.iter().filter(|row| row.table == name).collect() };
+    let mut text = String::new();
+    for (name, title) in [("main", "the report's table"), ("beyond", "beyond the report")] {
+        let rows = part(name);
+        if !rows.is_empty() {
+            text.extend([title, ":\n", &set(&rows), "\n"]);
+        }
+    }
+    for row in report.rows.iter().filter(|row| row.stuck.is_some()) {
+        let what = row.stuck.as_deref().unwrap_or_default();
+        text.extend(["stuck: ", row.profile, " ", row.crypto, " ", row.traffic, ": ", what, "\n"]);
+    }
+    text += &report.words();
+    let odd: Vec<&Row> = report.rows.iter().filter(|row| !row.as_expected).collect();
+    let verdict = if odd.is_empty() {
+        "every cell is as expected\n".to_owned()
+    } else {
+        format!("{} cells are NOT as expected\n", odd.len())
+    };
+    text += &verdict;
+    text + "A cell without a loss says: none seen in so many packets, which is no proof.\n"
+}
+
+fn set(rows: &[&Row]) -> String {
+    let mut lines = vec![row([
+        "profile",
+        "crypto",
+        "traffic",
+        "family",
+        "CPUs",
+        "packets",
+        "leaked",
+        "stranded",
+        "incidents",
+        "jammed",
+        "qfull",
+        "corrupt",
+        "Mpps",
+        "S wait",
+        "K wait",
+        "S hold",
+        "K hold",
+        "last seen",
+        "verdict",
+        "",
+    ])];
+    lines.extend(rows.iter().map(|row| cells(row)));
+    let left = [0, 1, 2, 3, 17, 18, 19];
+    let columns: Vec<Align> =
+        (0..20).map(|n| if left.contains(&n) { Align::Left } else { Align::Right }).collect();
+    table::set(&columns, &lines)
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let verdict = match row.verdict {
+        Verdict::Leak => "leak",
+        Verdict::None => "none",
+        Verdict::Stranded => "stranded",
+        Verdict::Indeterminate => "indeterminate",
+    };
+    let place = row.last_seen.first().map_or_else(|| "-".to_owned(), |(q, path, _)| format!("{q}, {path}"));
+    let wait = |l: &crate::leak::report::LockUse| {
+        (l.waited * 100).checked_div(l.taken).map_or_else(|| "-".to_owned(), |percent| format!("{percent}%"))
+    };
+    let hold = |l: &crate::leak::report::LockUse| {
+        if l.hold_ns == 0 { "-".to_owned() } else { format!("{}ns", l.hold_ns) }
+    };
+    let mut note = row.note.to_owned();
+    if let Some(n) = row.exhausted_after {
+        note = format!("pool exhausted after {n} packets; {note}");
+    }
+    if row.odd > 0 {
+        note = format!("{} odd; {note}", row.odd);
+    }
+    if !row.as_expected {
+        note = format!("EXPECTED {}; {note}", row.expected);
+    }
+    vec![
+        row.profile.to_owned(),
+        if row.placement.contains("soft=local") {
+            row.crypto.to_owned()
+        } else {
+            format!("{} ({})", row.crypto, row.placement)
+        },
+        row.traffic.to_owned(),
+        row.family.to_owned(),
+        row.vcpus.to_string(),
+        row.packets.to_string(),
+        row.leaked.to_string(),
+        row.stranded.to_string(),
+        row.incidents.to_string(),
+        row.jammed.to_string(),
+        row.qfull.to_string(),
+        row.corrupt_seen.to_string(),
+        format!("{:.2}", row.mpps),
+        wait(&row.softnet),
+        wait(&row.kernel),
+        hold(&row.softnet),
+        hold(&row.kernel),
+        place,
+        verdict.to_owned(),
+        note.trim_end_matches("; ").to_owned(),
+    ]
+}
