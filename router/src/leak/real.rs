@@ -7,7 +7,7 @@ use super::{
     freight::{End, Freight},
     world::{Kind, TX_RING},
 };
-use altq::{Drain, IfQueue, QueueFlags, QueueSpec, SchedulerKind, TreeSpec, Turn, Victims};
+use altq::{Drain, Framing, IfQueue, QueueFlags, QueueSpec, SchedulerKind, TreeSpec, Turn, Victims};
 use ipsec::{
     esp::{Releasing, input, output},
     order::{Leave, Worker},
@@ -184,6 +184,10 @@ fn tree() -> Result<altq::Tree, SetupError> {
         bandwidth: Some(100_000_000_000),
         qlimit: None,
         tbrsize: None,
+        flags: QueueFlags::empty(),
+        codel: (None, None),
+        framing: Framing { overhead: 0, mpu: 0, atm: false },
+        root_qid: 3,
         queues: vec![class("q_std", 1, 1, QueueFlags::DEFAULT), class("q_pri", 2, 5, QueueFlags::empty())],
     };
     spec.build().map_err(SetupError::of)
