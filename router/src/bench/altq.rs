@@ -69,6 +69,8 @@ pub fn altq(classes: &[u16], rounds: usize, root: &mut Root) -> Result<AltqRepor
 
 fn tree(scheduler: SchedulerKind, flags: QueueFlags, classes: u16) -> TreeSpec {
     let share = RATE / u64::from(classes);
+    // A lone queue is so long that RED and RIO, whose thresholds go by its limit, see little in it and drop nothing.
+    let limit = (65_536 / u32::from(classes)).max(64);
     let line = |rate| Some(CurveSpec { first: None, second: Bandwidth::Bits(rate) });
     let shares = matches!(scheduler, SchedulerKind::Cbq | SchedulerKind::Hfsc | SchedulerKind::Fairq);
     let queue = |i: u16| QueueSpec {
@@ -76,7 +78,7 @@ fn tree(scheduler: SchedulerKind, flags: QueueFlags, classes: u16) -> TreeSpec {
         qid: i + 1,
         bandwidth: shares.then_some(Bandwidth::Bits(share)),
         priority: Some((i % if scheduler == SchedulerKind::Priq { 16 } else { 8 }) as u8),
-        qlimit: Some(8192),
+        qlimit: Some(limit),
         flags: if i == 0 { flags.with(QueueFlags::DEFAULT) } else { flags },
         // Every other class has a real-time curve.
         realtime: if scheduler == SchedulerKind::Hfsc && i.is_multiple_of(2) {
@@ -91,7 +93,7 @@ fn tree(scheduler: SchedulerKind, flags: QueueFlags, classes: u16) -> TreeSpec {
         mtu: 1500,
         scheduler,
         bandwidth: Some(RATE),
-        qlimit: Some(8192),
+        qlimit: Some(65_536),
         tbrsize: Some(1 << 30),
         flags: QueueFlags::empty(),
         codel: (None, None),
@@ -163,7 +165,7 @@ impl Round {
             let got = ifq.enqueue_batch(&mut root.top(), &mut ring[b], *now, victims);
             *turn = got.or(turn.take());
             let out = &mut ring[(b + BATCHES - BACKLOG) % BATCHES];
-            while out.len() < BATCH {
+            while out.len() < BATCH && victims.is_empty() {
                 let Some(mine) = turn.take() else { break };
                 match ifq.next_burst(&mut root.top(), mine, *now, out, victims, BATCH - out.len()) {
                     Drain::More(again) => *turn = Some(again),
