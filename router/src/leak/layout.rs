@@ -138,7 +138,7 @@ pub const fn refs(link: u32) -> At {
     At(SLOTS + (link - 1) * 4 + 2)
 }
 
-/// Where the packet was last: [`Step`](super::world::Step).
+/// Where the packet was last, as a number of the path's step.
 pub const fn seen(link: u32) -> At {
     At(SLOTS + (link - 1) * 4 + 3)
 }
