@@ -49,7 +49,7 @@ pub struct Leak {
     /// Leave lost clusters lost, until the pool is exhausted
     #[arg(long)]
     no_reclaim: bool,
-    /// Draw leaked clusters over packets
+    /// Draw leaked clusters over packets (with a font of /usr/share/fonts)
     #[arg(long, value_name = "FILE.svg|.png")]
     plot: Option<PathBuf>,
     /// Tell one small case step by step, from this schedule on, and how consistent locks change it
@@ -136,10 +136,11 @@ pub fn run(at: &At, args: &Leak) -> Result<Exit, Failure> {
     });
     bar.finish_and_clear();
     let report = Report::new(rows.map_err(|e| Failure::Which(e.to_string()))?);
+    at.print(&report, || text(&report))?;
+    // After the table: a picture that cannot be drawn costs nobody the figures.
     if let Some(path) = &args.plot {
         plot::draw(&report, path).map_err(|e| Failure::Which(e.to_string()))?;
     }
-    at.print(&report, || text(&report))?;
     Ok(if report.all_as_expected() { Exit::Good } else { Exit::No })
 }
 

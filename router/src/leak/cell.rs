@@ -1,6 +1,8 @@
 //! One cell: a profile, virtual CPUs, traffic, crypto style and family, run once.
 
 use super::{
+    cpu::Cpu,
+    freight::Freight,
     layout,
     memory::Relaxed,
     profile::{Extra, Profile},
@@ -94,6 +96,10 @@ impl Cell {
                 pool.audit()
             );
         }
+        // What was left lost goes home with its reason, now that it has been counted.
+        world.freight.with_hand(0, &mut |hand| {
+            world.sweep(&mut Cpu::new(0, setting.seed, hand), true);
+        });
         Ok((outcome, agrees))
     }
 

@@ -16,20 +16,22 @@ pub struct PlotError {
 pub fn draw(report: &Report, path: &Path) -> Result<(), PlotError> {
     let fault = |why: String| PlotError { path: path.display().to_string(), why };
     let size = (1000, 600);
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("png") => {
-            let font = font()
-                .ok_or_else(|| fault("no TrueType font under /usr/share/fonts; .svg needs none".into()))?;
-            register_font("sans-serif", FontStyle::Normal, font)
-                .map_err(|_| fault("the font under /usr/share/fonts cannot be read".into()))?;
-            chart(&BitMapBackend::new(path, size).into_drawing_area(), report).map_err(fault)
-        }
-        Some("svg") => chart(&SVGBackend::new(path, size).into_drawing_area(), report).map_err(fault),
-        _ => Err(fault("the file's name must end in .svg or .png".into())),
+    let kind = path.extension().and_then(|e| e.to_str());
+    if !matches!(kind, Some("png" | "svg")) {
+        return Err(fault("the file's name must end in .svg or .png".into()));
+    }
+    let font =
+        font().ok_or_else(|| fault("no TrueType font named ...Sans.ttf under /usr/share/fonts".into()))?;
+    register_font("sans-serif", FontStyle::Normal, font)
+        .map_err(|_| fault("the font under /usr/share/fonts cannot be read".into()))?;
+    if kind == Some("png") {
+        chart(&BitMapBackend::new(path, size).into_drawing_area(), report).map_err(fault)
+    } else {
+        chart(&SVGBackend::new(path, size).into_drawing_area(), report).map_err(fault)
     }
 }
 
-/// Any sans-serif font of the system: a bitmap needs one to write with.
+/// Any sans-serif font of the system: a bitmap is written with it, an SVG laid out by its measures.
 fn font() -> Option<&'static [u8]> {
     fn find(dir: &Path, depth: u32) -> Option<std::path::PathBuf> {
         let mut entries: Vec<_> = std::fs::read_dir(dir).ok()?.flatten().map(|e| e.path()).collect();
