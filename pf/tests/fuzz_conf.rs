@@ -69,6 +69,12 @@ fn check(text: &str, env: &Environment) -> Result<(), TestCaseError> {
     match pf::conf::parse_text("fuzz", text, env, &[]) {
         Ok(conf) => {
             let printed = pf::print::conf(&conf, env);
+            // A word may have a quote inside, as in pfctl; the macro it defines is printed in quotes, as by pfctl, and
+            // that cannot be read back.
+            let value = |line: &str| line.split_once(" = \"").map(|(_, value)| value.matches('"').count());
+            if printed.lines().any(|line| value(line).is_some_and(|quotes| quotes != 1)) {
+                return Ok(());
+            }
             let again = pf::conf::parse_text("printed", &printed, env, &[]);
             let again = again.map_err(|e| TestCaseError::fail(format!("{text:?}\n{}", e[0].with_caret())))?;
             // A policy or default holds for the rules behind it, and is printed before all.
