@@ -5,6 +5,7 @@ CARGO  ?= cargo
 DEBS    = iproute2 iperf3 tcpdump iputils-ping ethtool python3 python3-venv kmod procps
 # Debian packages that building needs (aws-lc builds C).
 TOOLS   = gcc libc6-dev make cmake
+NET_TESTS = tap namespaces pf_net pfctl altq_net scapy
 NET_ENV = SOFTNET_NET_TESTS=1 SOFTNET_BIN=$(CURDIR)/target/release/softnet
 IS_ROOT = $(filter 0,$(shell id -u))
 
@@ -28,8 +29,7 @@ test:            ## all tests; as root also those in network namespaces
 
 test-net: deps   ## tests with real TAP devices, namespaces, scapy and a Linux kernel as peer (root)
 	$(CARGO) build --release --bin softnet --features legacy
-	$(NET_ENV) $(CARGO) test -p router --test tap --test namespaces --test pf_net --test pfctl --test altq_net -- --test-threads 1
-	$(NET_ENV) $(CARGO) test -p ipsec --test scapy
+	$(NET_ENV) $(CARGO) test --workspace $(addprefix --test ,$(NET_TESTS)) -- --test-threads 1
 	sh router/tests/interop/run
 
 demo: deps build ## two gateways, an ESP tunnel, real traffic through TAP (root); in memory otherwise
