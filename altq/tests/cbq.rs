@@ -4,8 +4,8 @@
 
 mod common;
 
-use altq::{Counters, QueueFlags, QueueSpec, SchedulerKind, Tree};
-use common::{Link, Random, as_default, bytes_of, node, snapshot, spec};
+use altq::{QueueFlags, QueueSpec, SchedulerKind, Tree};
+use common::{Link, Random, as_default, bytes_of, finish, flood, node, snapshot, spec};
 use kern::time::Instant;
 use std::fmt::Write;
 
@@ -21,27 +21,6 @@ fn with(flags: QueueFlags, queue: QueueSpec) -> QueueSpec {
 
 fn at_priority(priority: u8, queue: QueueSpec) -> QueueSpec {
     QueueSpec { priority: Some(priority), ..queue }
-}
-
-/// Keeps ten packets in each of these queues.
-fn flood(link: &mut Link, queues: &[u16], until: Instant, random: &mut Random, step: u64) {
-    let mut seq = 0;
-    while link.now < until {
-        for &qid in queues {
-            let class = link.stats().conf.classes.iter().position(|c| c.qid == qid).unwrap();
-            while link.stats().counters[class].queued.packets < 10 {
-                link.send(qid, 64 + random.below(1451) as u32, seq);
-                seq += 1;
-            }
-        }
-        link.run_until(link.now.after(step).min(until));
-    }
-}
-
-fn finish(mut link: Link) {
-    assert!(link.stats().counters.iter().all(Counters::balanced));
-    link.purge();
-    assert!(link.stats().counters.iter().all(Counters::balanced));
 }
 
 #[test]

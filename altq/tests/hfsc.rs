@@ -5,7 +5,7 @@
 mod common;
 
 use altq::{Counters, QueueSpec, SchedulerKind, Tree, TreeConf, worst_delay};
-use common::{Link, Random, as_default, bytes_of, curve, line, node, snapshot, spec};
+use common::{Link, Random, as_default, bytes_of, curve, finish, flood, line, node, snapshot, spec};
 use kern::time::Instant;
 use std::fmt::Write;
 
@@ -13,28 +13,6 @@ const SECOND: u64 = 1_000_000_000;
 
 fn hfsc(bandwidth: u64, queues: Vec<QueueSpec>) -> Tree {
     spec(SchedulerKind::Hfsc, bandwidth, queues).build().expect("a tree")
-}
-
-/// Keeps `depth` packets in each of these queues until `until`, sizes at random.
-fn flood(link: &mut Link, queues: &[u16], until: Instant, random: &mut Random, step: u64) {
-    let mut seq = 0;
-    while link.now < until {
-        for &qid in queues {
-            let class = link.stats().conf.classes.iter().position(|c| c.qid == qid).unwrap();
-            while link.stats().counters[class].queued.packets < 10 {
-                link.send(qid, 64 + random.below(1451) as u32, seq);
-                seq += 1;
-            }
-        }
-        link.run_until(link.now.after(step).min(until));
-    }
-}
-
-fn finish(mut link: Link) {
-    assert!(link.stats().counters.iter().all(Counters::balanced));
-    link.purge();
-    assert!(link.stats().counters.iter().all(Counters::balanced));
-    assert_eq!(link.stats().total().queued.packets, 0);
 }
 
 #[test]

@@ -8,11 +8,11 @@
 
 mod netns;
 
-use netns::{Namespace, available, unique};
+use netns::{Background, Namespace, available, softnet, unique};
 use std::{
     fs,
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -35,20 +35,6 @@ fn seconds(short: u64, full: u64) -> Duration {
 /// that the discipline is in force.
 fn within(short: f64, full: f64) -> f64 {
     if std::env::var_os("SOFTNET_SOAK").is_some() { full } else { short }
-}
-
-fn softnet() -> PathBuf {
-    std::env::var_os("SOFTNET_BIN").map_or_else(|| env!("CARGO_BIN_EXE_softnet").into(), PathBuf::from)
-}
-
-/// A process that ends with its test.
-struct Background(Child);
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A router between two hosts.

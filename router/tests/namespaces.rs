@@ -8,7 +8,7 @@
 
 mod netns;
 
-use netns::{Namespace, available, run, unique};
+use netns::{Background, Namespace, available, run, softnet, unique};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -19,10 +19,6 @@ use std::{
 
 fn soak() -> bool {
     std::env::var_os("SOFTNET_SOAK").is_some()
-}
-
-fn softnet() -> PathBuf {
-    std::env::var_os("SOFTNET_BIN").map_or_else(|| env!("CARGO_BIN_EXE_softnet").into(), PathBuf::from)
 }
 
 /// How the gateways are set up.
@@ -131,16 +127,6 @@ impl Drop for Gateway {
         // Only if a test panicked: `stop` has waited.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// A process that ends with its test.
-struct Background(Child);
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -8,31 +8,17 @@
 
 mod netns;
 
-use netns::{Namespace, available, unique};
+use netns::{Background, Namespace, available, softnet, unique};
 use std::{
     fs,
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
-fn softnet() -> PathBuf {
-    std::env::var_os("SOFTNET_BIN").map_or_else(|| env!("CARGO_BIN_EXE_softnet").into(), PathBuf::from)
-}
-
-/// A process that ends with its test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A router between a host inside and a host outside that has no route back.
 struct Bed {
-    router: Running,
+    router: Background,
     inside: Namespace,
     outside: Namespace,
     dir: PathBuf,
@@ -62,7 +48,7 @@ impl Bed {
         let mut command = Command::new(softnet());
         command.args(["run", "-f"]).arg(dir.join("softnet.toml"));
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let router = Running(child);
+        let router = Background(child);
         let bed = Bed { router, inside: Namespace::new(), outside: Namespace::new(), dir };
         let patience = Instant::now() + Duration::from_secs(10);
         while !bed.ask("status").status.success() {
@@ -91,9 +77,9 @@ impl Bed {
         command
     }
 
-    fn start(space: &Namespace, line: &str) -> Running {
+    fn start(space: &Namespace, line: &str) -> Background {
         let mut command = Self::command(space, line);
-        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Background(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     /// Bits a second that an iperf3 client has moved.

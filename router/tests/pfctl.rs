@@ -7,17 +7,13 @@
 
 mod netns;
 
-use netns::{Namespace, available, run, unique};
+use netns::{Namespace, available, run, softnet, unique};
 use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
-
-fn softnet() -> PathBuf {
-    std::env::var_os("SOFTNET_BIN").map_or_else(|| env!("CARGO_BIN_EXE_softnet").into(), PathBuf::from)
-}
 
 /// A router between a client (192.0.2.2) and a server (198.51.100.2).
 struct Bed {

@@ -5,8 +5,8 @@
 #![allow(clippy::unnecessary_wraps, reason = "as a configuration has it")]
 
 use altq::{
-    Bandwidth, CurveSpec, Drain, Framing, IfQueue, IfqStats, QueueFlags, QueueSpec, SchedulerKind, Tree,
-    TreeSpec, Turn, Victims,
+    Bandwidth, Counters, CurveSpec, Drain, Framing, IfQueue, IfqStats, QueueFlags, QueueSpec, SchedulerKind,
+    Tree, TreeSpec, Turn, Victims,
 };
 use kern::{Batch, Mbuf, Why, lock::Root, testing::Fixture, time::Instant};
 
@@ -275,4 +275,27 @@ pub fn snapshot(name: &str, text: &str) {
     }
     let saved = std::fs::read_to_string(&path).unwrap();
     assert_eq!(text, saved, "{} differs; SNAPSHOT=write accepts the new one", path.display());
+}
+
+/// Keeps ten packets in each of these queues until then, sizes at random, looking every `step` nanoseconds.
+pub fn flood(link: &mut Link, queues: &[u16], until: Instant, random: &mut Random, step: u64) {
+    let mut seq = 0;
+    while link.now < until {
+        for &qid in queues {
+            let class = link.stats().conf.classes.iter().position(|c| c.qid == qid).unwrap();
+            while link.stats().counters[class].queued.packets < 10 {
+                link.send(qid, 64 + random.below(1451) as u32, seq);
+                seq += 1;
+            }
+        }
+        link.run_until(link.now.after(step).min(until));
+    }
+}
+
+/// The books balance, also when all that waits has been thrown away.
+pub fn finish(mut link: Link) {
+    assert!(link.stats().counters.iter().all(Counters::balanced));
+    link.purge();
+    assert!(link.stats().counters.iter().all(Counters::balanced));
+    assert_eq!(link.stats().total().queued.packets, 0);
 }

@@ -4,7 +4,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::{
     fs::File,
     os::fd::AsFd,
-    process::Command,
+    path::PathBuf,
+    process::{Child, Command},
     sync::atomic::{AtomicU32, Ordering},
     thread::{self, JoinHandle},
 };
@@ -39,6 +40,23 @@ pub(crate) fn available() -> bool {
         "SOFTNET_NET_TESTS is set, and there is no /dev/net/tun or no leave to make namespaces"
     );
     true
+}
+
+/// The program under test: `SOFTNET_BIN`, or cargo's own.
+#[allow(dead_code, reason = "not every test file runs it")]
+pub(crate) fn softnet() -> PathBuf {
+    std::env::var_os("SOFTNET_BIN").map_or_else(|| env!("CARGO_BIN_EXE_softnet").into(), PathBuf::from)
+}
+
+/// A process that ends with its test.
+#[allow(dead_code, reason = "not every test file has one")]
+pub(crate) struct Background(pub(crate) Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A network namespace.
