@@ -314,8 +314,7 @@ impl Drop for Mbuf {
         if self.hdr().live {
             unexplained(self);
         }
-        self.set_owner(Owner::Free);
-        poison(self);
+        self.release();
         magazine::give_back(self.0);
     }
 }

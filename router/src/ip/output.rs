@@ -83,20 +83,19 @@ fn route(cx: &mut Cx<'_>, mut m: Mbuf, last: &mut Last, out: &mut Pending) -> Op
         (h.nexthop, h.egress) = (nexthop, egress);
         return Some(m);
     }
-    let m = route_anew(cx, m, dst, out)?;
-    let is_one = !matches!(cx.net.fib.hop(cx.net.fib.lookup(dst)), NextHop::Ecmp(_));
-    *last = (is_one && !is_on_link(dst)).then(|| (dst, m.hdr().nexthop, m.hdr().egress));
-    Some(m)
+    route_anew(cx, m, dst, last, out)
 }
 
-fn route_anew(cx: &mut Cx<'_>, mut m: Mbuf, dst: IpAddr, out: &mut Pending) -> Option<Mbuf> {
-    let (id, hop) = if is_on_link(dst) {
+fn route_anew(cx: &mut Cx<'_>, mut m: Mbuf, dst: IpAddr, last: &mut Last, out: &mut Pending) -> Option<Mbuf> {
+    let (id, hop, is_one) = if is_on_link(dst) {
         // The interface is not known from the address: replies to link-local and group traffic leave where the
         // packet that caused them came in.
-        (0, NextHop::Connected { iface: crate::route::IfIndex(m.hdr().rcvif) })
+        (0, NextHop::Connected { iface: crate::route::IfIndex(m.hdr().rcvif) }, false)
     } else {
-        let (id, hop) = cx.net.fib.resolve(cx.net.fib.lookup(dst), m.hdr().hash);
-        (id.0, *hop)
+        let found = cx.net.fib.lookup(dst);
+        let (id, hop) = cx.net.fib.resolve(found, m.hdr().hash);
+        // A choice between paths has another number than the path that this flow takes.
+        (id.0, *hop, id == found)
     };
     let egress = match hop {
         NextHop::Connected { iface } | NextHop::Gateway { iface, .. } | NextHop::Broadcast { iface } => {
@@ -117,6 +116,7 @@ fn route_anew(cx: &mut Cx<'_>, mut m: Mbuf, dst: IpAddr, out: &mut Pending) -> O
     h.egress = egress;
     h.nexthop = id;
     if h.flags.has(PktFlags::PROTECTED) {
+        *last = is_one.then_some((dst, id, egress));
         return Some(m);
     }
     protect(cx, m, out)
