@@ -282,6 +282,11 @@ fn worker(cx: &Cx<'_>) -> order::Worker {
     order::Worker(cx.me as u16)
 }
 
+/// What an SA needs to know of the turn of the loop in which a run goes through it.
+fn loop_turn<'t>(cx: &'t mut Cx<'_>) -> LoopTurn<'t> {
+    LoopTurn { worker: worker(cx), now: cx.now, releasing: &mut cx.local.releasing }
+}
+
 /// Stage: packets that a policy protects, into their tunnels.
 pub(crate) fn esp_output(
     cx: &mut Cx<'_>,
@@ -428,8 +433,7 @@ fn seal(
     out: &mut Pending,
 ) -> bool {
     let (packets, ledger) = (run.len() as u64, &cx.stats.ledger);
-    let mut turn =
-        LoopTurn { worker: order::Worker(cx.me as u16), now: cx.now, releasing: &mut cx.local.releasing };
+    let mut turn = loop_turn(cx);
     if esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_err() {
         return false;
     }
@@ -533,8 +537,7 @@ fn open(
         resize(cx, run, |m| m.class() == Class::Cluster, Class::Jumbo);
     }
     let ledger = &cx.stats.ledger;
-    let mut turn =
-        LoopTurn { worker: order::Worker(cx.me as u16), now: cx.now, releasing: &mut cx.local.releasing };
+    let mut turn = loop_turn(cx);
     if esp::input::esp_input(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_err() {
         return false;
     }

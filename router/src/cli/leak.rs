@@ -186,17 +186,13 @@ impl Leak {
     /// Cells that stand in no table: nothing is expected of them.
     fn cross(&self) -> Result<Vec<Entry>, Failure> {
         let mut entries = Vec::new();
-        let or = |list: &[u32], usual| if list.is_empty() { vec![usual] } else { list.to_vec() };
-        let first = |n: usize| n.max(1);
-        for &profile in if self.profile.is_empty() { &Profile::ALL[..1] } else { &self.profile[..] } {
-            for vcpus in or(&self.vcpus, 2) {
-                for crypto in 0..first(self.crypto.len()) {
-                    for traffic in 0..first(self.traffic.len()) {
-                        for family in 0..first(self.family.len()) {
-                            let crypto = self.crypto.get(crypto).map_or(Crypto::Fast, |w| w.word());
-                            let traffic = self.traffic.get(traffic).map_or(Traffic::Tunnel, |w| w.word());
-                            let v6 = self.family.get(family) == Some(&Family::Inet6);
-                            let mut cell = Cell::new(profile, vcpus, traffic, crypto, v6);
+        for profile in given(&self.profile, Profile::ALL[0]) {
+            for vcpus in given(&self.vcpus, 2) {
+                for crypto in given(&self.crypto, CryptoWord::Fast) {
+                    for traffic in given(&self.traffic, TrafficWord::Tunnel) {
+                        for family in given(&self.family, Family::Inet) {
+                            let v6 = family == Family::Inet6;
+                            let mut cell = Cell::new(profile, vcpus, traffic.word(), crypto.word(), v6);
                             cell.placement = self.placement.unwrap_or_default().on(vcpus)?;
                             let (which, expect) = (Which::Beyond, Expect::Either);
                             entries.push(Entry { which, cell, expect, note: "in no table" });
@@ -207,6 +203,11 @@ impl Leak {
         }
         Ok(entries)
     }
+}
+
+/// What was named, or else the usual one.
+fn given<T: Copy>(named: &[T], usual: T) -> Vec<T> {
+    if named.is_empty() { vec![usual] } else { named.to_vec() }
 }
 
 impl Placed {
