@@ -106,6 +106,24 @@ impl Sad {
         self.inbound(protocol, Spi(spi), dst)
     }
 
+    /// The SA that has sent a packet, and the packet's sequence number if it shows, from what an ICMP error quotes of it: at
+    /// least eight octets behind the IP header (RFC 792), which has the addresses of the SA.
+    pub fn sent<'a>(&self, quoted: &'a [u8]) -> Option<(&Arc<Sa>, Option<&'a [u8; 4]>)> {
+        let parsed = wire::parse::parse_quoted(quoted).ok().filter(|p| !p.is_later_fragment())?;
+        let l4 = usize::from(parsed.l4);
+        let src = match quoted.first()? >> 4 {
+            4 => IpAddr::V4(Ipv4Addr::from_octets(*quoted.get(12..)?.first_chunk::<4>()?)),
+            _ => IpAddr::V6(Ipv6Addr::from_octets(*quoted.get(8..)?.first_chunk::<16>()?)),
+        };
+        let sa = self.for_packet(quoted, parsed.proto, l4).filter(|sa| sa.config().src == src)?;
+        let seq = match parsed.proto {
+            IpProto::ESP => quoted.get(l4 + 4..),
+            IpProto::AH => quoted.get(l4 + 8..),
+            _ => None,
+        };
+        Some((sa, seq.and_then(<[u8]>::first_chunk)))
+    }
+
     /// The IPComp tunnel between the ends of a packet that has another in it (RFC 3173, 2.2).
     fn ip_in_ip(&self, packet: &[u8]) -> Option<&Arc<Sa>> {
         let address = |v4: usize, v6: usize| match packet.first()? >> 4 {

@@ -12,9 +12,12 @@
 //! let a packet of a *protect* policy out in clear: the policy is asked before pf may change the packet, and "protect,
 //! but there is no SA" is an answer that ends it.
 
+mod size;
+
+pub(crate) use size::too_big_input;
+
 use crate::{
     icmp::{self, Error},
-    iface::{cut, vnet},
     netconfig::NetConfig,
     reass,
     worker::{Cx, Pending, Stage},
@@ -27,7 +30,7 @@ use ipsec::{
     spd::{Decision, Path, Rest},
 };
 use kern::{
-    Batch, Class, Gso, Mbuf, Owner, PktFlags, Why,
+    Batch, Class, Mbuf, Owner, PktFlags, Why,
     lock::{
         Held,
         levels::{PfRules, Softnet, Top},
@@ -35,7 +38,7 @@ use kern::{
     time::Instant,
 };
 use pf::{Answer, Direction, PfCx, Refused, Reset, Via};
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 use wire::IpProto;
 
 /// The number of `enc0`, the interface at which pf sees packets inside tunnels.
@@ -251,6 +254,13 @@ pub(crate) fn policy_out(cx: &mut Cx<'_>, m: &mut Mbuf) -> Policy {
     follow(decision, m)
 }
 
+/// Whether a policy protects this packet of the router's own, or does not let it out at all.
+#[cold]
+pub(crate) fn is_covered(cx: &mut Cx<'_>, m: &Mbuf) -> bool {
+    let spd = &cx.net.spd;
+    spd.has_out() && spd.lookup_out(&Selected::read(m), &mut cx.local.flows) != Decision::Bypass
+}
+
 /// What a decision means for a packet. Until it is sealed, `nexthop` has what is left of its bundle.
 #[inline(always)]
 fn follow(decision: Decision, m: &mut Mbuf) -> Policy {
@@ -310,7 +320,7 @@ pub(crate) fn esp_output(
         if limit == 0 {
             break;
         }
-        fill_run(cx, sa, batch, &mut run, limit, out);
+        size::fill_run(cx, sa, batch, &mut run, limit, out);
         if run.is_empty() {
             continue;
         }
@@ -353,77 +363,6 @@ fn pf_enc_out(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, 
     batch.iter_mut().for_each(|m| m.hdr_mut().flags.set(PktFlags::RETRIED));
 }
 
-/// Moves packets of the last SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
-fn fill_run(
-    cx: &mut Cx<'_>,
-    sa: &Arc<Sa>,
-    batch: &mut Batch,
-    run: &mut Batch,
-    limit: usize,
-    out: &mut Pending,
-) {
-    let mtu = outer_mtu(cx.net, sa.config().dst);
-    let from = batch.last_group(|m| m.hdr().sa);
-    if is_plain(batch, from, sa.inner_mtu(mtu.into())) {
-        return batch.move_from(from, limit - run.len(), run);
-    }
-    let mut stuck = false;
-    batch.sift_from(from, |mut m| {
-        if stuck || run.len() >= limit {
-            stuck = true;
-            return Some(m);
-        }
-        let segment = match m.hdr().gso {
-            Gso::None => m.len(),
-            _ => vnet::header_len(&m) + usize::from(m.hdr().gso_size),
-        };
-        let behind = cx.net.spd.overhead(Rest::from_header(m.hdr().nexthop));
-        let inner_mtu = sa.inner_mtu(usize::from(mtu).saturating_sub(behind));
-        // What the router itself says over IPv6, or pf has put together, has nobody else to make it smaller: the outer
-        // packet is fragmented.
-        let own6 = m.hdr().family == 6 && m.hdr().flags.any(PktFlags::ORIGIN.with(PktFlags::REFRAG));
-        if segment > inner_mtu && m.hdr().flags.has(PktFlags::DF) && !own6 {
-            icmp::error(cx, m, Why::EspTooBig, Error::TooBig { mtu: inner_mtu as u16 }, out);
-            return None;
-        }
-        if m.hdr().gso == Gso::None {
-            let m = crate::ip::output::finished(cx, m)?;
-            return run.push(m).err();
-        }
-        let before = run.len();
-        let done = cut::cut(&mut m, limit - before, &cx.shared.pool, &cx.stats.ledger, &mut |segment| {
-            if let Err(segment) = run.push(segment) {
-                segment.end(Why::PendingFull, &cx.stats.ledger);
-            }
-        });
-        cx.stats.count.segments.add((run.len() - before) as u64);
-        if matches!(done, cut::Cut::Done) {
-            cx.stats.count.cut.inc();
-            cx.stats.ledger.merge(m);
-            return None;
-        }
-        stuck = true;
-        Some(m)
-    });
-}
-
-/// Whether all packets from a place on can be sealed as they are.
-#[inline(always)]
-fn is_plain(batch: &Batch, from: usize, mtu: usize) -> bool {
-    let packets = batch.as_slice().get(from..).unwrap_or_default();
-    packets.iter().all(|m| {
-        let h = m.hdr();
-        // What is left of a bundle makes a packet grow, too.
-        h.gso == Gso::None && m.len() <= mtu && h.nexthop == 0 && !h.flags.has(PktFlags::PARTIAL)
-    })
-}
-
-/// The MTU of the link by which a tunnel leaves.
-fn outer_mtu(net: &NetConfig, peer: IpAddr) -> u16 {
-    let iface = net.fib.route(peer, 0).iface();
-    iface.and_then(|i| net.interface(i.0)).map_or(1500, |i| i.mtu)
-}
-
 /// Seals a run and sends on what may leave now; false if the SA is too busy to take it.
 fn seal(
     cx: &mut Cx<'_>,
@@ -451,6 +390,9 @@ fn send_sealed(cx: &Cx<'_>, run: &mut Batch, out: &mut Pending) {
         h.nexthop = 0;
         h.sa = 0;
         h.flags.clear(PktFlags::RETRIED.with(PktFlags::REFRAG));
+        if h.cursor != 0 {
+            size::refragment(h);
+        }
         if rest.is_none() {
             out.push(Stage::IpOutput, m, &cx.stats.ledger);
         } else {

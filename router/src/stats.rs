@@ -35,6 +35,8 @@ kern::counters! {
         pf_tests: "pf.tests" "packets pf judged",
         esp_in: "esp.in" "ESP packets opened",
         esp_out: "esp.out" "ESP packets sealed",
+        path_mtu_learned: "ipsec.path_mtu_learned" "messages that told how much an SA's way carries",
+        path_mtu_ignored: "ipsec.path_mtu_ignored" "such messages that were not believed, or told nothing new",
         host_out: "host.out" "packets sent by the host stack",
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! extensions   -m tunnel|transport|any  -u id  -r bytes  -f seq-pad|zero-pad|nocyclic-seq|align8  -esn
 //!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets  -seq number
-//!              -df copy|set|clear  -dscp n  -noecn  -ttl n  -flow-label  -tfc octets  -threshold octets
+//!              -df copy|set|clear  -frag before|after  -dscp n  -noecn  -ttl n  -flow-label  -tfc octets  -threshold octets
 //! algorithm    -E aes-gcm-8|12|16 key | -E aes-ccm-8|12|16 key | -E aes-gmac key | -E chacha20-poly1305 key
 //!              | -E aes-cbc|aes-ctr|3des-cbc key -A hash key | -E null -A hash key     of esp
 //!              | -A hash key     of ah     | -C deflate     of ipcomp

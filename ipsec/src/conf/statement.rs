@@ -2,7 +2,7 @@
 
 use super::lex::Place;
 use crate::{
-    sa::{self, Df, Spi},
+    sa::{self, Df, Fragment, Spi},
     selector::{Addresses, Upper},
     spd::Level,
 };
@@ -126,6 +126,8 @@ pub enum Extension {
     PeerWindow(u32),
     /// `-df copy|set|clear`: ours, as those that follow.
     Df(Df),
+    /// `-frag before|after`: ours.
+    Fragment(Fragment),
     /// `-dscp number`.
     Dscp(u8),
     /// `-noecn`.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     dump,
-    sa::{Df, Lifetime, Mode, Padding, Sa, SaIndex, Setup, Spi},
+    sa::{Df, Fragment, Lifetime, Mode, Padding, Sa, SaIndex, Setup, Spi},
     selector::{Addresses, Ports, Prefix, Upper},
     spd::{Action, Direction, Level},
     transform::{Engine, Suite},
@@ -585,6 +585,8 @@ mod print {
             Extension::PeerWindow(n) => format!("-peer-window {n}"),
             Extension::Sequence(n) => format!("-seq {n}"),
             Extension::Flag(FlagWord::Align8) => "-f align8".to_owned(),
+            Extension::Fragment(Fragment::Before) => "-frag before".to_owned(),
+            Extension::Fragment(Fragment::After) => "-frag after".to_owned(),
             Extension::Df(Df::Copy) => "-df copy".to_owned(),
             Extension::Df(Df::Set) => "-df set".to_owned(),
             Extension::Df(Df::Clear) => "-df clear".to_owned(),
@@ -692,6 +694,7 @@ fn any_extension() -> impl Strategy<Value = Extension> {
         (1u8..).prop_map(Extension::Ttl),
         any::<u16>().prop_map(Extension::Tfc),
         Just(Extension::Df(Df::Clear)),
+        Just(Extension::Fragment(Fragment::Before)),
         Just(Extension::NoEcn),
         Just(Extension::Context),
     ]

@@ -101,11 +101,23 @@ pub enum Df {
     Clear,
 }
 
+/// When a packet that is too large for a tunnel and may be fragmented is fragmented (RFC 4301, 8.1; D.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fragment {
+    /// Before it goes in: the peer opens each piece as it comes and reassembles nothing.
+    Before,
+    /// After: the outer packet, which the peer reassembles before it opens it.
+    #[default]
+    After,
+}
+
 /// How an SA handles what its RFC leaves to the configuration: fields of the outer header, sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handling {
     /// DF of a tunnel's outer IPv4 header.
     pub df: Df,
+    /// When too large packets are fragmented.
+    pub fragment: Fragment,
     /// DSCP of a tunnel's outer header; `None`: that of the inner one.
     pub dscp: Option<u8>,
     /// Whether ECN passes a tunnel (RFC 6040, normal mode); else the outer field is 0 and not looked at (compatibility).
@@ -126,6 +138,7 @@ impl Default for Handling {
     fn default() -> Handling {
         Handling {
             df: Df::Copy,
+            fragment: Fragment::After,
             dscp: None,
             ecn: true,
             ttl: 64,

@@ -19,8 +19,9 @@
 
 mod config;
 mod moving;
+mod path_mtu;
 
-pub use config::{Df, Handling, Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Spi};
+pub use config::{Df, Fragment, Handling, Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Spi};
 pub use moving::{Life, Moving, Refused, Status, Used};
 
 pub(crate) use moving::{Inbound, Outbound};
@@ -196,6 +197,39 @@ impl Sa {
     /// The largest inner packet that fits into an outer one of `mtu` bytes.
     pub fn inner_mtu(&self, mtu: usize) -> usize {
         self.layout.inner_mtu(mtu)
+    }
+
+    /// The largest outer packet that the way to the peer is known to take, of those that the link takes.
+    #[inline(always)]
+    pub fn path_mtu(&self, link: u16, now: Instant) -> u16 {
+        self.moving.path_mtu.get(link, now)
+    }
+
+    /// A router on the way says that no more than `mtu` octets of an outer packet fit; says whether that is news. It is
+    /// believed downwards only, and for ten minutes.
+    pub fn note_path_mtu(&self, mtu: u32, link: u16, now: Instant) -> bool {
+        self.moving.path_mtu.note(mtu, link, self.config.dst.is_ipv6(), now)
+    }
+
+    /// Whether it can have sent a packet with this sequence number, of which the low half is known, not long ago.
+    pub fn has_sent(&self, seq: u32, held: &mut Held<'_, impl Before<SaLevel>>) -> bool {
+        /// What can be on its way, and more.
+        const LATELY: u32 = 1 << 24;
+        let used = held.lock(self.outbound()).0.sequence.used();
+        let age = (used as u32).wrapping_sub(seq);
+        u64::from(age) < used && age < LATELY
+    }
+
+    /// Whether inner packets too large for the tunnel, whose senders allow it, are fragmented before they go in.
+    pub fn fragments_before(&self) -> bool {
+        let handling = &self.config.handling;
+        // What nobody on the way may fragment leaves in pieces, or not at all.
+        self.is_tunnel() && (handling.fragment == Fragment::Before || handling.df == Df::Set)
+    }
+
+    /// Whether whole packets go into packets.
+    pub fn is_tunnel(&self) -> bool {
+        self.layout.is_tunnel()
     }
 
     /// Everything that moves, as of now.

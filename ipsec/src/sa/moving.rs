@@ -1,6 +1,6 @@
 //! The moving part of an SA: one lock each way, and a life that both look at.
 
-use super::{Lifetime, Protocol, SaConfig, SaLevel, Setup};
+use super::{Lifetime, Protocol, SaConfig, SaLevel, Setup, path_mtu::PathMtu};
 use crate::{
     order::{Leave, PARKED, Queue, Ticket, Turns, Worker},
     replay::Window,
@@ -141,6 +141,7 @@ pub struct Moving {
     pub(super) iv_base: u64,
     pub(super) run_max: usize,
     pub(super) life: AtomicU8,
+    pub(super) path_mtu: PathMtu,
     pub(super) made: Instant,
     pub(super) made_on: SystemTime,
 }
@@ -168,6 +169,7 @@ impl Moving {
             iv_base: setup.iv_base.unwrap_or_else(|| kern::time::nanos_of(since_1970)),
             run_max: quarter(config.peer_window),
             life: AtomicU8::new(Life::Mature as u8),
+            path_mtu: PathMtu::default(),
             made: setup.now,
             made_on,
         }

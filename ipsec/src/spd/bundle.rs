@@ -20,6 +20,7 @@ use crate::{
     selector::{Addresses, Ends, Packet, Prefix, Selector},
 };
 use arrayvec::ArrayVec;
+use kern::time::Instant;
 use std::{net::IpAddr, sync::Arc};
 
 /// The most transforms in a bundle.
@@ -221,6 +222,12 @@ impl Bundles {
 
     pub(super) fn overhead(&self, rest: Rest) -> usize {
         self.step(rest).and_then(|at| self.steps.get(at as usize)).map_or(0, |step| step.overhead)
+    }
+
+    /// What fits of a packet that still has to go through the steps of a rest, as far as any of their SAs knows.
+    pub(super) fn path_mtu(&self, rest: Rest, link: u16, now: Instant) -> u16 {
+        let Some(first) = self.step(rest) else { return link };
+        self.sas(first).fold(link, |mtu, sa| mtu.min(sa.path_mtu(link, now)))
     }
 
     /// The steps from this one on.

@@ -30,7 +30,7 @@ use crate::{
     selector::Selector,
 };
 use bundle::Bundles;
-use kern::Why;
+use kern::{Why, time::Instant};
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
@@ -177,6 +177,11 @@ impl Spd {
     #[inline]
     pub fn overhead(&self, rest: Rest) -> usize {
         self.bundles.overhead(rest)
+    }
+
+    /// What fits of a packet that the SAs of a rest are still to send, as far as any of them knows of the way.
+    pub fn path_mtu(&self, rest: Rest, link: u16, now: Instant) -> u16 {
+        self.bundles.path_mtu(rest, link, now)
     }
 
     /// Whether a packet may go on that came in clear (an empty path) or out of SAs.

@@ -7,7 +7,7 @@
 
 use super::originate;
 use crate::{
-    host, nd,
+    hooks, host, nd,
     worker::{Cx, Pending, Stage},
 };
 use kern::{
@@ -24,6 +24,8 @@ enum Fate {
     Echo,
     /// The host stack wants it.
     Deliver,
+    /// So it does, unless an SA has sent what was too big.
+    TooBig,
     /// Neighbour discovery.
     Discovery,
     /// It ends.
@@ -50,7 +52,8 @@ pub(crate) fn icmp_input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, mut m: M
                 Err(why) => cx.end(m, why),
             }
         }
-        Fate::Deliver => host::deliver(cx, held, m),
+        Fate::TooBig if hooks::too_big_input(cx, held, &m) => cx.end(m, Why::IcmpDone),
+        Fate::Deliver | Fate::TooBig => host::deliver(cx, held, m),
         Fate::Discovery => nd::nd_input(cx, held, m, out),
         Fate::End(why) => cx.end(m, why),
     }
@@ -69,6 +72,9 @@ fn judge4(m: &Mbuf) -> Fate {
     match packet.kind() {
         icmpv4::kind::ECHO_REQUEST if to_many => Fate::End(Why::IcmpUnanswered),
         icmpv4::kind::ECHO_REQUEST => Fate::Echo,
+        icmpv4::kind::UNREACHABLE if packet.code() == icmpv4::unreachable::FRAGMENTATION_NEEDED => {
+            Fate::TooBig
+        }
         icmpv4::kind::ECHO_REPLY
         | icmpv4::kind::UNREACHABLE
         | icmpv4::kind::TIME_EXCEEDED
@@ -90,6 +96,7 @@ fn judge6(m: &Mbuf) -> Fate {
         icmpv6::kind::ECHO_REQUEST if src.is_unspecified() => Fate::End(Why::IcmpUnanswered),
         icmpv6::kind::ECHO_REQUEST => Fate::Echo,
         icmpv6::kind::ECHO_REPLY => Fate::Deliver,
+        icmpv6::kind::PACKET_TOO_BIG => Fate::TooBig,
         kind if wire::nd::is_nd(kind) => Fate::Discovery,
         kind if icmpv6::is_error(kind) => Fate::Deliver,
         icmpv6::kind::MLD_QUERY
@@ -200,9 +207,10 @@ mod tests {
         assert_eq!(message6(135, A6), Fate::Discovery);
         assert_eq!(message6(130, A6), Fate::End(Why::IcmpDone));
         assert_eq!(message6(200, A6), Fate::End(Why::IcmpUnanswered));
-        for kind in [1, 2, 3, 4, 127, 129] {
+        for kind in [1, 3, 4, 127, 129] {
             assert_eq!(message6(kind, A6), Fate::Deliver);
         }
+        assert_eq!(message6(2, A6), Fate::TooBig);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! An error is built in a buffer of its own and quotes the packet it is about, which ends with its own reason whether an
 //! error goes out or not. It enters `ip_output` as any packet of the router's, and so meets SPD, pf and ALTQ; one about a
-//! packet out of a tunnel goes back into the tunnel. It comes from the address of the interface on which the packet
+//! packet out of a tunnel goes back into a tunnel or is not sent, for it quotes what was secret (RFC 4301, 6). It comes from the address of the interface on which the packet
 //! arrived (RFC 1812, 4.3.2.4 allows it; traceroute wants it). Not done: source quench (RFC 6633), extensions (RFC 4884).
 
 mod input;
@@ -15,7 +15,7 @@ pub use limit::Limiter;
 pub(crate) use redirect::redirect;
 
 use crate::{
-    ether,
+    ether, hooks,
     netconfig::NetConfig,
     route::NextHop,
     worker::{Cx, Pending, Stage},
@@ -149,14 +149,40 @@ fn is_directed_broadcast(net: &NetConfig, m: &Mbuf) -> bool {
     matches!(net.fib.hop(net.fib.lookup(ether::destination(m))), NextHop::Broadcast { .. })
 }
 
-/// Builds the error. `None` for want of a buffer or of an address to speak from.
+/// Builds the error. `None` for want of a buffer, or of an address from which it may be said.
 fn answer(cx: &mut Cx<'_>, m: &Mbuf, why: Why, error: Error) -> Option<Mbuf> {
     let mut scratch = [0; icmpv6::MAX_ERROR_LEN];
     let about = quote::quote(m, &mut scratch)?;
     // What is too big for a tunnel has that tunnel in its header; else it is the one the packet came out of.
     let opened = m.hdr().sa != 0 && why != Why::EspTooBig;
-    let from = own_address(cx.net, m, opened, source(m)?)?;
+    let to = source(m)?;
+    let from = own_address(cx.net, m, opened, to)?;
     let mut message = cx.new_packet()?;
+    if write(cx, &mut message, m, from, about, error)
+        && (!was_protected(m) || hooks::is_covered(cx, &message))
+    {
+        return Some(message);
+    }
+    // It quotes what has been secret on its way: back into a tunnel, from whichever address a policy protects, or nowhere.
+    let net = cx.net;
+    if was_protected(m) {
+        for other in net.all().filter_map(|i| i.source_for(to)).filter(|other| *other != from) {
+            if write(cx, &mut message, m, other, about, error) && hooks::is_covered(cx, &message) {
+                return Some(message);
+            }
+        }
+    }
+    cx.end(message, Why::IcmpUnanswered);
+    None
+}
+
+/// Whether a packet has come out of an SA: it was here before, inside another.
+fn was_protected(m: &Mbuf) -> bool {
+    m.hdr().hops > 1
+}
+
+/// Writes the error from this address into a buffer; whether it could.
+fn write(cx: &mut Cx<'_>, message: &mut Mbuf, m: &Mbuf, from: IpAddr, about: &[u8], error: Error) -> bool {
     let (written, proto, l4) = match from {
         IpAddr::V4(from) => {
             let ident = next_ident(cx);
@@ -167,22 +193,19 @@ fn answer(cx: &mut Cx<'_>, m: &Mbuf, why: Why, error: Error) -> Option<Mbuf> {
             (icmpv6::build_error(message.fill(), error, from, about), IpProto::ICMPV6, ipv6::HEADER_LEN)
         }
     };
-    let Ok(len) = written else {
-        cx.end(message, Why::IcmpMalformed);
-        return None;
-    };
+    let Ok(len) = written else { return false };
     message.truncate(len);
     message.set_l4(l4);
     let h = message.hdr_mut();
     h.family = m.hdr().family;
     h.proto = proto.0;
     h.rcvif = m.hdr().rcvif;
-    originate(&mut message);
+    originate(message);
     if matches!(error, Error::Unreachable { .. }) {
         // pf's own answer is not for pf to judge (BSD: PF_TAG_GENERATED).
         message.hdr_mut().flags.set(PktFlags::NO_PF);
     }
-    Some(message)
+    true
 }
 
 /// The identification of the next packet this worker makes.

@@ -108,6 +108,7 @@ impl Checker<'_> {
                 }
                 Extension::Flag(FlagWord::Align8) => config.handling.align8 = true,
                 Extension::Df(df) => config.handling.df = *df,
+                Extension::Fragment(when) => config.handling.fragment = *when,
                 Extension::Dscp(n) => config.handling.dscp = Some(*n),
                 Extension::NoEcn => config.handling.ecn = false,
                 Extension::Ttl(n) => config.handling.ttl = *n,

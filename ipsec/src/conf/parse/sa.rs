@@ -6,7 +6,7 @@ use crate::{
         lex::{Kind, Token},
         statement::{Add, Algorithm, At, Command, Extension, FlagWord, ModeWord, SaName},
     },
-    sa::{Df, Spi},
+    sa::{Df, Fragment, Spi},
 };
 use kern::secret::SecretBytes;
 use std::sync::Arc;
@@ -106,6 +106,11 @@ impl Parser<'_> {
                 let token = self.word("what becomes of DF")?;
                 self.one_of(&token, "what becomes of DF", &words).map(|df| Extension::Df(df.value))
             }
+            "-frag" => {
+                let words = [("before", Fragment::Before), ("after", Fragment::After)];
+                let token = self.word("when to fragment")?;
+                self.one_of(&token, "when to fragment", &words).map(|f| Extension::Fragment(f.value))
+            }
             "-dscp" => self.number_up_to("a DSCP", 63)?.map(|n| Extension::Dscp(n as u8)),
             "-noecn" => Some(Extension::NoEcn),
             "-ttl" => self.number_up_to("a number of hops", 255)?.map(|n| Extension::Ttl(n.max(1) as u8)),
@@ -122,7 +127,7 @@ impl Parser<'_> {
                 Some(Extension::Context)
             }
             _ => {
-                let help = "-m -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -dscp -noecn -ttl -flow-label -tfc -threshold, then -E, -A or -C";
+                let help = "-m -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -frag -dscp -noecn -ttl -flow-label -tfc -threshold, then -E, -A or -C";
                 self.note(option.place, format!("{} is not an option of add", quote(option)), help);
                 return Err(Broken);
             }

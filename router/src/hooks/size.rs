@@ -1,0 +1,215 @@
+//! Packets too large for their tunnel, and what is known of the tunnel's way (RFC 4301, 8; RFC 2473, 7).
+//!
+//! What an SA can carry follows from the link by which it leaves and from what routers on the way have said, [`too_big_input`].
+//! A packet that is larger
+//!
+//! - may not be fragmented: its sender is told what fits. To an IPv6 sender that is never less than what every IPv6 link
+//!   carries; a smaller tunnel carries such a packet in a fragmented outer one.
+//! - may be fragmented: in front of the tunnel if the SA says so (`-frag before`, or `-df set`), else the outer packet is, here, into
+//!   pieces that fit all the way, for routers of IPv6 do not.
+//! - is the router's own, or was put together by pf, or is sealed already: there is nobody to tell, and the outer packet is
+//!   fragmented.
+//!
+//! In transport mode there is no packet in front that could be fragmented (RFC 4303, 3.3.4).
+
+use crate::{
+    icmp::{self, Error},
+    iface::{cut, vnet},
+    ip::{
+        fragment::{Fragmented, fragment},
+        output::finished,
+    },
+    netconfig::NetConfig,
+    worker::{Cx, Pending, Stage},
+};
+use ipsec::{sa::Sa, spd::Rest};
+use kern::{
+    Batch, Gso, Mbuf, PktFlags, PktHdr, Why,
+    lock::{Held, levels::Softnet},
+};
+use std::{net::IpAddr, sync::Arc};
+use wire::ipv6;
+
+/// Moves packets of the last SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
+pub(super) fn fill_run(
+    cx: &mut Cx<'_>,
+    sa: &Arc<Sa>,
+    batch: &mut Batch,
+    run: &mut Batch,
+    limit: usize,
+    out: &mut Pending,
+) {
+    let link = outer_mtu(cx.net, sa.config().dst);
+    let mtu = sa.path_mtu(link, cx.now);
+    let from = batch.last_group(|m| m.hdr().sa);
+    if is_plain(batch, from, sa.inner_mtu(mtu.into())) {
+        return batch.move_from(from, limit - run.len(), run);
+    }
+    let mut stuck = false;
+    batch.sift_from(from, |m| {
+        if stuck || run.len() >= limit {
+            stuck = true;
+            return Some(m);
+        }
+        let rest = fit(cx, sa, m, mtu, run, limit, out);
+        stuck = rest.is_some();
+        rest
+    });
+}
+
+/// Whether all packets from a place on can be sealed as they are.
+#[inline(always)]
+fn is_plain(batch: &Batch, from: usize, mtu: usize) -> bool {
+    let packets = batch.as_slice().get(from..).unwrap_or_default();
+    packets.iter().all(|m| {
+        let h = m.hdr();
+        // What is left of a bundle makes a packet grow, too.
+        h.gso == Gso::None && m.len() <= mtu && h.nexthop == 0 && !h.flags.has(PktFlags::PARTIAL)
+    })
+}
+
+/// The MTU of the link by which a tunnel leaves.
+fn outer_mtu(net: &NetConfig, peer: IpAddr) -> u16 {
+    let iface = net.fib.route(peer, 0).iface();
+    iface.and_then(|i| net.interface(i.0)).map_or(1500, |i| i.mtu)
+}
+
+/// Brings one packet into the run, whole or in pieces; gives it back if more of it is to come.
+fn fit(
+    cx: &mut Cx<'_>,
+    sa: &Sa,
+    mut m: Mbuf,
+    mtu: u16,
+    run: &mut Batch,
+    limit: usize,
+    out: &mut Pending,
+) -> Option<Mbuf> {
+    let rest = Rest::from_header(m.hdr().nexthop);
+    let mtu = cx.net.spd.path_mtu(rest, mtu, cx.now);
+    let inner_mtu = sa.inner_mtu(usize::from(mtu).saturating_sub(cx.net.spd.overhead(rest)));
+    let least = if m.hdr().family == 6 { ipv6::MIN_MTU } else { 0 };
+    let is_super = m.hdr().gso != Gso::None;
+    let segment = if is_super { vnet::header_len(&m) + usize::from(m.hdr().gso_size) } else { m.len() };
+    if segment <= inner_mtu {
+        return if is_super { cut_into(cx, m, run, limit) } else { enter(cx, m, run) };
+    }
+    let flags = m.hdr().flags;
+    let own = flags.any(PktFlags::ORIGIN.with(PktFlags::REFRAG).with(PktFlags::PROTECTED));
+    if segment > inner_mtu.max(least) && flags.has(PktFlags::DF) && !own {
+        let mtu = inner_mtu.max(least) as u16;
+        icmp::error(cx, m, Why::EspTooBig, Error::TooBig { mtu }, out);
+        return None;
+    }
+    if is_super {
+        return cut_again(cx, m, out);
+    }
+    if m.hdr().family == 4 && sa.fragments_before() && !flags.has(PktFlags::DF) {
+        let m = finished(cx, m)?;
+        return fragment_into(cx, m, inner_mtu, run, limit);
+    }
+    // How large the pieces of the outer packet may be; `send_sealed` looks.
+    if rest.is_none() {
+        m.hdr_mut().cursor = mtu;
+    }
+    enter(cx, m, run)
+}
+
+/// One packet as it is. There is room for it.
+fn enter(cx: &Cx<'_>, m: Mbuf, run: &mut Batch) -> Option<Mbuf> {
+    let m = finished(cx, m)?;
+    run.push(m).err()
+}
+
+/// A super-frame, cut into segments that fit.
+fn cut_into(cx: &Cx<'_>, mut m: Mbuf, run: &mut Batch, limit: usize) -> Option<Mbuf> {
+    let before = run.len();
+    let done = cut::cut(&mut m, limit - before, &cx.shared.pool, &cx.stats.ledger, &mut |segment| {
+        if let Err(segment) = run.push(segment) {
+            segment.end(Why::PendingFull, &cx.stats.ledger);
+        }
+    });
+    cx.stats.count.segments.add((run.len() - before) as u64);
+    cut_done(cx, m, &done)
+}
+
+/// A super-frame whose segments are too large themselves: they come here again.
+fn cut_again(cx: &Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
+    let (ledger, mut made) = (&cx.stats.ledger, 0);
+    let limit = out.room(Stage::EspOutput).min(cut::LIMIT);
+    let done = cut::cut(&mut m, limit, &cx.shared.pool, ledger, &mut |segment| {
+        made += 1;
+        out.push(Stage::EspOutput, segment, ledger);
+    });
+    cx.stats.count.segments.add(made);
+    cut_done(cx, m, &done)
+}
+
+fn cut_done(cx: &Cx<'_>, m: Mbuf, done: &cut::Cut) -> Option<Mbuf> {
+    if !matches!(done, cut::Cut::Done) {
+        return Some(m);
+    }
+    cx.stats.count.cut.inc();
+    cx.stats.ledger.merge(m);
+    None
+}
+
+/// A packet in pieces that fit.
+fn fragment_into(cx: &mut Cx<'_>, mut m: Mbuf, mtu: usize, run: &mut Batch, limit: usize) -> Option<Mbuf> {
+    let room = limit - run.len();
+    let done = fragment(cx, &mut m, mtu, room, |cx, piece| {
+        cx.stats.count.fragments_made.inc();
+        if let Err(piece) = run.push(piece) {
+            cx.end(piece, Why::PendingFull);
+        }
+    });
+    match done {
+        Fragmented::More => Some(m),
+        Fragmented::Done => {
+            cx.stats.count.fragmented.inc();
+            cx.stats.ledger.merge(m);
+            None
+        }
+        Fragmented::Failed(why) => {
+            cx.end(m, why);
+            None
+        }
+    }
+}
+
+/// A sealed packet is larger than its way: `ip_output` makes pieces.
+#[cold]
+pub(super) fn refragment(h: &mut PktHdr) {
+    h.flags.set(PktFlags::REFRAG);
+    h.gso_size = std::mem::take(&mut h.cursor);
+}
+
+/// Fragmentation needed, or packet too big, about a packet that an SA of ours has sent: believed if we have such an SA, between
+/// these ends, and it has sent such a number. False: it is about something else.
+pub(crate) fn too_big_input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: &Mbuf) -> bool {
+    let Some((rest, quoted)) = m.data().get(m.l4() + 4..).and_then(<[u8]>::split_first_chunk::<4>) else {
+        return false;
+    };
+    let Some((sa, seq)) = cx.net.sad.sent(quoted) else { return false };
+    let said = u32::from_be_bytes(*rest);
+    let mtu = match m.hdr().family {
+        4 if said & 0xffff == 0 => plateau(quoted),
+        4 => said & 0xffff,
+        _ => said,
+    };
+    let count = &cx.stats.count;
+    let believed = seq.is_none_or(|seq| sa.has_sent(u32::from_be_bytes(*seq), held))
+        && sa.note_path_mtu(mtu, outer_mtu(cx.net, sa.config().dst), cx.now);
+    if believed {
+        count.path_mtu_learned.inc()
+    } else {
+        count.path_mtu_ignored.inc()
+    }
+    true
+}
+
+/// What an old router means that does not say what fits: the next size below that is usual (RFC 1191, 7.1).
+fn plateau(quoted: &[u8]) -> u32 {
+    const USUAL: [u16; 8] = [32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 576];
+    let total = quoted.get(2..4).map_or(0, |n| u16::from_be_bytes([n[0], n[1]]));
+    USUAL.into_iter().find(|usual| *usual < total).unwrap_or(576).into()
+}

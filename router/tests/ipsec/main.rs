@@ -1,0 +1,7 @@
+//! IPsec on the packet path, in memory: two gateways with a raw wire at each end and one between them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod bed;
+mod size;
+mod together;
