@@ -161,7 +161,9 @@ pub fn run(path: &Path, locking: Option<Locking>) -> Result<Books, DaemonError> 
 fn open(interface: &InterfaceConf) -> Result<Arc<dyn Driver>, OpenError> {
     let device = match &interface.driver {
         DriverConf::Tap { device } | DriverConf::Link { device } => device,
-        DriverConf::Vlan { .. } => return Err(OpenError::BadName(interface.name.clone())),
+        DriverConf::Vlan { .. } | DriverConf::Ipsec(_) => {
+            return Err(OpenError::BadName(interface.name.clone()));
+        }
     };
     let config = TapConfig {
         queues: interface.queues,

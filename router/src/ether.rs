@@ -5,8 +5,8 @@
 //! Not done: 802.3 length frames, stacked tags, spanning tree.
 
 use crate::{
-    arp,
-    iface::{Interface, output},
+    arp, hooks,
+    iface::{Interface, Kind, output},
     neighbour::{self, Resolved},
     worker::{Cx, Pending, Stage},
 };
@@ -126,7 +126,7 @@ pub(crate) fn ether_output(
     cx: &mut Cx<'_>,
     held: &mut Held<'_, Softnet>,
     batch: &mut Box<Batch>,
-    _out: &mut Pending,
+    out: &mut Pending,
 ) {
     let mut last = None;
     batch.sift(|m| {
@@ -138,7 +138,7 @@ pub(crate) fn ether_output(
         {
             return frame(cx, interface, m, mac);
         }
-        address(cx, held, m, &mut last)
+        address(cx, held, m, &mut last, out)
     });
     output::if_output(cx, held, batch);
 }
@@ -161,6 +161,7 @@ fn address<'a>(
     held: &mut Held<'_, Softnet>,
     m: Mbuf,
     last: &mut Option<Through<'a>>,
+    out: &mut Pending,
 ) -> Option<Mbuf> {
     let Some(interface) = cx.net.interface(m.hdr().egress) else {
         m.end(Why::IfDetached, &cx.stats.ledger);
@@ -169,6 +170,10 @@ fn address<'a>(
     // ARP, and what was framed already when it waited for its turn.
     if m.hdr().family == 0 {
         return Some(m);
+    }
+    if let Kind::Ipsec(ends) = interface.kind {
+        hooks::tunnel_output(cx, interface, ends, m, out);
+        return None;
     }
     let gateway = cx.net.gateway(m.hdr().nexthop);
     let to = gateway.unwrap_or_else(|| destination(&m));

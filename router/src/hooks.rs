@@ -13,10 +13,13 @@
 //! but there is no SA" is an answer that ends it.
 
 mod size;
+mod tunnel;
 
 pub(crate) use size::too_big_input;
+pub(crate) use tunnel::{Tunnels, tunnel_output};
 
 use crate::{
+    ether,
     icmp::{self, Error},
     netconfig::NetConfig,
     reass,
@@ -257,7 +260,12 @@ pub(crate) fn policy_out(cx: &mut Cx<'_>, m: &mut Mbuf) -> Policy {
 /// Whether a policy protects this packet of the router's own, or does not let it out at all.
 #[cold]
 pub(crate) fn is_covered(cx: &mut Cx<'_>, m: &Mbuf) -> bool {
-    let spd = &cx.net.spd;
+    let net = cx.net;
+    let spd = &net.spd;
+    let by_route = || net.fib.route(ether::destination(m), 0).iface().and_then(|i| net.interface(i.0));
+    if !net.tunnels.is_empty() && by_route().is_some_and(|i| !i.has_link()) {
+        return true;
+    }
     spd.has_out() && spd.lookup_out(&Selected::read(m), &mut cx.local.flows) != Decision::Bypass
 }
 
@@ -347,7 +355,7 @@ fn pf_enc_out(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, 
     let is_new = |m: &Mbuf| !m.hdr().flags.has(PktFlags::RETRIED);
     if batch.iter().all(is_new) {
         pf_batch(cx, held, Direction::Out, Via::One(ENC0), batch, out);
-    } else {
+    } else if batch.iter().any(is_new) {
         let mut one = Batch::new();
         batch.sift(|m| {
             if !is_new(&m) {
@@ -528,7 +536,14 @@ fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
 /// What came out of SAs must be what they are for.
 fn take_opened(cx: &mut Cx<'_>, run: &mut Batch, out: &mut Pending) {
     cx.stats.count.esp_in.add(run.len() as u64);
+    let tunnels = &cx.net.tunnels;
     for mut m in run.drain() {
+        if !tunnels.is_empty()
+            && let Some(index) = tunnels.arrived(&m)
+        {
+            tunnel::tunnel_input(cx, index, m, out);
+            continue;
+        }
         let path = Path::from_header(m.hdr().sa, m.hdr().nexthop);
         let checked = policy_in(cx, &m, path);
         if is_ipsec(cx.net, &m) && is_layer(cx.net, &mut m, checked.is_ok()) {

@@ -4,6 +4,7 @@
 //! pf states, interface queues, neighbours) is referred to from here and survives the change.
 
 use crate::{
+    hooks::Tunnels,
     iface::{Interface, Kind, driver::Driver},
     route::{Fib, IfIndex, NextHop, NextHopId},
 };
@@ -27,6 +28,8 @@ pub struct NetConfig {
     pub spd: Arc<Spd>,
     /// Security associations.
     pub sad: Arc<Sad>,
+    /// Which of the SAs are those of interfaces.
+    pub(crate) tunnels: Tunnels,
     /// Whether pf sees packets inside tunnels, on `enc0`.
     pub enc0: bool,
     /// ICMP errors a second that a worker may send; 0 for no limit.
@@ -64,8 +67,9 @@ impl NetConfig {
             Kind::Device(driver) => Some(&**driver),
             Kind::Vlan { parent, .. } => match &self.interface(parent.0)?.kind {
                 Kind::Device(driver) => Some(&**driver),
-                Kind::Vlan { .. } => None,
+                Kind::Vlan { .. } | Kind::Ipsec(_) => None,
             },
+            Kind::Ipsec(_) => None,
         }
     }
 

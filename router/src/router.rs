@@ -232,7 +232,7 @@ impl Router {
         let new: Vec<_> = net.all().cloned().collect();
         let device = |i: &crate::iface::Interface| match &i.kind {
             Kind::Device(driver) => Some(driver.clone()),
-            Kind::Vlan { .. } => None,
+            Kind::Vlan { .. } | Kind::Ipsec(_) => None,
         };
         if let Some(rules) = &net.pf {
             self.shared.pf.enforce(rules);

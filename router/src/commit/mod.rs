@@ -7,7 +7,7 @@ mod queues;
 
 use crate::{
     conf::{self, DriverConf, Invalid, ValidConf, derive},
-    hooks::ENC0,
+    hooks::{ENC0, Tunnels},
     iface::{
         IfAddr, Interface, Kind,
         driver::{Caps, Driver},
@@ -231,7 +231,7 @@ impl Commit {
     ) -> Result<Prepared, Faults> {
         let mut drivers = HashMap::new();
         for interface in &files.conf.interfaces {
-            if matches!(interface.driver, DriverConf::Vlan { .. }) {
+            if matches!(interface.driver, DriverConf::Vlan { .. } | DriverConf::Ipsec(_)) {
                 continue;
             }
             let driver = match self.drivers.get(&interface.name) {
@@ -260,6 +260,7 @@ impl Commit {
         self.rib.replace_all(derive::routes(&files.conf));
         let interfaces = interfaces(&files.conf, &drivers, &ifqs);
         let many = |i: &Arc<dyn Driver>| i.queues() > 1;
+        let tunnels = Tunnels::new(interfaces.iter().flatten().map(|i| &**i), &sad);
         let net = NetConfig {
             hash_flows: drivers.values().any(many)
                 || router.setup().workers > 1
@@ -270,6 +271,7 @@ impl Commit {
             pf: ruleset.map(Arc::new),
             spd: Arc::new(spd),
             sad: Arc::new(sad),
+            tunnels,
             enc0: files.conf.enc0,
             icmp_rate: files.conf.icmp_rate,
         };
@@ -344,14 +346,18 @@ fn interfaces(
     let one = |i: &conf::InterfaceConf| {
         let kind = match i.driver {
             DriverConf::Vlan { parent, tag } => Kind::Vlan { parent, tag },
+            DriverConf::Ipsec(ends) => Kind::Ipsec(ends),
             DriverConf::Tap { .. } | DriverConf::Link { .. } => Kind::Device(drivers.get(&i.name)?.clone()),
         };
         let queues = match i.driver {
             DriverConf::Vlan { parent, .. } => queues_of(parent),
+            DriverConf::Ipsec(_) => 1,
             DriverConf::Tap { .. } | DriverConf::Link { .. } => queues_of(i.index),
         };
         let caps = match i.driver {
             DriverConf::Vlan { parent, .. } => caps_of(parent),
+            // Super-frames are cut where they go into the SA.
+            DriverConf::Ipsec(_) => Caps { checksum: true, tso: true, uso: true },
             DriverConf::Tap { .. } | DriverConf::Link { .. } => caps_of(i.index),
         };
         Some(Arc::new(Interface {

@@ -1,7 +1,7 @@
 //! pf.conf's `altq` and `queue` lines to ALTQ's trees: the one place where the words of both crates meet.
 
 use super::Faults;
-use crate::conf::ValidConf;
+use crate::conf::{DriverConf, ValidConf};
 use altq::{CurveSpec, Framing, QueueFlags, SchedulerKind, Tree, TreeConf, TreeSpec};
 use pf::{
     PfConf,
@@ -45,8 +45,15 @@ pub(super) fn trees(
 }
 
 fn spec(conf: &ValidConf, pf: &PfConf, altq: &AltqSpec, names: &mut pf::Names) -> Result<TreeSpec, String> {
-    if conf.named(&altq.interface).is_none() {
+    let Some(interface) = conf.named(&altq.interface) else {
         return Err(format!("altq on {}: no such interface", altq.interface));
+    };
+    if let DriverConf::Ipsec(ends) = interface.driver {
+        return Err(format!(
+            "altq on {}: a tunnel has no line of its own; queue its ESP where it leaves for {}, and let rules on {} say \
+             which queue",
+            altq.interface, ends.remote, altq.interface
+        ));
     }
     let scheduler = scheduler(altq.scheduler);
     // pfctl gives the root its name and its number before all others.

@@ -1,7 +1,7 @@
 //! The checks of `[[interface]]`: names, what they sit on, addresses.
 
 use super::{
-    derive,
+    check_tunnel, derive,
     diag::{At, Complaints, list, nearest},
     file::{AddressWord, Advertise as AdvertiseWords, Conf, DriverWord, Interface},
     valid::{Advertise, DriverConf, InterfaceConf},
@@ -45,14 +45,17 @@ fn interface(
     let name = words.name.as_ref().map_or(String::new(), |n| n.value.clone());
     let driver = driver(conf, words, &name, bad);
     let mac = mac(words, router, &name, bad);
-    let mtu = words.mtu.as_ref().map_or(1500, |m| m.value as u16);
+    let is_tunnel = matches!(driver, DriverConf::Ipsec(_));
+    let mtu = words.mtu.as_ref().map_or(if is_tunnel { IPV6_MTU } else { 1500 }, |m| m.value as u16);
     let mut addrs: Vec<IpNet> = words.address.iter().map(|a| a.value.0).collect();
     check_mtu(words, mtu, &addrs, bad);
     if !addrs.iter().any(|net| matches!(net.addr(), IpAddr::V6(a) if a.is_unicast_link_local()))
         && mtu >= IPV6_MTU
+        && !is_tunnel
     {
         addrs.push(derive::link_local(mac));
     }
+    let workers = if is_tunnel { 1 } else { workers };
     let queues = words.queues.as_ref().and_then(|q| q.value).map_or(workers, |q| q as usize);
     InterfaceConf {
         index,
@@ -68,9 +71,16 @@ fn interface(
 }
 
 fn driver(conf: &Conf, words: &Interface, name: &str, bad: &mut Complaints) -> DriverConf {
+    if words.driver.as_ref().is_none_or(|d| d.value != DriverWord::Ipsec) {
+        check_tunnel::refuse_keys(words, bad);
+    }
     let device = || words.device.as_ref().map_or_else(|| name.to_owned(), |d| d.value.clone());
     match words.driver.as_ref().map(|d| d.value) {
         Some(DriverWord::Vlan) => vlan(conf, words, bad),
+        Some(DriverWord::Ipsec) => {
+            refuse_vlan_keys(words, bad);
+            check_tunnel::tunnel(conf, words, bad)
+        }
         Some(DriverWord::Tap) | None => {
             refuse_vlan_keys(words, bad);
             if words.driver.is_some() && words.device.is_none() {
@@ -122,8 +132,13 @@ fn parent(conf: &Conf, words: &Interface, bad: &mut Complaints) -> Option<IfInde
         unknown_interface(conf, parent, bad);
         return None;
     };
-    if conf.interfaces[place].driver.as_ref().is_some_and(|d| d.value == DriverWord::Vlan) {
-        bad.error(&parent.span, format!("{} is a VLAN itself", parent.value), "its parent must be a device");
+    let kind = match conf.interfaces[place].driver.as_ref().map(|d| d.value) {
+        Some(DriverWord::Vlan) => Some("a VLAN itself"),
+        Some(DriverWord::Ipsec) => Some("a tunnel"),
+        _ => None,
+    };
+    if let Some(kind) = kind {
+        bad.error(&parent.span, format!("{} is {kind}", parent.value), "its parent must be a device");
     }
     Some(IfIndex(place as u16 + 1))
 }

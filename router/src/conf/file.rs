@@ -62,6 +62,8 @@ pub enum DriverWord {
     Vlan,
     /// A cable inside the process.
     Link,
+    /// A tunnel.
+    Ipsec,
 }
 
 impl FromStr for DriverWord {
@@ -72,6 +74,7 @@ impl FromStr for DriverWord {
             "tap" => Ok(DriverWord::Tap),
             "vlan" => Ok(DriverWord::Vlan),
             "link" => Ok(DriverWord::Link),
+            "ipsec" => Ok(DriverWord::Ipsec),
             _ => Err(()),
         }
     }
@@ -152,6 +155,12 @@ pub struct Interface {
     pub parent: Option<At<String>>,
     /// For `vlan`: the identifier.
     pub tag: Option<At<u64>>,
+    /// For `ipsec`: our end of the tunnel.
+    pub local: Option<At<IpAddr>>,
+    /// For `ipsec`: the peer's end.
+    pub remote: Option<At<IpAddr>>,
+    /// For `ipsec`: the `-u` of its SAs.
+    pub unique: Option<At<u64>>,
     /// Addresses.
     pub address: Vec<At<AddressWord>>,
     /// Octets of the largest packet.
@@ -259,7 +268,7 @@ fn router(mut s: Section<'_, '_>, bad: &mut Complaints) -> Router {
 fn interface(mut s: Section<'_, '_>, bad: &mut Complaints) -> Interface {
     let name = s.string("name", bad);
     let name = s.require("name", name, "\"lan0\"", bad);
-    let driver = s.parse("driver", "\"tap\", \"vlan\" or \"link\"", bad);
+    let driver = s.parse("driver", "\"tap\", \"vlan\", \"ipsec\" or \"link\"", bad);
     let driver = s.require("driver", driver, "\"tap\"", bad);
     let interface = Interface {
         span: s.span(),
@@ -268,6 +277,9 @@ fn interface(mut s: Section<'_, '_>, bad: &mut Complaints) -> Interface {
         device: s.string("device", bad),
         parent: s.string("parent", bad),
         tag: s.number("tag", 1..=4094, bad),
+        local: s.parse("local", "our end of the tunnel: \"203.0.113.1\"", bad),
+        remote: s.parse("remote", "the peer's end of the tunnel: \"203.0.113.2\"", bad),
+        unique: s.number("unique", 1..=u64::from(u32::MAX), bad),
         address: s
             .parse_list(
                 "address",

@@ -12,6 +12,7 @@
 mod check;
 mod check_interface;
 mod check_route;
+mod check_tunnel;
 pub mod derive;
 pub mod diag;
 pub mod file;
@@ -23,7 +24,7 @@ pub use check::{Host, check};
 pub use diag::{Diagnostic, Invalid};
 pub use file::Conf;
 pub use restart::{restart_needed, sentence};
-pub use valid::{Advertise, DriverConf, InterfaceConf, RouteConf, ValidConf};
+pub use valid::{Advertise, DriverConf, Ends, InterfaceConf, RouteConf, ValidConf};
 
 use diag::Source;
 use std::{

@@ -26,11 +26,15 @@ pub fn sentence(keys: &[String]) -> String {
 }
 
 fn interfaces(old: &[InterfaceConf], new: &[InterfaceConf]) -> Vec<String> {
-    let names = |all: &[InterfaceConf]| all.iter().map(|i| i.name.clone()).collect::<Vec<_>>();
-    if names(old) != names(new) {
-        return vec!["the list of interfaces".to_owned()];
+    // Tunnels come and go; what has a device stays, at its place.
+    fn devices(all: &[InterfaceConf]) -> impl Iterator<Item = &InterfaceConf> {
+        all.iter().filter(|i| !matches!(i.driver, DriverConf::Ipsec(_)))
     }
-    old.iter().zip(new).flat_map(|(o, n)| interface(o, n)).collect()
+    let names = |all: &[InterfaceConf]| devices(all).map(|i| (i.index, i.name.clone())).collect::<Vec<_>>();
+    if names(old) != names(new) {
+        return vec!["the list of interfaces (but for tunnels behind all others)".to_owned()];
+    }
+    devices(old).zip(devices(new)).flat_map(|(o, n)| interface(o, n)).collect()
 }
 
 fn interface(old: &InterfaceConf, new: &InterfaceConf) -> Vec<String> {
@@ -38,6 +42,7 @@ fn interface(old: &InterfaceConf, new: &InterfaceConf) -> Vec<String> {
         DriverConf::Tap { .. } => "tap",
         DriverConf::Vlan { .. } => "vlan",
         DriverConf::Link { .. } => "link",
+        DriverConf::Ipsec(_) => "ipsec",
     };
     let same_kind = word(&old.driver) == word(&new.driver);
     let device = if matches!(new.driver, DriverConf::Vlan { .. }) { "parent or tag" } else { "device" };

@@ -131,7 +131,7 @@ fn every_fault_of_a_file_is_found_in_one_run() {
             "4:11: locking cannot be \"coarse\" = \"fine\" or \"giant\"",
             "5:12: clusters cannot be 0x10 = from 256 to 8388608",
             "6:1: [router] has no key cpu = did you mean cpus?",
-            "9:10: driver cannot be \"tun\" = \"tap\", \"vlan\" or \"link\"",
+            "9:10: driver cannot be \"tun\" = \"tap\", \"vlan\", \"ipsec\" or \"link\"",
             "10:1: [[interface]] has no key adress = did you mean address?",
             "11:2: the file has no key extra = known are router, ipsec, icmp, interface and route",
         ]
@@ -369,7 +369,10 @@ fn keys_that_need_a_restart_are_named() {
     assert!(change("mtu = 9000", "mtu = 1500").is_empty());
     assert_eq!(change("gwa-wan", "gwb-wan"), ["device of wan0"]);
     assert_eq!(change("tag = 100", "tag = 101"), ["parent or tag of guest"]);
-    assert_eq!(change("\"guest\"", "\"guests\""), ["the list of interfaces"]);
+    assert_eq!(
+        change("\"guest\"", "\"guests\""),
+        ["the list of interfaces (but for tunnels behind all others)"]
+    );
     let both =
         change("workers = 2\ncpus = [0, 1]", "workers = 1\ncpus = [0]\nlocking = \"giant\"\nclusters = 512");
     assert_eq!(

@@ -119,6 +119,19 @@ pub enum DriverConf {
         /// The cable's name.
         device: String,
     },
+    /// A tunnel: what is routed here goes into SAs.
+    Ipsec(Ends),
+}
+
+/// The ends of a tunnel, and which SAs between them are its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ends {
+    /// Ours.
+    pub local: IpAddr,
+    /// The peer's.
+    pub remote: IpAddr,
+    /// The `-u` of its SAs.
+    pub unique: u32,
 }
 
 /// Router advertisements (RFC 4861, 6.2.1) for every /64 of the interface.

@@ -35,6 +35,7 @@ impl Daemon {
         let (driver, device) = match &conf.driver {
             DriverConf::Tap { device } => ("tap", device.clone()),
             DriverConf::Link { device } => ("link", device.clone()),
+            DriverConf::Ipsec(ends) => ("ipsec", format!("{} -> {}", ends.local, ends.remote)),
             DriverConf::Vlan { parent, tag } => {
                 ("vlan", format!("{tag} on {}", self.files.conf.name_of(*parent)))
             }
@@ -44,7 +45,7 @@ impl Daemon {
             index: conf.index.0,
             driver: driver.into(),
             device,
-            up: self.router.net().driver(conf.index).is_some_and(Driver::is_up),
+            up: self.is_up(conf),
             mtu: conf.mtu,
             mac: conf.mac.to_string(),
             addrs: conf.addrs.iter().map(ToString::to_string).collect(),
@@ -60,6 +61,15 @@ impl Daemon {
             report.out_errors += counters.out_errors.get();
         }
         report
+    }
+
+    /// Whether its device is there, or its tunnel has an SA to send with.
+    fn is_up(&self, conf: &InterfaceConf) -> bool {
+        let net = self.router.net();
+        match conf.driver {
+            DriverConf::Ipsec(_) => net.tunnels.sa(conf.index.0).is_some(),
+            _ => net.driver(conf.index).is_some_and(Driver::is_up),
+        }
     }
 
     pub(super) fn routes(&self) -> Vec<RouteReport> {

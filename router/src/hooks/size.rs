@@ -129,7 +129,7 @@ fn cut_into(cx: &Cx<'_>, mut m: Mbuf, run: &mut Batch, limit: usize) -> Option<M
         }
     });
     cx.stats.count.segments.add((run.len() - before) as u64);
-    cut_done(cx, m, &done)
+    cut_done(cx, m, done)
 }
 
 /// A super-frame whose segments are too large themselves: they come here again.
@@ -141,10 +141,10 @@ fn cut_again(cx: &Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
         out.push(Stage::EspOutput, segment, ledger);
     });
     cx.stats.count.segments.add(made);
-    cut_done(cx, m, &done)
+    cut_done(cx, m, done)
 }
 
-fn cut_done(cx: &Cx<'_>, m: Mbuf, done: &cut::Cut) -> Option<Mbuf> {
+fn cut_done(cx: &Cx<'_>, m: Mbuf, done: cut::Cut) -> Option<Mbuf> {
     if !matches!(done, cut::Cut::Done) {
         return Some(m);
     }
@@ -192,17 +192,17 @@ pub(crate) fn too_big_input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: &M
     let Some((sa, seq)) = cx.net.sad.sent(quoted) else { return false };
     let said = u32::from_be_bytes(*rest);
     let mtu = match m.hdr().family {
-        4 if said & 0xffff == 0 => plateau(quoted),
-        4 => said & 0xffff,
+        4 if said as u16 == 0 => plateau(quoted),
+        4 => u32::from(said as u16),
         _ => said,
     };
     let count = &cx.stats.count;
     let believed = seq.is_none_or(|seq| sa.has_sent(u32::from_be_bytes(*seq), held))
         && sa.note_path_mtu(mtu, outer_mtu(cx.net, sa.config().dst), cx.now);
     if believed {
-        count.path_mtu_learned.inc()
+        count.path_mtu_learned.inc();
     } else {
-        count.path_mtu_ignored.inc()
+        count.path_mtu_ignored.inc();
     }
     true
 }

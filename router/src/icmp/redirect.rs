@@ -19,7 +19,7 @@ use wire::{IpProto, icmpv4, ipv6, nd};
 #[cold]
 pub(crate) fn redirect(cx: &mut Cx<'_>, m: &Mbuf, hop: NextHopId) {
     let net = cx.net;
-    let Some(interface) = net.interface(m.hdr().rcvif) else { return };
+    let Some(interface) = net.interface(m.hdr().rcvif).filter(|i| i.has_link()) else { return };
     let Some((from, target)) = shorter(interface, m, net.fib.hop(hop)) else { return };
     let full = cx.local.late.len() == cx.local.late.capacity();
     if full || !may_tell(net, m, super::Error::HostUnreachable) {

@@ -9,7 +9,7 @@ pub mod source_sink;
 pub mod tap;
 pub mod vnet;
 
-use crate::route::IfIndex;
+use crate::{conf::Ends, route::IfIndex};
 use altq::IfQueue;
 use driver::{Caps, Driver};
 use std::{
@@ -50,6 +50,8 @@ pub enum Kind {
         /// VLAN identifier.
         tag: u16,
     },
+    /// No wire at all: what is sent here goes into a tunnel, and what comes out of it was received here.
+    Ipsec(Ends),
 }
 
 /// An interface as configured: immutable, part of the snapshot.
@@ -82,9 +84,15 @@ impl Interface {
     #[inline(always)]
     pub fn tag(&self) -> Option<u16> {
         match self.kind {
-            Kind::Device(_) => None,
+            Kind::Device(_) | Kind::Ipsec(_) => None,
             Kind::Vlan { tag, .. } => Some(tag),
         }
+    }
+
+    /// Whether it is on a wire, with neighbours.
+    #[inline(always)]
+    pub const fn has_link(&self) -> bool {
+        !matches!(self.kind, Kind::Ipsec(_))
     }
 
     /// Whether an address is one of its own.

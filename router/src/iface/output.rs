@@ -54,6 +54,8 @@ fn send(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, (egress, queue): Port, ba
     match &interface.kind {
         Kind::Device(driver) => transmit(cx, held, interface, &**driver, queue.into(), batch),
         Kind::Vlan { parent, .. } => vlan(cx, held, interface, *parent, queue, batch),
+        // What is sent there went into its tunnel before it could become a frame.
+        Kind::Ipsec(_) => cx.stats.ledger.end_all(batch, Why::IfDetached),
     }
 }
 

@@ -211,7 +211,7 @@ impl Link {
 
 /// The addresses to be checked: every one that others could have.
 fn configured(net: &NetConfig) -> impl Iterator<Item = (u16, IpAddr)> {
-    net.all().flat_map(|i| i.addrs.iter().map(move |a| (i.index.0, a.addr)))
+    net.all().filter(|i| i.has_link()).flat_map(|i| i.addrs.iter().map(move |a| (i.index.0, a.addr)))
 }
 
 fn advertising(net: &NetConfig) -> impl Iterator<Item = (u16, Option<u64>)> {

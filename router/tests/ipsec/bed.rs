@@ -7,6 +7,7 @@ use router::{
 };
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 use wire::{IpProto, Mac, build, ipv4, ipv6, parse::parse_quoted, udp};
@@ -105,11 +106,13 @@ impl Shape {
             side + 1
         );
         if *routes {
-            text += &format!(
+            writeln!(
+                text,
                 "[[route]]\nto = \"{far4}.0/24\"\nvia = \"203.0.113.{peer}\"\n\
-                 [[route]]\nto = \"2001:db8:{}::/64\"\nvia = \"2001:db8:ffff::{peer}\"\n",
+                 [[route]]\nto = \"2001:db8:{}::/64\"\nvia = \"2001:db8:ffff::{peer}\"",
                 NAMES[far]
-            );
+            )
+            .unwrap();
         }
         text + &more[side]
     }
@@ -122,10 +125,12 @@ pub(crate) fn sas(generation: u32, options: &str) -> String {
     for (family, (a, b)) in ends.into_iter().enumerate() {
         for (way, (src, dst)) in [(a, b), (b, a)].into_iter().enumerate() {
             let spi = 0x1000 + generation * 16 + (family * 2 + way) as u32;
-            text += &format!(
-                "add {src} {dst} esp {spi:#x} -m tunnel -r 4 {options} -E aes-gcm-16 0x{:040x};\n",
+            writeln!(
+                text,
+                "add {src} {dst} esp {spi:#x} -m tunnel -r 4 {options} -E aes-gcm-16 0x{:040x};",
                 u128::from(spi) << 64 | 0x0123_4567
-            );
+            )
+            .unwrap();
         }
     }
     text
@@ -142,8 +147,8 @@ pub(crate) fn policies(side: usize) -> String {
         let (here, there) = (ends[side], ends[1 - side]);
         // Between the gateways' own outer addresses there is no policy: the tunnel itself runs there.
         for (src, dst) in [(own[0], far[0]), (own[0], far[1]), (own[1], far[0])] {
-            text += &format!("spdadd {src} {dst} any -P out ipsec esp/tunnel/{here}-{there}/require;\n");
-            text += &format!("spdadd {dst} {src} any -P in ipsec esp/tunnel/{there}-{here}/require;\n");
+            writeln!(text, "spdadd {src} {dst} any -P out ipsec esp/tunnel/{here}-{there}/require;").unwrap();
+            writeln!(text, "spdadd {dst} {src} any -P in ipsec esp/tunnel/{there}-{here}/require;").unwrap();
         }
     }
     text

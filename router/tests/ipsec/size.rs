@@ -2,7 +2,10 @@
 
 use super::bed::{Bed, Datagram, HOST4, HOST6, Seen, Shape, WAN4, WAN6, classify, policies, sas};
 use kern::time::Duration;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt::Write,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 use wire::{build, icmpv4, icmpv6, ipv4, ipv6_ext};
 
 /// Octets of a datagram's headers.
@@ -318,10 +321,12 @@ fn an_error_about_what_came_out_of_a_tunnel_goes_back_into_one_or_nowhere() {
         let ways = if side == 0 { ["out", "in"] } else { ["in", "out"] };
         let mut text = sas(0, "");
         for ([src, dst], [a, b]) in nets.into_iter().zip(ends) {
-            text += &format!("spdadd {src} {dst} any -P {} ipsec esp/tunnel/{a}-{b}/require;\n", ways[0]);
+            writeln!(text, "spdadd {src} {dst} any -P {} ipsec esp/tunnel/{a}-{b}/require;", ways[0])
+                .unwrap();
             let dst = if back && dst.starts_with('1') { "198.51.100.0/24" } else { dst };
             let dst = if back && dst.starts_with('2') { "2001:db8:b::/64" } else { dst };
-            text += &format!("spdadd {dst} {src} any -P {} ipsec esp/tunnel/{b}-{a}/require;\n", ways[1]);
+            writeln!(text, "spdadd {dst} {src} any -P {} ipsec esp/tunnel/{b}-{a}/require;", ways[1])
+                .unwrap();
         }
         text
     };

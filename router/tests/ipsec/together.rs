@@ -275,7 +275,9 @@ fn ordeal(workers: usize, locking: &'static str, rounds: u32, chance: &mut Chanc
         bed.reload(side, Some(ORDER), &(sas(9999, "") + &policies(side)));
     }
     bed.run(5000);
-    [0, 1].iter().for_each(|&side| drop(bed.arrived(side)));
+    for side in [0, 1] {
+        bed.arrived(side);
+    }
     bed.nothing_in_clear();
     for v6 in [false, true] {
         for from in [0, 1] {
