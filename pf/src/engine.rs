@@ -23,7 +23,7 @@ use crate::{
     pf::{Pf, Worker},
     random::Random,
     rule::{Action, Direction},
-    ruleset::{Compiled, Constant, Ruleset},
+    ruleset::{Compiled, Constant, Ruleset, Translation},
     slab::RuleSlot,
     state::{
         Hit, Lookup, Passing, States, Tracked,
@@ -263,10 +263,10 @@ impl<'a> PfCx<'a> {
     #[inline(always)]
     fn count_unseen(&self, direction: Direction, rule: Option<u32>, times: u64, packets: u32, bytes: u32) {
         let Some(rule) = rule.map(|r| r as usize) else { return };
-        if let Some(evaluations) = self.rules.evaluations_of(self.worker.id).get(rule) {
+        if let Some(evaluations) = self.rules.main.evaluations_of(self.worker.id).get(rule) {
             evaluations.add(times);
         }
-        if let Some(rule) = self.rules.rules.get(rule) {
+        if let Some(rule) = self.rules.main.filter.get(rule) {
             self.count(rule.slot, direction, packets, bytes);
         }
     }
@@ -354,6 +354,9 @@ impl<'a> PfCx<'a> {
         is_error: bool,
     ) -> Verdict {
         self.count(hit.rule, direction, p.segments, p.bytes);
+        if hit.anchor != RuleSlot::NONE {
+            self.count(hit.anchor, direction, p.segments, p.bytes);
+        }
         if p.options && !hit.allow_opts {
             return self.block(Why::PfOptions);
         }
@@ -399,7 +402,7 @@ impl<'a> PfCx<'a> {
         let mut p = seen.p;
         let opens = seen.lookup.opens_state(&p);
         let mut translated = None;
-        if opens && !rules.translation.is_empty(direction) {
+        if opens && !rules.main.translation.is_empty(direction) {
             match self.translate(direction, index, &mut p) {
                 Ok(by) => translated = by,
                 Err(why) => return self.block(why),
@@ -413,19 +416,22 @@ impl<'a> PfCx<'a> {
             let outcome = Outcome::decided(p.tag);
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by: translated });
         }
-        let evaluations = rules.evaluations_of(self.worker.id);
+        let worker = self.worker.id;
         let mut walk = self.walk(direction, opens);
-        let outcome = match evaluate(&rules.rules, evaluations, direction, index, &mut p, &mut walk) {
+        let outcome = match evaluate(rules, worker, direction, index, &mut p, &mut walk) {
             Ok(outcome) => outcome,
             Err(why) => return self.block(why),
         };
         let mut by = walk.by.or(translated);
-        let Some(rule) = outcome.rule.and_then(|i| rules.rules.get(i)) else {
+        let Some(rule) = outcome.rule else {
             let Some(By { rule, .. }) = by else { return self.by_none(m, &seen.p, outcome) };
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
         };
         if let Action::Block(reply) = rule.action {
             self.count(rule.slot, direction, p.segments, p.bytes);
+            if let Some(call) = outcome.anchor {
+                self.count(call.slot, direction, p.segments, p.bytes);
+            }
             self.count_tables(direction, rule, &p);
             return refuse(reply, &seen.p);
         }
@@ -448,10 +454,10 @@ impl<'a> PfCx<'a> {
         p: &mut Packet,
     ) -> Result<Option<By<'a>>, Why> {
         let rules = self.rules;
-        let evaluations = rules.evaluations_of(self.worker.id);
+        let worker = self.worker.id;
         let mut walk = self.walk(direction, true);
-        for list in rules.translation.lists(direction) {
-            if let Some(rule) = first_match(list, evaluations, direction, index, p, &mut walk) {
+        for kind in Translation::kinds(direction) {
+            if let Some(rule) = first_match(rules, worker, kind, direction, index, p, &mut walk) {
                 walk.translate(rule, p)?;
                 return Ok(walk.by);
             }
@@ -488,7 +494,7 @@ impl<'a> PfCx<'a> {
     }
 
     /// No rule decides: the packet passes.
-    fn by_none(&mut self, m: &mut Mbuf, p: &Packet, outcome: Outcome) -> Verdict {
+    fn by_none(&mut self, m: &mut Mbuf, p: &Packet, outcome: Outcome<'_>) -> Verdict {
         if p.options && !outcome.allow_opts {
             return self.block(Why::PfOptions);
         }
@@ -503,6 +509,9 @@ impl<'a> PfCx<'a> {
     fn pass(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, judged: &Judged) -> Verdict {
         let Judged { seen, p, rule, outcome, .. } = *judged;
         self.count(rule.slot, direction, p.segments, p.bytes);
+        if let Some(call) = outcome.anchor {
+            self.count(call.slot, direction, p.segments, p.bytes);
+        }
         self.count_tables(direction, rule, p);
         if p.options && !rule.allow_opts && !outcome.allow_opts {
             return self.block(Why::PfOptions);
@@ -544,18 +553,19 @@ impl<'a> PfCx<'a> {
         let passing = Passing { direction, index, p, data, now };
         let (queue, low_delay_queue) = outcome.queues(rule);
         let allow_opts = outcome.allow_opts || rule.allow_opts;
+        let anchor = outcome.anchor.map_or(RuleSlot::NONE, |call| call.slot);
         let making =
-            Making { rule, tag: outcome.tag, queue, low_delay_queue, allow_opts, becomes, nat, sticky };
+            Making { rule, anchor, tag: outcome.tag, queue, low_delay_queue, allow_opts, becomes, nat, sticky };
         let slots = &mut self.worker.slots;
         let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, &making);
         match made {
             Ok(Made::Live(hit)) => {
                 remember(m, &hit);
-                self.count_made(rule.slot, nat);
+                self.count_made([rule.slot, nat, anchor]);
                 Ok(hit)
             }
             Ok(Made::Proxied) => {
-                self.count_made(rule.slot, nat);
+                self.count_made([rule.slot, nat, anchor]);
                 Err(self.block(Why::PfSynproxy))
             }
             Ok(Made::Raced) => match self.by_state(direction, index, m, seen) {
@@ -568,11 +578,11 @@ impl<'a> PfCx<'a> {
     }
 
     /// Counts a state that has been made.
-    fn count_made(&self, rule: RuleSlot, nat: RuleSlot) {
+    fn count_made(&self, rules: [RuleSlot; 3]) {
         if let Some(counters) = self.counters() {
             counters.inserts.inc();
         }
-        for slot in [rule, nat] {
+        for slot in rules {
             if let Some(counts) = self.pf.slab.counts(self.worker.id, slot) {
                 counts.states.inc();
             }
@@ -636,7 +646,7 @@ struct Judged<'a> {
     /// As translation makes it.
     p: &'a Packet,
     rule: &'a Compiled,
-    outcome: Outcome,
+    outcome: Outcome<'a>,
     /// What translates it.
     by: Option<By<'a>>,
 }

@@ -1,22 +1,26 @@
 //! Evaluation of a ruleset: every rule in order, the last that matches decides, `quick` decides at once.
 //!
-//! What a `match` rule says sticks to the packet; if it translates, later rules see what it made of it.
+//! What a `match` rule says sticks to the packet; if it translates, later rules see what it made of it. A call of an
+//! anchor evaluates the rules there in its place (see [`crate::anchor`]).
 
-use kern::{Why, counter::Counter};
+use kern::Why;
 use wire::IpProto;
 
 use crate::{
     IfIndex,
+    anchor::{Calls, Kind, Lists},
     packet::Packet,
     rule::{Action, Direction, Ports},
-    ruleset::Compiled,
+    ruleset::{Compiled, Ruleset},
 };
 
 /// What evaluation came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome<'r> {
     /// The rule that decides; none matched if there is none.
-    pub(crate) rule: Option<usize>,
+    pub(crate) rule: Option<&'r Compiled>,
+    /// The call in the main ruleset that leads to this rule.
+    pub(crate) anchor: Option<&'r Compiled>,
     /// The tag after all rules that matched.
     pub(crate) tag: u16,
     /// The queues that match rules have chosen; 0 is none.
@@ -38,76 +42,165 @@ pub(crate) trait Effects<'r> {
 /// Evaluates the rules for a packet, jumping by skip steps.
 #[inline]
 pub(crate) fn evaluate<'r>(
-    rules: &'r [Compiled],
-    evaluations: &[Counter],
+    rules: &'r Ruleset,
+    worker: usize,
     direction: Direction,
     index: IfIndex,
     p: &mut Packet,
     effects: &mut impl Effects<'r>,
-) -> Result<Outcome, Why> {
+) -> Result<Outcome<'r>, Why> {
     let mut outcome = Outcome::decided(p.tag);
-    let mut i = 0;
-    while let Some(rule) = rules.get(i) {
-        if let Some(counter) = evaluations.get(i) {
-            counter.inc();
-        }
-        if let Some(field) = rule.mismatch(direction, index, p) {
-            i = rule.skip[field] as usize;
-            continue;
-        }
-        if rule.rest_matches(p, outcome.tag) && rule.is_honoured(effects) {
-            if rule.tag != 0 {
-                outcome.tag = rule.tag;
-            }
-            if rule.action == Action::Match {
-                outcome.stick(rule);
-                effects.matched(rule, p)?;
-            } else {
-                outcome.rule = Some(i);
-            }
-            if rule.quick {
-                break;
-            }
-        }
-        i += 1;
-    }
+    Evaluation { calls: &rules.calls, worker, direction, index, within: None }.run(
+        &rules.main,
+        p,
+        effects,
+        &mut outcome,
+    )?;
     Ok(outcome)
 }
 
+/// Where evaluation stands.
+#[derive(Clone, Copy)]
+struct Evaluation<'r> {
+    calls: &'r Calls,
+    worker: usize,
+    direction: Direction,
+    index: IfIndex,
+    /// The call in the main ruleset that has led here.
+    within: Option<&'r Compiled>,
+}
+
+/// Whether a `quick` has ended evaluation.
+type Ended = bool;
+
+impl<'r> Evaluation<'r> {
+    /// Evaluates the filter rules of the main ruleset or of an anchor.
+    #[inline]
+    fn run(
+        self,
+        lists: &'r Lists,
+        p: &mut Packet,
+        effects: &mut impl Effects<'r>,
+        outcome: &mut Outcome<'r>,
+    ) -> Result<Ended, Why> {
+        let (rules, evaluations) = (&lists.filter, lists.evaluations_of(self.worker));
+        let mut i = 0;
+        while let Some(rule) = rules.get(i) {
+            if let Some(counter) = evaluations.get(i) {
+                counter.inc();
+            }
+            if let Some(field) = rule.mismatch(self.direction, self.index, p) {
+                i = rule.skip[field] as usize;
+                continue;
+            }
+            if rule.rest_matches(p, outcome.tag) && rule.is_honoured(effects) {
+                if rule.tag != 0 {
+                    outcome.tag = rule.tag;
+                }
+                if rule.call != 0 {
+                    if self.call(rule, p, effects, outcome)? {
+                        return Ok(true);
+                    }
+                } else {
+                    if rule.action == Action::Match {
+                        outcome.stick(rule);
+                        effects.matched(rule, p)?;
+                    } else {
+                        (outcome.rule, outcome.anchor) = (Some(rule), self.within);
+                    }
+                    if rule.quick {
+                        return Ok(true);
+                    }
+                }
+            }
+            i += 1;
+        }
+        Ok(false)
+    }
+
+    /// Evaluates what a rule calls. Depth is bounded: no ruleset is compiled in which an anchor calls itself.
+    #[cold]
+    fn call(
+        self,
+        call: &'r Compiled,
+        p: &mut Packet,
+        effects: &mut impl Effects<'r>,
+        outcome: &mut Outcome<'r>,
+    ) -> Result<Ended, Why> {
+        let inside = Evaluation { within: self.within.or(Some(call)), ..self };
+        let before = outcome.rule.take();
+        let mut ended = false;
+        for lists in self.calls.of(call.call) {
+            ended = inside.run(lists, p, effects, outcome)?;
+            if ended {
+                break;
+            }
+        }
+        let decided = outcome.rule.is_some();
+        outcome.rule = outcome.rule.or(before);
+        Ok(ended || (call.quick && decided))
+    }
+
+    /// The first of the rules of translation that matches.
+    fn first(
+        self,
+        kind: Kind,
+        lists: &'r Lists,
+        p: &mut Packet,
+        effects: &mut impl Effects<'r>,
+    ) -> Option<&'r Compiled> {
+        let rules = match kind {
+            Kind::Binat => &lists.translation.binat[self.direction.index()],
+            kind => lists.list(kind),
+        };
+        let evaluations = lists.evaluations_of(self.worker);
+        let mut i = 0;
+        while let Some(rule) = rules.get(i) {
+            if let Some(counter) = evaluations.get(rule.counter as usize) {
+                counter.inc();
+            }
+            if let Some(field) = rule.mismatch(self.direction, self.index, p) {
+                i = rule.skip[field] as usize;
+                continue;
+            }
+            if rule.rest_matches(p, p.tag) && rule.is_honoured(effects) {
+                if rule.tag != 0 {
+                    p.tag = rule.tag;
+                }
+                if rule.call == 0 {
+                    return Some(rule);
+                }
+                for called in self.calls.of(rule.call) {
+                    if let Some(found) = self.first(kind, called, p, effects) {
+                        return Some(found);
+                    }
+                }
+            }
+            i += 1;
+        }
+        None
+    }
+}
+
 /// The first of the rules of translation that matches; nothing if that says `no`.
-pub(crate) fn first_match<'a>(
-    rules: &'a [Compiled],
-    evaluations: &[Counter],
+pub(crate) fn first_match<'r>(
+    rules: &'r Ruleset,
+    worker: usize,
+    kind: Kind,
     direction: Direction,
     index: IfIndex,
     p: &mut Packet,
-    effects: &mut impl Effects<'a>,
-) -> Option<&'a Compiled> {
-    let mut i = 0;
-    while let Some(rule) = rules.get(i) {
-        if let Some(counter) = evaluations.get(rule.counter as usize) {
-            counter.inc();
-        }
-        if let Some(field) = rule.mismatch(direction, index, p) {
-            i = rule.skip[field] as usize;
-            continue;
-        }
-        if rule.rest_matches(p, p.tag) && rule.is_honoured(effects) {
-            if rule.tag != 0 {
-                p.tag = rule.tag;
-            }
-            let translates = matches!(rule.action, Action::Nat | Action::Rdr | Action::Binat);
-            return translates.then_some(rule);
-        }
-        i += 1;
-    }
-    None
+    effects: &mut impl Effects<'r>,
+) -> Option<&'r Compiled> {
+    let evaluation = Evaluation { calls: &rules.calls, worker, direction, index, within: None };
+    let rule = evaluation.first(kind, &rules.main, p, effects)?;
+    matches!(rule.action, Action::Nat | Action::Rdr | Action::Binat).then_some(rule)
 }
 
-impl Outcome {
+impl<'r> Outcome<'r> {
     /// Decided without evaluation.
-    pub(crate) const fn decided(tag: u16) -> Outcome {
-        Outcome { rule: None, tag, queue: 0, low_delay_queue: 0, allow_opts: false }
+    pub(crate) const fn decided(tag: u16) -> Outcome<'r> {
+        Outcome { rule: None, anchor: None, tag, queue: 0, low_delay_queue: 0, allow_opts: false }
     }
 
     /// The queues of a packet that a rule passes.
@@ -201,16 +294,16 @@ fn port_matches(ports: Option<Ports>, port: u16, fragment: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::BTreeMap, sync::Arc};
 
     use super::*;
     use crate::{
-        Environment, Names, Pf, PfConf,
+        Environment, Names, Pf, PfConf, anchor,
         addr::{Entry, Family, Prefix, bits},
         arbitrary,
         conf::Table,
         env::{IfAddress, Interface},
-        rule::{Host, Peer, Rule, Rules},
+        rule::{Anchor, AnchorCall, Host, Peer, Rule, Rules},
     };
     use proptest::prelude::*;
 
@@ -228,62 +321,126 @@ mod tests {
         Environment::new(vec![interface("lan0", 1, "192.0.2.1"), interface("wan0", 2, "192.0.2.5")])
     }
 
-    fn table() -> Table {
+    fn table(anchor: &str) -> Table {
+        let own = !anchor.is_empty();
         let entry = |not, text: &str, len| Entry { not, prefix: Prefix::new(text.parse().unwrap(), len) };
         Table {
             name: "t".into(),
-            anchor: String::new(),
+            anchor: anchor.into(),
             constant: false,
             persist: false,
             counters: false,
             entries: vec![
-                entry(false, "192.0.2.0", 30),
-                entry(true, "192.0.2.2", 32),
+                entry(own, "192.0.2.0", 30),
+                entry(!own, "192.0.2.2", 32),
                 entry(false, "2001:db8::4", 127),
             ],
             files: Vec::new(),
         }
     }
 
-    /// The rules as the manual has them: one after the other, field by field, by name.
-    fn linear(
-        rules: &[Rule],
-        names: &mut Names,
+    /// A ruleset with anchors as the manual has it: rules one after the other, field by field, by name.
+    struct Linear<'a> {
+        rules: BTreeMap<String, &'a [Rule]>,
+        /// The anchors that have a table of their own.
+        own_tables: Vec<&'a str>,
+        env: Environment,
+        names: &'a mut Names,
         direction: Direction,
         index: IfIndex,
-        p: &mut Packet,
-    ) -> Outcome {
-        let env = env();
-        let mut outcome = Outcome::decided(p.tag);
-        for (i, rule) in rules.iter().enumerate() {
-            if !matches(rule, &env, names, direction, index, p, outcome.tag) {
-                continue;
-            }
-            let tag = rule.tag.as_ref().map_or(0, |tag| names.tag(tag).unwrap());
-            if tag != 0 {
-                outcome.tag = tag;
-            }
-            if rule.action == Action::Match {
-                translate(tag, p);
-                outcome.allow_opts |= rule.allow_opts;
-                if let Some(queue) = &rule.queue {
-                    let mut number = |name: &String| names.queue(name).unwrap();
-                    outcome.queue = number(&queue.name);
-                    outcome.low_delay_queue = number(queue.low_delay.as_ref().unwrap_or(&queue.name));
-                }
-            } else {
-                outcome.rule = Some(i);
-            }
-            if rule.quick {
-                break;
-            }
-        }
-        outcome
+        /// The rule that decides, and the call in the main ruleset that led there.
+        decides: Option<(String, usize)>,
+        through: Option<usize>,
+        outcome: Outcome<'a>,
     }
 
+    impl Linear<'_> {
+        /// Whether evaluation has ended.
+        fn evaluate(&mut self, path: &str, through: Option<usize>, p: &mut Packet) -> bool {
+            let table = table(if self.own_tables.contains(&path) { path } else { "" });
+            for (i, rule) in self.rules.get(path).copied().unwrap_or(&[]).iter().enumerate() {
+                let tag = self.outcome.tag;
+                if !matches(rule, &self.env, &table, self.names, self.direction, self.index, p, tag) {
+                    continue;
+                }
+                let tag = rule.tag.as_ref().map_or(0, |tag| self.names.tag(tag).unwrap());
+                if tag != 0 {
+                    self.outcome.tag = tag;
+                }
+                if let Some(call) = &rule.anchor {
+                    if self.call(call, rule.quick, through.or(Some(i)), p) {
+                        return true;
+                    }
+                    continue;
+                }
+                if rule.action == Action::Match {
+                    translate(tag, p);
+                    self.outcome.allow_opts |= rule.allow_opts;
+                    if let Some(queue) = &rule.queue {
+                        let mut number = |name: &String| self.names.queue(name).unwrap();
+                        self.outcome.queue = number(&queue.name);
+                        self.outcome.low_delay_queue =
+                            number(queue.low_delay.as_ref().unwrap_or(&queue.name));
+                    }
+                } else {
+                    (self.decides, self.through) = (Some((path.to_owned(), i)), through);
+                }
+                if rule.quick {
+                    return true;
+                }
+            }
+            false
+        }
+
+        fn call(&mut self, call: &AnchorCall, quick: bool, through: Option<usize>, p: &mut Packet) -> bool {
+            let called: Vec<String> = if call.wildcard {
+                let below = |path: &&String| path.rsplit_once('/').map_or("", |(up, _)| up) == call.path;
+                self.rules.keys().filter(|path| !path.is_empty()).filter(below).cloned().collect()
+            } else {
+                vec![call.path.clone()]
+            };
+            let before = self.decides.take();
+            let ended = called.iter().any(|path| self.evaluate(path, through, p));
+            let decided = self.decides.is_some();
+            if !decided {
+                self.decides = before;
+            }
+            ended || (quick && decided)
+        }
+    }
+
+    /// What may be called from where: never what calls oneself.
+    const CALLS: [(&str, &[&str]); 5] = [
+        ("", &["a", "a/*", "b", "a/x", "*", "none", "none/*"]),
+        ("a", &["a/x", "a/*", "b"]),
+        ("b", &[]),
+        ("a/x", &["b"]),
+        ("a/y", &["b"]),
+    ];
+
+    /// One rule of five calls something, as far as there is something to call.
+    fn sometimes_call(path: &str, (mut rule, n): (Rule, usize)) -> Rule {
+        let may = CALLS.iter().find(|(from, _)| *from == path).unwrap().1;
+        if let Some(target) = may.get(n) {
+            let wildcard = target.ends_with('*');
+            let path = target.trim_end_matches('*').trim_end_matches('/').to_owned();
+            rule.anchor = Some(AnchorCall { name: (*target).into(), path, wildcard, inline: false });
+            (rule.action, rule.keep) = (Action::Pass, None);
+        }
+        rule
+    }
+
+    fn rules(path: &'static str, most: usize) -> impl Strategy<Value = Vec<Rule>> {
+        let rule = (arbitrary::rule(), 0..4).prop_map(sometimes_match);
+        let rule = (rule, 0_usize..30).prop_map(move |r| sometimes_call(path, r));
+        proptest::collection::vec(rule, 0..most)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the model spells everything out")]
     fn matches(
         rule: &Rule,
         env: &Environment,
+        table: &Table,
         names: &mut Names,
         direction: Direction,
         index: IfIndex,
@@ -297,8 +454,8 @@ mod tests {
             && rule.direction.is_none_or(|d| d == direction)
             && rule.family.is_none_or(|f| f == p.family)
             && rule.proto.is_none_or(|n| n == p.proto)
-            && address(&rule.from, env, p.family, p.src)
-            && address(&rule.to, env, p.family, p.dst)
+            && address(&rule.from, env, table, p.family, p.src)
+            && address(&rule.to, env, table, p.family, p.dst)
             && is_port(rule.from.port, p.sport)
             && is_port(rule.to.port, p.dport)
             && (!rule.fragment || p.fragment)
@@ -311,7 +468,7 @@ mod tests {
                     .is_none_or(|i| !p.fragment && i.kind == p.icmp && i.code.is_none_or(|c| c == p.code)))
     }
 
-    fn address(peer: &Peer, env: &Environment, family: Family, addr: u128) -> bool {
+    fn address(peer: &Peer, env: &Environment, table: &Table, family: Family, addr: u128) -> bool {
         let within = |prefix: &Prefix| {
             let (first, last) = prefix.range();
             prefix.family() == family && (first..=last).contains(&addr)
@@ -323,8 +480,8 @@ mod tests {
             Host::Range(a, b) => Family::of(*a) == family && (bits(*a)..=bits(*b)).contains(&addr),
             Host::Dynamic(d) => env.addresses_of(d, None).iter().any(within),
             Host::Table(_) => {
-                let entries = table().entries;
-                entries
+                table
+                    .entries
                     .iter()
                     .filter(|e| within(&e.prefix))
                     .max_by_key(|e| e.prefix.length())
@@ -366,25 +523,61 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("SOFTNET_SOAK").is_some() { 100_000 } else { 400 }))]
 
         #[test]
-        fn skip_steps_and_compiled_rules_decide_as_the_plain_rules_do(
-            rules in proptest::collection::vec((arbitrary::rule(), 0..4).prop_map(sometimes_match), 0..30),
+        fn skip_steps_anchors_and_compiled_rules_decide_as_the_plain_rules_do(
+            main in rules("", 30),
+            inside in (rules("a", 12), rules("b", 8), rules("a/x", 8), rules("a/y", 8)),
+            own_table in any::<bool>(),
             packets in proptest::collection::vec((arbitrary::packet(), any::<bool>(), 0_u16..4), 20),
         ) {
             let mut names = Names::new();
-            let conf = Arc::new(PfConf { rules: Rules { filter: rules, ..Rules::default() }, tables: vec![table()], ..PfConf::default() });
-            let ruleset = Pf::new(1, 1).compile(&conf, &env(), &mut names).unwrap();
+            let (a, b, x, y) = inside;
+            let anchors = [("a/y", y), ("b", b), ("a", a), ("a/x", x)];
+            let anchors = anchors.map(|(path, filter)| Anchor {
+                path: path.into(),
+                rules: Rules { filter, ..Rules::default() },
+                preamble: Vec::new(),
+            });
+            let own_tables = if own_table { vec!["a/x"] } else { Vec::new() };
+            let tables = own_tables.iter().copied().chain([""]).map(table).collect();
+            let conf = Arc::new(PfConf {
+                rules: Rules { filter: main, ..Rules::default() },
+                anchors: anchors.to_vec(),
+                tables,
+                ..PfConf::default()
+            });
+            let pf = Pf::new(1, 1);
+            let ruleset = pf.compile(&conf, &env(), &mut names).unwrap();
+            pf.enforce(&ruleset);
             for (p, inward, index) in packets {
                 let direction = if inward { Direction::In } else { Direction::Out };
                 let (mut seen, mut translated) = (p, p);
-                let evaluations = ruleset.evaluations_of(0);
-                let fast = evaluate(&ruleset.rules, evaluations, direction, IfIndex(index), &mut seen, &mut Translating);
+                let fast = evaluate(&ruleset, 0, direction, IfIndex(index), &mut seen, &mut Translating);
                 let fast = fast.unwrap();
-                let plain = linear(&conf.rules.filter, &mut names, direction, IfIndex(index), &mut translated);
+                let mut plain = Linear {
+                    rules: anchor::sources(&conf).map(|(path, r)| (path.to_owned(), &r.filter[..])).collect(),
+                    own_tables: own_tables.clone(),
+                    env: env(),
+                    names: &mut names,
+                    direction,
+                    index: IfIndex(index),
+                    decides: None,
+                    through: None,
+                    outcome: Outcome::decided(p.tag),
+                };
+                plain.evaluate("", None, &mut translated);
                 prop_assert_eq!((seen.src, seen.dport), (translated.src, translated.dport));
-                prop_assert_eq!(fast, plain);
+                let slot = |path: &str, rule: usize| ruleset.counted(path, Kind::Filter, rule).unwrap().0;
+                let decides = plain.decides.as_ref().map(|(path, rule)| slot(path, *rule));
+                prop_assert_eq!(fast.rule.map(|r| r.slot), decides);
+                prop_assert_eq!(
+                    fast.anchor.map(|call| call.slot),
+                    plain.through.map(|call| slot("", call))
+                );
+                let said = |o: &Outcome<'_>| (o.tag, o.queue, o.low_delay_queue, o.allow_opts);
+                prop_assert_eq!(said(&fast), said(&plain.outcome));
                 // What is known beforehand of an interface must be what each of its packets gets.
                 if let crate::ruleset::Constant::Pass { rule, .. } = ruleset.constant(direction, IfIndex(index)) {
-                    prop_assert_eq!(plain.rule, rule.map(|r| r as usize));
+                    prop_assert_eq!(decides, rule.map(|rule| slot("", rule as usize)));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Numbers for the names of tags and queues.
+//! Numbers for the names of tags and queues, and for what rules call.
 //!
 //! Packets and states carry numbers, and live longer than a ruleset. So a name keeps its number as long as the process
 //! runs: the control thread has one [`Names`] and gives it to every load, and the router asks the same one for the
@@ -16,6 +16,7 @@ pub struct TooManyNames(&'static str);
 pub struct Names {
     tags: Numbers,
     queues: Numbers,
+    calls: Numbers,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +55,11 @@ impl Names {
     /// The number of a queue (`PktHdr::queue`), the same on every interface.
     pub fn queue(&mut self, name: &str) -> Result<u16, TooManyNames> {
         self.queues.of(name, "queues")
+    }
+
+    /// The number of an anchor, or of all below one, that rules call.
+    pub(crate) fn call(&mut self, target: &str) -> Result<u16, TooManyNames> {
+        self.calls.of(target, "called anchors")
     }
 
     /// The tag with this number.

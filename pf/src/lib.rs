@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`conf`] reads the language and refuses by name what has no engine; [`mod@print`] writes it back as pfctl does.
-//! - [`ruleset`] compiles rules to numbers, with skip steps; `eval` finds the rule that decides.
+//! - [`ruleset`] compiles rules to numbers, with skip steps, [`anchor`] by anchor; `eval` finds the rule that decides.
 //! - [`state`] remembers flows; [`slab`] keeps rules' counters as long as a ruleset or a state refers to them.
 //! - [`pf`] is what lives as long as the process; [`engine`] brings all together for one batch of a worker.
 //!
@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod anchor;
 pub mod answer;
 #[cfg(test)]
 mod arbitrary;
@@ -50,6 +51,7 @@ pub mod timeout;
 pub mod track;
 mod verdict;
 
+pub use anchor::{Fresh, Kind, Which};
 pub use conf::PfConf;
 pub use engine::{PfCx, Via};
 pub use env::Environment;

@@ -14,6 +14,7 @@ use kern::{
 };
 
 use crate::{
+    anchor::Fresh,
     addr::{Entry, Prefix},
     conf::{Limit, PfConf},
     counters::PfCounters,
@@ -56,7 +57,20 @@ impl Pf {
         env: &Environment,
         names: &mut Names,
     ) -> Result<Ruleset, CompileError> {
-        Ruleset::compile(conf, env, names, &self.slab, &self.tables)
+        Ruleset::compile(conf, env, names, &self.slab, &self.tables, None)
+    }
+
+    /// The same where only a part is fresh: rules of the rest keep their counters and states, tables their contents. The
+    /// interfaces and their addresses must be those of `old`, which is in force.
+    pub fn compile_over(
+        &self,
+        old: &Ruleset,
+        fresh: &Fresh,
+        conf: &Arc<PfConf>,
+        env: &Environment,
+        names: &mut Names,
+    ) -> Result<Ruleset, CompileError> {
+        Ruleset::compile(conf, env, names, &self.slab, &self.tables, Some((old, fresh)))
     }
 
     /// pf switched off (`pfctl -d`, or no pf.conf): everything passes.
@@ -72,7 +86,7 @@ impl Pf {
         self.states.set_timeouts(&options.timeouts);
         self.tables.set_limits(options.limits.get(Limit::Tables), options.limits.get(Limit::TableEntries));
         self.states.nodes().set_limit(options.limits.get(Limit::SrcNodes));
-        self.tables.commit("", ruleset.tables());
+        self.tables.commit(ruleset.tables());
     }
 
     /// All tables; for the control thread.
@@ -106,7 +120,8 @@ impl Pf {
         }
         for source in &reported {
             let prefix = Prefix::host(source.family.address(source.source));
-            self.tables.add("", &source.overload.table, &[Entry { not: false, prefix }], now)?;
+            let (anchor, table) = (&source.anchor, &source.overload.table);
+            self.tables.add_where_active(anchor, table, &[Entry { not: false, prefix }], now)?;
         }
         self.kill_states(held, |state| reported.iter().any(|source| source.takes(state)));
         Ok(reported)

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use crate::{
     addr::{Family, Prefix},
+    anchor::Kind,
     conf::Pos,
     ether::EtherRule,
     timeout::Timeout,
@@ -530,6 +531,16 @@ impl Rules {
             Action::Nat | Action::NoNat => &mut self.nat,
             Action::Binat | Action::NoBinat => &mut self.binat,
             Action::Rdr | Action::NoRdr => &mut self.rdr,
+        }
+    }
+
+    /// The rules of a kind.
+    pub fn list(&self, kind: Kind) -> &[Rule] {
+        match kind {
+            Kind::Filter => &self.filter,
+            Kind::Nat => &self.nat,
+            Kind::Rdr => &self.rdr,
+            Kind::Binat => &self.binat,
         }
     }
 

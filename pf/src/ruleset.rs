@@ -8,7 +8,7 @@
 //! empty list, and a plain `pass` without state are decided for a whole batch at once.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -16,8 +16,9 @@ use kern::{Mbuf, PktFlags, counter::Counter};
 
 use crate::{
     IfIndex,
+    anchor::{self, Calls, Fresh, Kind, Lists},
     addr::{AddrSet, Entry, Family, Prefix, bits},
-    conf::{self, PfConf},
+    conf::{self, Limit, PfConf},
     env::Environment,
     ids::{Names, TooManyNames},
     nat::Translate,
@@ -29,7 +30,7 @@ use crate::{
         TcpFlags,
     },
     slab::{RuleSlab, RuleSlot, TooManyRules},
-    table::{self, Counted, Staged, TableError, Tables},
+    table::{self, Counted, Staged, TableError, Tables, Wanted},
     track,
 };
 
@@ -132,6 +133,8 @@ pub(crate) struct Compiled {
     pub(crate) translates: Box<[Translate]>,
     /// What it translates is not filtered.
     pub(crate) nat_pass: bool,
+    /// It calls what this number stands for; 0 is no call.
+    pub(crate) call: u16,
 }
 
 /// What a rule says of the states it makes.
@@ -207,18 +210,24 @@ pub enum CompileError {
     /// More tables or entries than their limits allow.
     #[error(transparent)]
     Tables(#[from] TableError),
+    /// An anchor that calls itself, by way of others or not.
+    #[error("anchor `{0}` calls itself")]
+    Recursion(String),
+    /// Calls within calls.
+    #[error("anchor `{0}`: anchors call each other more than {1} deep")]
+    Depth(String, usize),
+    /// `set limit anchors`.
+    #[error("{0} anchors are more than the {1} of `set limit anchors`")]
+    Anchors(usize, u32),
 }
 
 /// A compiled ruleset.
 #[derive(Debug)]
 pub struct Ruleset {
-    /// Filter rules.
-    pub(crate) rules: Box<[Compiled]>,
-    pub(crate) translation: Translation,
-    /// The slots of all rules: filter, nat, rdr, binat.
-    slots: Vec<RuleSlot>,
-    /// By worker, then by rule.
-    evaluations: Box<[Box<[Counter]>]>,
+    pub(crate) main: Arc<Lists>,
+    /// By path.
+    anchors: BTreeMap<String, Arc<Lists>>,
+    pub(crate) calls: Calls,
     /// Column of an interface by its index; column 0 is every other.
     columns: Box<[u16]>,
     constants: Box<[[Constant; 2]]>,
@@ -242,9 +251,17 @@ pub(crate) struct Translation {
 }
 
 impl Translation {
-    /// The lists that a packet of this direction is looked up in, one after the other.
+    /// What is looked for in a packet of this direction, one kind after the other.
+    pub(crate) const fn kinds(direction: Direction) -> [Kind; 2] {
+        match direction {
+            Direction::In => [Kind::Binat, Kind::Rdr],
+            Direction::Out => [Kind::Binat, Kind::Nat],
+        }
+    }
+
+    /// The lists of these kinds.
     #[inline(always)]
-    pub(crate) fn lists(&self, direction: Direction) -> [&[Compiled]; 2] {
+    fn lists(&self, direction: Direction) -> [&[Compiled]; 2] {
         let own = match direction {
             Direction::In => &self.rdr,
             Direction::Out => &self.nat,
@@ -262,10 +279,9 @@ impl Ruleset {
     /// pf switched off: everything passes and nothing is counted.
     pub fn disabled(slab: &Arc<RuleSlab>) -> Ruleset {
         Ruleset {
-            rules: Box::default(),
-            translation: Translation::default(),
-            slots: Vec::new(),
-            evaluations: Box::default(),
+            main: Arc::new(Lists::empty(slab)),
+            anchors: BTreeMap::new(),
+            calls: Calls::default(),
             columns: Box::default(),
             constants: Box::new([[Constant::Skip; 2]]),
             looks: [false; 2],
@@ -277,39 +293,75 @@ impl Ruleset {
     }
 
     /// Compiles a checked configuration for the interfaces of `env`. To be done again when these, or their addresses,
-    /// change.
-    pub fn compile(
+    /// change. What is not fresh is taken `over` from the ruleset that is in force; for that, the interfaces and their
+    /// addresses must be the same.
+    pub(crate) fn compile(
         conf: &Arc<PfConf>,
         env: &Environment,
         names: &mut Names,
         slab: &Arc<RuleSlab>,
         tables: &Tables,
+        over: Option<(&Ruleset, &Fresh)>,
     ) -> Result<Ruleset, CompileError> {
-        let staged = tables.stage("", &conf.tables, &spoken_of(&conf.rules), table::wall_clock())?;
-        let mut compiler = Compiler {
-            env,
-            names,
-            tables: by_name(&staged),
-            contents: &conf.tables,
-            random: Random::new(),
-            counters: 0,
+        let limit = conf.options.limits.get(Limit::Anchors);
+        if conf.anchors.len() > limit as usize {
+            return Err(CompileError::Anchors(conf.anchors.len(), limit));
+        }
+        let fresh = |which: fn(&Fresh) -> &anchor::Which, path: &str| {
+            over.is_none_or(|(_, fresh)| which(fresh).has(path))
         };
-        // Built step by step: whatever has been taken is given back by `Drop` if a later step fails.
+        let mut defined: HashMap<&str, Vec<&conf::Table>> = HashMap::new();
+        for table in &conf.tables {
+            defined.entry(&table.anchor).or_default().push(table);
+        }
+        let wanted = |(path, rules)| Wanted {
+            anchor: path,
+            defined: defined.remove(path).unwrap_or_default(),
+            spoken_of: spoken_of(rules),
+            fresh: fresh(|f| &f.tables, path),
+        };
+        let wanted: Vec<Wanted<'_>> = anchor::sources(conf).map(wanted).collect();
+        let staged = tables.stage(&wanted, table::wall_clock())?;
+        let mut known = by_name(&staged);
         let mut ruleset = Ruleset::disabled(slab);
         ruleset.conf = Arc::clone(conf);
-        ruleset.tables.clone_from(&staged);
-        ruleset.scrub =
-            ScrubRules::compile(&conf.rules.scrub, conf.options.reassemble, |rule| compiler.rule(rule))?;
-        let Rules { filter, nat, rdr, binat, .. } = &conf.rules;
-        let mut list = |rules: &[Rule]| compiler.list(rules, slab, &mut ruleset.slots);
-        ruleset.rules = list(filter)?;
-        ruleset.translation.nat = list(nat)?;
-        ruleset.translation.rdr = list(rdr)?;
-        ruleset.translation.binat = compiler.binat(binat, slab, &mut ruleset.slots)?;
-        let counted = compiler.counters as usize;
-        ruleset.evaluations = slab.per_worker(|| (0..counted).map(|_| Counter::new()).collect());
+        for (path, rules) in anchor::sources(conf) {
+            let kept = over.filter(|_| !fresh(|f| &f.rules, path) && !fresh(|f| &f.tables, path));
+            let kept = kept.and_then(|(old, _)| old.lists(path)).map(Arc::clone);
+            let mut compiler = Compiler {
+                env,
+                names: &mut *names,
+                tables: known.remove(path).unwrap_or_default(),
+                path,
+                contents: &conf.tables,
+                random: Random::new(),
+                counters: 0,
+            };
+            if path.is_empty() {
+                let scrub = &conf.rules.scrub;
+                let reassemble = conf.options.reassemble;
+                ruleset.scrub = ScrubRules::compile(scrub, reassemble, |rule| compiler.rule(rule))?;
+            }
+            let lists = match kept {
+                Some(lists) => lists,
+                None => Arc::new(compiler.lists(rules, slab)?),
+            };
+            if path.is_empty() {
+                ruleset.main = lists;
+            } else {
+                ruleset.anchors.insert(path.to_owned(), lists);
+            }
+        }
+        ruleset.calls = Calls::resolve(conf, &ruleset.anchors, names)?;
         ruleset.decide_beforehand(env);
+        drop(known);
+        ruleset.tables = staged;
         Ok(ruleset)
+    }
+
+    /// The lists of an anchor, or of the main ruleset.
+    pub(crate) fn lists(&self, path: &str) -> Option<&Arc<Lists>> {
+        if path.is_empty() { Some(&self.main) } else { self.anchors.get(path) }
     }
 
     /// Whether packets of an interface and direction have to be looked at.
@@ -339,20 +391,11 @@ impl Ruleset {
         self.looks[direction.index()]
     }
 
-    /// The evaluation counters of a worker.
-    #[inline(always)]
-    pub(crate) fn evaluations_of(&self, worker: usize) -> &[Counter] {
-        self.evaluations.get(worker).map_or(&[], |e| e)
-    }
-
-    /// How often a rule was evaluated, over all workers.
-    pub fn evaluations(&self, rule: usize) -> u64 {
-        self.evaluations.iter().filter_map(|worker| worker.get(rule)).map(Counter::get).sum()
-    }
-
-    /// The slot of a rule, for its counters.
-    pub fn slot(&self, rule: usize) -> Option<RuleSlot> {
-        self.rules.get(rule).map(|r| r.slot)
+    /// The slot of a rule, for its counters, and how often it was evaluated.
+    pub fn counted(&self, path: &str, kind: Kind, rule: usize) -> Option<(RuleSlot, u64)> {
+        let lists = self.lists(path)?;
+        let rule = lists.list(kind).get(rule)?;
+        Some((rule.slot, lists.evaluations(rule)))
     }
 
     /// What the ruleset was made of.
@@ -393,14 +436,20 @@ impl Ruleset {
 
     fn constant_of(&self, direction: Direction, index: IfIndex) -> Constant {
         let translates =
-            self.translation.lists(direction).into_iter().flatten().any(|r| r.iface.matches(index));
+            self.main.translation.lists(direction).into_iter().flatten().any(|r| r.iface.matches(index));
         if translates || !self.scrub.is_empty() {
             return Constant::Look;
         }
         let mut last: Option<(usize, &Compiled)> = None;
         let mut open = false;
-        for (i, rule) in self.rules.iter().enumerate() {
+        for (i, rule) in self.main.filter.iter().enumerate() {
             if !rule.iface.matches(index) || rule.direction.is_some_and(|d| d != direction) {
+                continue;
+            }
+            if rule.call != 0 {
+                if rule.tag != 0 || self.calls.of(rule.call).iter().any(|lists| !lists.filter.is_empty()) {
+                    return Constant::Look;
+                }
                 continue;
             }
             if rule.is_unconditional() {
@@ -425,12 +474,6 @@ impl Ruleset {
     }
 }
 
-impl Drop for Ruleset {
-    fn drop(&mut self) {
-        self.slots.iter().for_each(|&slot| self.slab.release(slot));
-    }
-}
-
 fn link_skip_steps(rules: &mut [Compiled]) {
     for i in (0..rules.len()).rev() {
         for field in 0..FIELDS {
@@ -445,6 +488,8 @@ struct Compiler<'a> {
     env: &'a Environment,
     names: &'a mut Names,
     tables: HashMap<&'a str, table::Shared>,
+    /// The anchor whose rules they are; empty for the main ruleset.
+    path: &'a str,
     /// What the configuration says is in them.
     contents: &'a [conf::Table],
     random: Random,
@@ -452,8 +497,13 @@ struct Compiler<'a> {
     counters: u32,
 }
 
-fn by_name(staged: &[Staged]) -> HashMap<&str, table::Shared> {
-    staged.iter().map(|s| (s.table.name(), Arc::clone(&s.table))).collect()
+/// Tables by anchor and name.
+fn by_name(staged: &[Staged]) -> HashMap<&str, HashMap<&str, table::Shared>> {
+    let mut all: HashMap<&str, HashMap<&str, table::Shared>> = HashMap::new();
+    for s in staged {
+        all.entry(s.table.anchor()).or_default().insert(s.table.name(), Arc::clone(&s.table));
+    }
+    all
 }
 
 /// The names of all tables that rules speak of, and how often.
@@ -474,6 +524,19 @@ fn spoken_of(rules: &Rules) -> HashMap<&str, u32> {
 }
 
 impl Compiler<'_> {
+    /// Compiles the rules of an anchor or of the main ruleset.
+    fn lists(&mut self, rules: &Rules, slab: &Arc<RuleSlab>) -> Result<Lists, CompileError> {
+        // Built step by step: whatever has been taken is given back by `Drop` if a later step fails.
+        let mut lists = Lists::empty(slab);
+        lists.filter = self.list(&rules.filter, slab, &mut lists.slots)?;
+        lists.translation.nat = self.list(&rules.nat, slab, &mut lists.slots)?;
+        lists.translation.rdr = self.list(&rules.rdr, slab, &mut lists.slots)?;
+        lists.translation.binat = self.binat(&rules.binat, slab, &mut lists.slots)?;
+        let counted = self.counters as usize;
+        lists.evaluations = slab.per_worker(|| (0..counted).map(|_| Counter::new()).collect());
+        Ok(lists)
+    }
+
     /// Compiles the rules of a list; `slots` gets what has been taken even if it fails.
     fn list(
         &mut self,
@@ -483,7 +546,7 @@ impl Compiler<'_> {
     ) -> Result<Box<[Compiled]>, CompileError> {
         let mut list = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
-            let slot = slab.take(number as u32, rule.keep.as_ref())?;
+            let slot = slab.take(number as u32, rule.keep.as_ref(), self.path)?;
             slots.push(slot);
             let mut compiled = self.rule(rule)?;
             compiled.slot = slot;
@@ -523,7 +586,8 @@ impl Compiler<'_> {
     }
 
     fn table(&self, name: &str) -> Vec<Prefix> {
-        let entries = self.contents.iter().find(|t| t.name == name).map_or(&[][..], |t| &t.entries);
+        let defined = |anchor: &str| self.contents.iter().find(|t| t.name == name && t.anchor == anchor);
+        let entries = defined(self.path).or_else(|| defined("")).map_or(&[][..], |t| &t.entries);
         entries.iter().filter(|e| !e.not).map(|e| e.prefix).collect()
     }
 
@@ -626,6 +690,7 @@ impl Compiler<'_> {
             probability: rule.probability,
             translates: self.translates(rule),
             nat_pass: rule.nat_pass,
+            call: rule.anchor.as_ref().map_or(Ok(0), |call| self.names.call(&call.target()))?,
         })
     }
 

@@ -4,7 +4,16 @@ use std::fmt::Write;
 
 use kern::counter::{Counter, CounterSet};
 
-use crate::{conf::PfConf, counters::PfCounters, env::Environment, pf::Pf, print, ruleset::Ruleset};
+use crate::{
+    anchor::{self, Kind},
+    conf::PfConf,
+    counters::PfCounters,
+    env::Environment,
+    pf::Pf,
+    print,
+    rule::{AnchorCall, Rule},
+    ruleset::Ruleset,
+};
 
 /// A rule and its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +22,8 @@ pub struct RuleInfo {
     pub number: usize,
     /// As pfctl prints it.
     pub text: String,
+    /// The anchor it calls.
+    pub anchor: Option<AnchorCall>,
     /// Its labels.
     pub labels: Vec<String>,
     /// How often it was evaluated.
@@ -27,22 +38,25 @@ pub struct RuleInfo {
     pub states_made: u64,
 }
 
-/// All rules with their counters.
-pub fn rules(ruleset: &Ruleset, env: &Environment) -> Vec<RuleInfo> {
-    let each = |(number, rule): (usize, &crate::rule::Rule)| {
-        let totals = ruleset.slot(number).map(|slot| ruleset.slab().totals(slot)).unwrap_or_default();
+/// The rules of a kind, of an anchor or of the main ruleset, with their counters.
+pub fn rules(ruleset: &Ruleset, path: &str, kind: Kind, env: &Environment) -> Vec<RuleInfo> {
+    let each = |(number, rule): (usize, &Rule)| {
+        let (slot, evaluations) = ruleset.counted(path, kind, number).unzip();
+        let totals = slot.map(|slot| ruleset.slab().totals(slot)).unwrap_or_default();
         RuleInfo {
             number,
             text: print::rule(rule, env),
+            anchor: rule.anchor.clone(),
             labels: rule.labels.clone(),
-            evaluations: ruleset.evaluations(number),
+            evaluations: evaluations.unwrap_or(0),
             packets: totals.packets,
             bytes: totals.bytes,
             states: totals.states,
             states_made: totals.states_made,
         }
     };
-    ruleset.conf().rules.filter.iter().enumerate().map(each).collect()
+    let rules = anchor::sources(ruleset.conf()).find(|(p, _)| *p == path).map(|(_, rules)| rules.list(kind));
+    rules.unwrap_or_default().iter().enumerate().map(each).collect()
 }
 
 impl RuleInfo {

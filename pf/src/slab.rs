@@ -70,7 +70,8 @@ pub(crate) struct Slot {
     nodes: AtomicU32,
     /// What it allows a source: nodes, states, connections, rate.
     sources: [AtomicU32; 5],
-    overload: Leaf<Option<Overload>>,
+    /// The rule's anchor, and where sources go that overload it.
+    overload: Leaf<Option<(String, Overload)>>,
     /// Seconds, 0 for the global value.
     timeouts: [AtomicU32; Timeout::COUNT],
 }
@@ -125,14 +126,19 @@ impl RuleSlab {
         }
     }
 
-    /// Takes a slot for a rule of a ruleset; its counters are at 0.
-    pub(crate) fn take(&self, number: u32, keep: Option<&Keep>) -> Result<RuleSlot, TooManyRules> {
+    /// Takes a slot for a rule of the main ruleset or of the anchor at `path`; its counters are at 0.
+    pub(crate) fn take(
+        &self,
+        number: u32,
+        keep: Option<&Keep>,
+        path: &str,
+    ) -> Result<RuleSlot, TooManyRules> {
         let slot = RuleSlot(self.free.with(|free| self.take_index(free))?);
         if let Some(s) = self.slot(slot) {
             s.references.store(1, Ordering::Relaxed);
             s.states.store(0, Ordering::Relaxed);
             s.number.store(number, Ordering::Relaxed);
-            s.describe(keep);
+            s.describe(keep, path);
         }
         Ok(slot)
     }
@@ -213,8 +219,8 @@ impl RuleSlab {
         self.release(slot);
     }
 
-    /// Where sources go that overload a rule; for the control thread.
-    pub(crate) fn overload(&self, slot: RuleSlot) -> Option<Overload> {
+    /// The rule's anchor, and where sources go that overload it; for the control thread.
+    pub(crate) fn overload(&self, slot: RuleSlot) -> Option<(String, Overload)> {
         self.slot(slot)?.overload.with(|overload| overload.clone())
     }
 
@@ -292,7 +298,7 @@ impl Slot {
         }
     }
 
-    fn describe(&self, keep: Option<&Keep>) {
+    fn describe(&self, keep: Option<&Keep>, path: &str) {
         self.max.store(keep.map_or(0, |k| k.max), Ordering::Relaxed);
         let limits = keep.map_or_else(Limits::default, Limits::of);
         let (n, seconds) = limits.rate;
@@ -300,7 +306,7 @@ impl Slot {
         for (place, value) in self.sources.iter().zip(values) {
             place.store(value, Ordering::Relaxed);
         }
-        let overload = keep.and_then(|k| k.overload.clone());
+        let overload = keep.and_then(|k| k.overload.clone()).map(|overload| (path.to_owned(), overload));
         self.overload.with(|place| *place = overload);
         for timeout in &self.timeouts {
             timeout.store(0, Ordering::Relaxed);
@@ -335,7 +341,7 @@ mod tests {
     #[test]
     fn a_slot_is_reused_only_when_ruleset_and_states_are_gone() {
         let slab = RuleSlab::new(2);
-        let slot = slab.take(3, None).unwrap();
+        let slot = slab.take(3, None, "").unwrap();
         slab.counts(1, slot).unwrap().count(0, 2, 120);
         assert!(slab.state_made(slot) && slab.state_made(slot));
         assert_eq!((slab.totals(slot).states, slab.totals(slot).packets), (2, [2, 0]));
@@ -344,7 +350,7 @@ mod tests {
         assert_eq!(slab.in_use(), 1);
         slab.state_gone(slot);
         assert_eq!(slab.in_use(), 0);
-        let again = slab.take(0, None).unwrap();
+        let again = slab.take(0, None, "").unwrap();
         assert_eq!((again, slab.totals(again)), (slot, RuleTotals::default()));
     }
 
@@ -352,7 +358,7 @@ mod tests {
     fn a_thousand_reloads_take_no_more_slots_than_one() {
         let slab = RuleSlab::new(1);
         for _ in 0..1000 {
-            let slots: Vec<_> = (0..300).map(|n| slab.take(n, None).unwrap()).collect();
+            let slots: Vec<_> = (0..300).map(|n| slab.take(n, None, "").unwrap()).collect();
             for slot in slots {
                 slab.release(slot);
             }
@@ -363,7 +369,7 @@ mod tests {
     #[test]
     fn a_rule_with_a_maximum_makes_no_more_states() {
         let slab = RuleSlab::new(1);
-        let slot = slab.take(0, Some(&Keep { max: 1, ..Keep::default() })).unwrap();
+        let slot = slab.take(0, Some(&Keep { max: 1, ..Keep::default() }), "").unwrap();
         assert!(slab.state_made(slot));
         assert!(!slab.state_made(slot));
         slab.state_gone(slot);

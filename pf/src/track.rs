@@ -82,6 +82,8 @@ struct Node {
 /// A source that has gone beyond what its rule allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overloading {
+    /// Anchor of the rule; empty for the main ruleset.
+    pub anchor: String,
     /// The rule.
     pub rule: RuleSlot,
     /// The source's family.
@@ -271,8 +273,8 @@ impl SrcNodes {
         let mut room = Vec::with_capacity(REPORTS);
         self.reports.with(|reports| std::mem::swap(reports, &mut room));
         let overloading = |(rule, family, source)| {
-            let overload = slab.overload(rule)?;
-            Some(Overloading { rule, family, source, overload })
+            let (anchor, overload) = slab.overload(rule)?;
+            Some(Overloading { rule, anchor, family, source, overload })
         };
         room.into_iter().filter_map(overloading).collect()
     }

@@ -12,7 +12,7 @@ use kern::{
     lock::{Root, levels::PfRules},
     time::Instant,
 };
-use pf::{Answer, IfIndex, PfCx, Refused, Reset, Verdict, Via, answer, show};
+use pf::{Kind, Answer, IfIndex, PfCx, Refused, Reset, Verdict, Via, answer, show};
 use wire::{IpProto, build, checksum, ipv4, ipv6, tcp};
 
 fn udp() -> Vec<u8> {
@@ -179,7 +179,7 @@ fn a_super_frame_is_one_packet_to_the_rules_and_many_to_the_counters() {
         m.set_gso(Gso::Tcp4, 1448);
         assert!(matches!(w.test(IN, LAN, &mut m), Verdict::Pass(_)));
         w.fixture.done(m);
-        let rule = &show::rules(&w.ruleset, &router())[0];
+        let rule = &show::rules(&w.ruleset, "", Kind::Filter, &router())[0];
         assert_eq!((rule.packets, rule.bytes), ([3, 0], [4000 + 3 * 40, 0]), "{rules}");
     }
 }
@@ -189,7 +189,7 @@ fn rules_count_what_they_saw_and_what_they_decided() {
     let mut w = World::new("block in on wan0\npass in on lan0 proto udp label dns\n");
     assert!(w.passes(IN, LAN, &udp()) && w.passes(IN, LAN, &udp()));
     assert!(!w.passes(IN, WAN, &build::udp4(CLIENT, SERVER, 1, 2, b"")));
-    let rules = show::rules(&w.ruleset, &router());
+    let rules = show::rules(&w.ruleset, "", Kind::Filter, &router());
     assert_eq!((rules[0].evaluations, rules[0].packets), (2, [1, 0]));
     assert_eq!((rules[1].evaluations, rules[1].packets, rules[1].states), (2, [2, 0], 1));
     assert_eq!(

@@ -84,6 +84,10 @@ impl<'a> Expander<'a> {
         self.open.last().map_or(&self.base, |(path, _)| path)
     }
 
+    pub(super) fn is_in_anchor(&self) -> bool {
+        !self.path().is_empty()
+    }
+
     fn anchor_mut(&mut self) -> Option<&mut Anchor> {
         let path = self.path().to_owned();
         if path.is_empty() {
@@ -112,8 +116,8 @@ impl<'a> Expander<'a> {
     /// Where the anchor that is written like this is, seen from the present one: `a/b`, without a wildcard.
     pub(crate) fn path_of(&self, name: &str) -> String {
         let plain = name.strip_suffix('*').unwrap_or(name).trim_end_matches('/');
-        match plain.strip_prefix('/') {
-            Some(absolute) => absolute.to_owned(),
+        match name.strip_prefix('/') {
+            Some(_) => plain.trim_start_matches('/').to_owned(),
             None if self.path().is_empty() => plain.to_owned(),
             None if plain.is_empty() => self.path().to_owned(),
             None => {

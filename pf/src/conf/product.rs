@@ -35,6 +35,10 @@ impl Expander<'_> {
         if def.rule.log.is_some() {
             self.warnings.push(Fault::new(def.at, "`log` has no effect: there is no packet log yet"));
         }
+        if matches!(def.rule.action, Action::Scrub | Action::NoScrub) && self.is_in_anchor() {
+            self.warnings
+                .push(Fault::new(def.at, "scrub has no effect in an anchor").help("write it outside of all anchors"));
+        }
         let base = match self.base(def) {
             Ok(base) => base,
             Err(fault) => return faults.push(fault),

@@ -6,7 +6,6 @@
 use super::{cursor::Use, error::Fault};
 
 const TRANSLATION: &str = "there is no address translation yet";
-const ANCHORS: &str = "there are no anchors yet";
 const NORMALISATION: &str = "there is no normalisation yet";
 const ROUTING: &str = "pf does not choose routes yet";
 const LIMITERS: &str = "there are no limiters yet";
@@ -40,14 +39,8 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("max-pkt-size", "packets are not metered by rules yet"),
     ("ridentifier", "rules have no identifiers yet"),
     ("set ruleset-optimization profile", "rules are not ordered by their counters yet"),
-    // Tables, anchors, normalisation, log.
+    // Tables, normalisation, log.
     ("file", "tables are read from the configuration only"),
-    ("anchor", ANCHORS),
-    ("nat-anchor", ANCHORS),
-    ("rdr-anchor", ANCHORS),
-    ("binat-anchor", ANCHORS),
-    ("load anchor", ANCHORS),
-    ("limit anchors", ANCHORS),
     ("scrub (...)", "only scrub rules normalise yet"),
     ("reassemble tcp", NORMALISATION),
     ("os", "there are no operating system fingerprints yet"),

@@ -43,8 +43,10 @@ pub(crate) mod flag {
     pub(crate) const CONNECTED: u16 = 1 << 8;
     /// Sequence numbers are rewritten.
     pub(crate) const MODULATED: u16 = 1 << 9;
+    /// Its rule stands in an anchor, whose call counts its packets, too.
+    pub(crate) const ANCHORED: u16 = 1 << 10;
     /// What a packet of this state needs besides being passed.
-    pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED;
+    pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED | ANCHORED;
 }
 
 /// What one end of a flow has sent (TCP), or how far it has come (the rest).
@@ -100,6 +102,8 @@ pub(crate) struct State {
     pub(crate) created: u32,
     /// Slot of the rule that translates it.
     pub(crate) nat: u32,
+    /// Slot of the call in the main ruleset that led to its rule.
+    pub(crate) anchor: u32,
     /// What is added to the sequence numbers of `src`, of `dst`.
     pub(crate) diff: [u32; 2],
 }
@@ -125,6 +129,7 @@ impl State {
         ifindex: 0,
         created: 0,
         nat: u32::MAX,
+        anchor: u32::MAX,
         diff: [0; 2],
     };
 

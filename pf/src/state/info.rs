@@ -72,6 +72,8 @@ pub struct StateInfo {
     pub rule: Option<u32>,
     /// Number of the rule that translates it, when that was loaded.
     pub nat_rule: Option<u32>,
+    /// Number of the call of the anchor that its rule stands in, when that was loaded.
+    pub anchor: Option<u32>,
     /// Slot of its rule.
     pub slot: RuleSlot,
     /// Only flags drive it.
@@ -106,7 +108,8 @@ impl States {
         let number = self.slab.slot(rule).map(Slot::number);
         let translated = RuleSlot(state.nat);
         let nat_rule = self.slab.slot(translated).map(Slot::number);
-        Some(StateInfo { nat_rule, ..state.describe(slot, number, now, self.expiry(&state)) })
+        let anchor = self.slab.slot(RuleSlot(state.anchor)).map(Slot::number);
+        Some(StateInfo { nat_rule, anchor, ..state.describe(slot, number, now, self.expiry(&state)) })
     }
 }
 
@@ -141,6 +144,7 @@ impl State {
             bytes: self.bytes,
             rule,
             nat_rule: None,
+            anchor: None,
             slot: RuleSlot(self.rule),
             sloppy: self.has(flag::SLOPPY),
             allow_opts: self.has(flag::ALLOW_OPTS),
@@ -225,6 +229,9 @@ impl StateInfo {
             ", {}:{} pkts, {}:{} bytes",
             self.packets[0], self.packets[1], self.bytes[0], self.bytes[1]
         )?;
+        if let Some(anchor) = self.anchor {
+            write!(out, ", anchor {anchor}")?;
+        }
         if let Some(rule) = self.rule {
             write!(out, ", rule {rule}")?;
         }

@@ -29,6 +29,8 @@ use crate::{
 pub(crate) struct Making<'a> {
     /// The rule that passes it.
     pub(crate) rule: &'a Compiled,
+    /// The call in the main ruleset that led to it.
+    pub(crate) anchor: RuleSlot,
     pub(crate) tag: u16,
     pub(crate) queue: u16,
     pub(crate) low_delay_queue: u16,
@@ -74,6 +76,7 @@ impl States {
             }
         };
         self.slab.state_made(making.nat);
+        self.slab.state_made(making.anchor);
         let made = self.go_live(held, slot, &state, self.seed.hash(&lookup.key));
         if !matches!(made, Made::Live(_)) {
             self.give_back(held, cache, slot, &state);
@@ -132,6 +135,7 @@ impl States {
         state.nodes().for_each(|key| self.leave_node(held, &key, state.has(flag::CONNECTED)));
         self.slab.state_gone(RuleSlot(state.rule));
         self.slab.state_gone(RuleSlot(state.nat));
+        self.slab.state_gone(RuleSlot(state.anchor));
         self.count.0.fetch_sub(1, Relaxed);
         if cache.slots.is_full() {
             self.table.give_free(cache.slots.drain(..CACHED / 2));
@@ -141,7 +145,7 @@ impl States {
 
     pub(super) fn first(&self, key: Key, passing: &Passing, making: &Making) -> State {
         let Passing { direction, index, p, data, now } = *passing;
-        let Making { rule, tag, becomes, nat, .. } = *making;
+        let Making { rule, anchor, tag, becomes, nat, .. } = *making;
         let (wire, stack) = match direction {
             Direction::In => (key, becomes),
             Direction::Out => (becomes, key),
@@ -165,11 +169,13 @@ impl States {
                 | set(wire != stack, flag::TWO_KEYS)
                 | set(keep.is_some_and(|k| k.track == Some(SourceTrack::Rule)), flag::TRACKED)
                 | set(keep.is_some_and(|k| k.track == Some(SourceTrack::Global)), flag::TRACKED_GLOBALLY)
-                | set(making.sticky.is_some(), flag::STICKY),
+                | set(making.sticky.is_some(), flag::STICKY)
+                | set(anchor != RuleSlot::NONE, flag::ANCHORED),
             last: now,
             created: now,
             ifindex: index.0,
             nat: nat.0,
+            anchor: anchor.0,
             ..State::FREE
         };
         if IpProto(p.proto) == IpProto::TCP {

@@ -134,6 +134,8 @@ pub(crate) struct Hit {
     pub(crate) key: Key,
     /// The rule that translates.
     pub(crate) nat: RuleSlot,
+    /// The call in the main ruleset that led to its rule.
+    pub(crate) anchor: RuleSlot,
     /// Sequence numbers are to be rewritten: what is added to the sender's, and taken off its acknowledgements.
     pub(crate) modulates: bool,
     pub(crate) diffs: (u32, u32),
@@ -151,6 +153,7 @@ impl Hit {
         translates: false,
         key: Key::EMPTY,
         nat: RuleSlot::NONE,
+        anchor: RuleSlot::NONE,
         modulates: false,
         diffs: (0, 0),
     };
@@ -518,6 +521,7 @@ impl State {
         hit.modulates = self.has(flag::MODULATED);
         hit.diffs = self.diffs(direction);
         hit.nat = RuleSlot(self.nat);
+        hit.anchor = RuleSlot(self.anchor);
         hit.key = match direction {
             Direction::In => self.stack,
             Direction::Out => self.wire,

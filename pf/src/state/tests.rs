@@ -62,7 +62,8 @@ fn insert(
 
 fn making(rules: &Ruleset, becomes: Key) -> Making<'_> {
     Making {
-        rule: &rules.rules[0],
+        rule: &rules.main.filter[0],
+        anchor: RuleSlot::NONE,
         tag: 0,
         queue: 0,
         low_delay_queue: 0,
@@ -140,7 +141,7 @@ fn a_collision_of_the_second_key_takes_the_first_out_again() {
     let mut cache = states.cache();
     let key = |n| lookup(&states, AT.0, &udp(n)).key;
     let mut make = |held: &mut Held<'_, PfRules>, wire: u32, stack: u32| {
-        let slot = states.reserve(&mut cache, rules.rules[0].slot).unwrap();
+        let slot = states.reserve(&mut cache, rules.main.filter[0].slot).unwrap();
         let state = states.first(key(wire), &passing(&udp(wire)), &making(&rules, key(stack)));
         matches!(states.go_live(held, slot, &state, states.seed.hash(&key(wire))), Made::Live(_))
     };

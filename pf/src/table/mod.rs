@@ -23,7 +23,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use kern::counter::Counter;
 
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
 };
 use contents::{Address, Contents, Counts};
 pub use contents::{Fate, Totals};
-pub(crate) use registry::Staged;
+pub(crate) use registry::{Staged, Wanted};
 pub use registry::Tables;
 pub use registry::{Changes, Feedback, LIMIT_ENTRIES, LIMIT_TABLES, TableError, TableInfo};
 
@@ -58,6 +58,8 @@ pub struct Table {
     /// Seconds since 1970 when its counters were 0.
     cleared: AtomicU64,
     workers: Box<[WorkerCounts]>,
+    /// The table of the same name of the main ruleset, for one of an anchor: it decides while this one is not active.
+    root: ArcSwapOption<Table>,
 }
 
 /// What one worker counts of a table.
@@ -101,6 +103,7 @@ impl Table {
             rules: AtomicU32::new(0),
             cleared: AtomicU64::new(now),
             workers: (0..workers.max(1)).map(|_| WorkerCounts::default()).collect(),
+            root: ArcSwapOption::empty(),
         }
     }
 
@@ -117,11 +120,26 @@ impl Table {
     /// Whether an address is in it.
     #[inline]
     pub fn contains(&self, family: Family, address: u128) -> bool {
+        if self.defers() {
+            return self.root.load().as_ref().is_some_and(|root| root.contains(family, address));
+        }
         self.current.load().longest(family, address).is_some_and(|a| !a.not)
+    }
+
+    /// Whether this is the table of an anchor, and there only by name: that of the main ruleset decides.
+    #[inline(always)]
+    fn defers(&self) -> bool {
+        !self.anchor.is_empty() && !self.active.load(Ordering::Relaxed)
     }
 
     /// Counts a packet of a rule that refers to this table; `not` if the rule is for those that are not in.
     pub(crate) fn count(&self, worker: usize, packet: &Counted, address: u128) {
+        if self.defers() {
+            if let Some(root) = self.root.load().as_ref() {
+                root.count(worker, packet, address);
+            }
+            return;
+        }
         let Some(own) = self.workers.get(worker) else { return };
         let current = self.current.load();
         let found = current.longest(packet.family, address);
@@ -163,10 +181,6 @@ impl Table {
         let counts = || self.workers.iter().map(|_| Counts::default()).collect();
         let counts = self.counters.load(Ordering::Relaxed).then(counts);
         Address { not, cleared: now, counts }
-    }
-
-    fn is_at(&self, anchor: &str, name: &str) -> bool {
-        self.anchor == anchor && self.name == name
     }
 }
 

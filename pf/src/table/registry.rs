@@ -180,31 +180,36 @@ impl Tables {
         self.inner.with(|r| (r.limit_tables, r.limit_entries) = (tables, entries));
     }
 
-    /// The tables that a ruleset defines and those it speaks of, as they will be when it is in force; nothing that is in
-    /// force is changed.
-    pub(crate) fn stage(
-        &self,
-        anchor: &str,
-        defined: &[conf::Table],
-        spoken_of: &HashMap<&str, u32>,
-        now: u64,
-    ) -> Result<Vec<Staged>, TableError> {
+    /// The tables that a ruleset and its anchors define and those they speak of, as they will be when it is in force;
+    /// nothing that is in force is changed.
+    pub(crate) fn stage(&self, wanted: &[Wanted<'_>], now: u64) -> Result<Vec<Staged>, TableError> {
         self.inner.with(|r| {
             let mut staged = Vec::new();
-            for table in defined {
-                let old = r.find(anchor, &table.name);
-                let rules = spoken_of.get(table.name.as_str()).copied().unwrap_or(0);
-                staged.push(Staged { rules, ..self.stage_one(anchor, table, old.as_ref(), now)? });
-            }
-            for (name, &rules) in spoken_of {
-                if !defined.iter().any(|t| t.name == *name) {
+            for Wanted { anchor, defined, spoken_of, fresh } in wanted {
+                let rules_of = |name: &str| spoken_of.get(name).copied().unwrap_or(0);
+                let mut known = HashSet::new();
+                if *fresh {
+                    for table in defined {
+                        let old = r.find(anchor, &table.name);
+                        let rules = rules_of(&table.name);
+                        staged.push(Staged { rules, ..self.stage_one(anchor, table, old.as_ref(), now)? });
+                        known.insert(table.name.clone());
+                    }
+                } else {
+                    for table in r.of_anchor(anchor) {
+                        let (table, rules) = (Arc::clone(table), rules_of(&table.name));
+                        known.insert(table.name.clone());
+                        staged.push(Staged { table, define: None, rules });
+                    }
+                }
+                for (name, &rules) in spoken_of.iter().filter(|(name, _)| !known.contains(**name)) {
                     let table = r.find(anchor, name);
                     let table =
                         table.unwrap_or_else(|| Arc::new(Table::new(anchor, name, self.workers, now)));
                     staged.push(Staged { table, define: None, rules });
                 }
             }
-            r.fits(anchor, &staged)?;
+            r.fits(&staged)?;
             Ok(staged)
         })
     }
@@ -238,15 +243,15 @@ impl Tables {
         Ok(Staged { table: Arc::new(table), define: Some(define), rules: 0 })
     }
 
-    /// Puts tables into force together with their ruleset; those of its anchor that it does not name go unless they
-    /// are `persist`.
-    pub(crate) fn commit(&self, anchor: &str, staged: &[Staged]) {
+    /// Puts tables into force together with their ruleset; those that it does not name go unless they are `persist`.
+    pub(crate) fn commit(&self, staged: &[Staged]) {
         self.inner.with(|r| {
-            let named: HashSet<&str> = staged.iter().map(|s| s.table.name.as_str()).collect();
-            r.all.retain(|(a, name), table| {
-                a != anchor || named.contains(name.as_str()) || table.persist.load(Ordering::Relaxed)
+            let named: HashSet<(&str, &str)> =
+                staged.iter().map(|s| (s.table.anchor.as_str(), s.table.name.as_str())).collect();
+            r.all.retain(|(anchor, name), table| {
+                named.contains(&(anchor.as_str(), name.as_str())) || table.persist.load(Ordering::Relaxed)
             });
-            for table in r.all.values().filter(|t| t.anchor == anchor) {
+            for table in r.all.values() {
                 table.rules.store(0, Ordering::Relaxed);
             }
             for s in staged {
@@ -257,9 +262,22 @@ impl Tables {
                     s.table.counters.store(define.counters, Ordering::Relaxed);
                     s.table.active.store(true, Ordering::Relaxed);
                 }
-                r.all.insert((anchor.to_owned(), s.table.name.clone()), Arc::clone(&s.table));
+                r.all.insert((s.table.anchor.clone(), s.table.name.clone()), Arc::clone(&s.table));
             }
+            r.link();
         });
+    }
+
+    /// Adds to the table of an anchor if that has one of its own, else to that of the main ruleset.
+    pub(crate) fn add_where_active(
+        &self,
+        anchor: &str,
+        name: &str,
+        entries: &[Entry],
+        now: u64,
+    ) -> Result<Changes, TableError> {
+        let own = self.find(anchor, name).is_some_and(|t| t.active.load(Ordering::Relaxed));
+        self.add(if own { anchor } else { "" }, name, entries, now)
     }
 
     /// A table by its name.
@@ -428,6 +446,7 @@ impl Tables {
             table.persist.store(false, Ordering::Relaxed);
             if table.rules.load(Ordering::Relaxed) == 0 {
                 r.all.remove(&(anchor.to_owned(), name.to_owned()));
+                r.link();
             }
             Ok(Changes { deleted, ..Changes::default() })
         })
@@ -445,6 +464,7 @@ impl Tables {
                 r.retired.push(old);
             }
             r.all.retain(|(a, _), t| a != anchor || t.rules.load(Ordering::Relaxed) > 0);
+            r.link();
             r.collect();
             cleared
         })
@@ -459,6 +479,17 @@ impl Tables {
     pub fn collect(&self) {
         self.inner.with(Registry::collect);
     }
+}
+
+/// What an anchor, or the main ruleset, wants of tables.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) anchor: &'a str,
+    pub(crate) defined: Vec<&'a conf::Table>,
+    /// Tables that rules name, and how many do.
+    pub(crate) spoken_of: HashMap<&'a str, u32>,
+    /// What is defined counts; otherwise tables stay what they are.
+    pub(crate) fresh: bool,
 }
 
 /// A table of a ruleset that is not in force yet.
@@ -492,6 +523,21 @@ impl Registry {
         self.all.get(&(anchor.to_owned(), name.to_owned())).cloned()
     }
 
+    /// The tables of an anchor, by name.
+    fn of_anchor(&self, anchor: &str) -> impl Iterator<Item = &Shared> {
+        let from = (anchor.to_owned(), String::new());
+        self.all.range(from..).take_while(move |((a, _), _)| a == anchor).map(|(_, table)| table)
+    }
+
+    /// Tells each table of an anchor which one decides while it is not active.
+    fn link(&self) {
+        for ((anchor, name), table) in &self.all {
+            if !anchor.is_empty() {
+                table.root.store(self.find("", name));
+            }
+        }
+    }
+
     fn changeable(&self, anchor: &str, name: &str) -> Result<Shared, TableError> {
         let table = self.find(anchor, name).ok_or(TableError::NoTable)?;
         if table.constant.load(Ordering::Relaxed) {
@@ -523,6 +569,7 @@ impl Registry {
             created.0.active.store(true, Ordering::Relaxed);
             created.0.persist.store(true, Ordering::Relaxed);
             self.all.insert((anchor.to_owned(), name.to_owned()), Arc::clone(&created.0));
+            self.link();
         }
         Ok(created)
     }
@@ -531,12 +578,13 @@ impl Registry {
         self.all.values().map(|t| t.len()).sum()
     }
 
-    /// Whether tables of an anchor fit in beside those of others.
-    fn fits(&self, anchor: &str, staged: &[Staged]) -> Result<(), TableError> {
+    /// Whether these tables fit in beside those that stay.
+    fn fits(&self, staged: &[Staged]) -> Result<(), TableError> {
         let (limit_tables, limit) = (self.limit_tables, self.limit_entries);
+        let named: HashSet<(&str, &str)> =
+            staged.iter().map(|s| (s.table.anchor.as_str(), s.table.name.as_str())).collect();
         let stay = |t: &&Shared| {
-            !staged.iter().any(|s| t.is_at(anchor, &s.table.name))
-                && (t.anchor != anchor || t.persist.load(Ordering::Relaxed))
+            !named.contains(&(t.anchor.as_str(), t.name.as_str())) && t.persist.load(Ordering::Relaxed)
         };
         let staying: Vec<usize> = self.all.values().filter(stay).map(|t| t.len()).collect();
         if staying.len() + staged.len() > limit_tables as usize {

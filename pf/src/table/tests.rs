@@ -32,6 +32,16 @@ fn defined(name: &str, persist: bool, texts: &[&str]) -> conf::Table {
     }
 }
 
+fn stage(tables: &Tables, anchor: &str, defined: &[conf::Table], spoken_of: &[&str]) -> Vec<Staged> {
+    let wanted = Wanted {
+        anchor,
+        defined: defined.iter().collect(),
+        spoken_of: spoken_of.iter().map(|&name| (name, 1)).collect(),
+        fresh: true,
+    };
+    tables.stage(&[wanted], 0).unwrap()
+}
+
 #[test]
 fn the_longest_prefix_decides_and_a_negated_one_takes_out() {
     let tables = Tables::new(1);
@@ -82,7 +92,7 @@ fn a_const_table_a_table_that_is_not_there_and_a_full_one_are_refused_and_unchan
     let tables = Tables::new(1);
     assert_eq!(tables.delete("", "t", &entries(&["10.0.0.1"])), Err(TableError::NoTable));
     let table = conf::Table { constant: true, ..defined("t", false, &["10.0.0.1"]) };
-    tables.commit("", &tables.stage("", &[table], &HashMap::new(), 0).unwrap());
+    tables.commit(&stage(&tables, "", &[table], &[]));
     assert_eq!(tables.add("", "t", &entries(&["10.0.0.2"]), 0), Err(TableError::Constant("t".into())));
     assert_eq!(tables.flush("", "t"), Err(TableError::Constant("t".into())));
     tables.set_limits(2, 3);
@@ -98,20 +108,19 @@ fn a_const_table_a_table_that_is_not_there_and_a_full_one_are_refused_and_unchan
 fn a_reload_gives_a_table_its_new_contents_and_keeps_those_of_a_table_without_a_list() {
     let tables = Tables::new(1);
     let load = |conf: &[conf::Table], spoken: &[&str]| {
-        let spoken = spoken.iter().map(|&name| (name, 1)).collect();
-        let staged = tables.stage("", conf, &spoken, 0).unwrap();
+        let staged = stage(&tables, "", conf, spoken);
         let before: Vec<_> = tables.list(None).iter().map(|t| (t.name.clone(), t.addresses)).collect();
         (before, staged)
     };
     let (before, staged) =
         load(&[defined("t", false, &["10.0.0.1"]), defined("kept", true, &[])], &["unknown"]);
     assert!(before.is_empty(), "staging changes nothing");
-    tables.commit("", &staged);
+    tables.commit(&staged);
     tables.add("", "kept", &entries(&["10.0.0.5"]), 0).unwrap();
     let (before, staged) = load(&[defined("t", false, &["10.0.0.2"])], &["kept"]);
     assert_eq!(before, [("kept".into(), 1), ("t".into(), 1), ("unknown".into(), 0)]);
     assert!(is_in(&tables, "10.0.0.1"));
-    tables.commit("", &staged);
+    tables.commit(&staged);
     assert!(is_in(&tables, "10.0.0.2") && !is_in(&tables, "10.0.0.1"));
     let names: Vec<_> = tables.list(None).into_iter().map(|t| (t.name, t.addresses)).collect();
     assert_eq!(names, [("kept".into(), 1), ("t".into(), 1)]);
@@ -120,12 +129,7 @@ fn a_reload_gives_a_table_its_new_contents_and_keeps_those_of_a_table_without_a_
 #[test]
 fn packets_are_counted_by_entry_direction_and_fate() {
     let tables = Tables::new(2);
-    tables.commit(
-        "",
-        &tables
-            .stage("", &[defined("t", false, &["10.0.0.0/8", "!10.1.0.0/16"])], &HashMap::new(), 0)
-            .unwrap(),
-    );
+    tables.commit(&stage(&tables, "", &[defined("t", false, &["10.0.0.0/8", "!10.1.0.0/16"])], &[]));
     let table = tables.find("", "t").unwrap();
     let packet = |fate, not| Counted {
         direction: Direction::In,

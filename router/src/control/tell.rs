@@ -100,7 +100,7 @@ impl RuleReport {
             states: rule.states.into(),
             created: rule.states_made,
         };
-        pf::show::rules(rules, env).into_iter().map(one).collect()
+        pf::show::rules(rules, "", pf::Kind::Filter, env).into_iter().map(one).collect()
     }
 }
 

@@ -1,0 +1,274 @@
+//! Anchors: rulesets by name within the ruleset (pf.conf(5), ANCHORS; BSD: `struct pf_kanchor`).
+//!
+//! The main ruleset and every anchor are compiled to [`Lists`] of their own, with slots and counters of their own. A call
+//! is a rule as any other, with conditions and skip steps. If it matches, the lists that it calls are evaluated, and then
+//! the rule behind the call.
+//!
+//! ```text
+//!   Ruleset ─ main ──▶ Lists ""     pass ..., anchor "a/*" (call 1), block ...
+//!           ├ anchors ▶ Lists "a/x", Lists "a/y"
+//!           └ calls ──▶ 1: [a/x, a/y]
+//! ```
+//!
+//! Lists name what they call by a number, and the ruleset knows what is behind the number at the moment. So loading one
+//! anchor makes one new [`Lists`] and a new table of calls; all other lists belong to the old and to the new ruleset.
+//!
+//! As in pf, a wildcard calls the anchors directly below, by name; `quick` on a call ends evaluation if a rule inside has
+//! decided, and `quick` inside ends all of it. A ruleset in which an anchor calls itself is refused: pf would notice for
+//! each packet that its stack is full.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use kern::counter::Counter;
+
+use crate::{
+    conf::PfConf,
+    ids::Names,
+    rule::{Action, AnchorCall, Rules},
+    ruleset::{Compiled, CompileError, Translation},
+    slab::{RuleSlab, RuleSlot},
+};
+
+/// Calls within calls (BSD: `PF_ANCHOR_STACK_MAX`).
+const DEPTH: usize = 64;
+
+/// What is new in a configuration. The rest is what it was: rules keep their counters and tables their contents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fresh {
+    /// Whose rules.
+    pub rules: Which,
+    /// Whose tables.
+    pub tables: Which,
+}
+
+/// The main ruleset, whose path is empty, and anchors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    #[default]
+    All,
+    /// Those at these paths.
+    These(BTreeSet<String>),
+}
+
+impl Which {
+    /// None of them.
+    pub const NONE: Which = Which::These(BTreeSet::new());
+
+    /// Those at these paths.
+    pub fn these<'a>(paths: impl IntoIterator<Item = &'a str>) -> Which {
+        Which::These(paths.into_iter().map(str::to_owned).collect())
+    }
+
+    pub(crate) fn has(&self, path: &str) -> bool {
+        match self {
+            Which::All => true,
+            Which::These(paths) => paths.contains(path),
+        }
+    }
+}
+
+/// The kinds of rules that are evaluated in lists of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// pass, block, match.
+    Filter,
+    /// nat.
+    Nat,
+    /// rdr.
+    Rdr,
+    /// binat.
+    Binat,
+}
+
+impl Kind {
+    /// The kind of a rule; scrub rules are not among them.
+    pub const fn of(action: Action) -> Option<Kind> {
+        match action {
+            Action::Pass | Action::Block(_) | Action::Match => Some(Kind::Filter),
+            Action::Nat | Action::NoNat => Some(Kind::Nat),
+            Action::Rdr | Action::NoRdr => Some(Kind::Rdr),
+            Action::Binat | Action::NoBinat => Some(Kind::Binat),
+            Action::Scrub | Action::NoScrub => None,
+        }
+    }
+}
+
+/// The rules of an anchor or of the main ruleset.
+#[derive(Debug)]
+pub(crate) struct Lists {
+    /// Filter rules.
+    pub(crate) filter: Box<[Compiled]>,
+    pub(crate) translation: Translation,
+    /// By worker, then by rule.
+    pub(crate) evaluations: Box<[Box<[Counter]>]>,
+    /// The slots of all rules: filter, nat, rdr, binat.
+    pub(crate) slots: Vec<RuleSlot>,
+    slab: Arc<RuleSlab>,
+}
+
+impl Lists {
+    pub(crate) fn empty(slab: &Arc<RuleSlab>) -> Lists {
+        Lists {
+            filter: Box::default(),
+            translation: Translation::default(),
+            evaluations: Box::default(),
+            slots: Vec::new(),
+            slab: Arc::clone(slab),
+        }
+    }
+
+    /// The evaluation counters of a worker.
+    #[inline(always)]
+    pub(crate) fn evaluations_of(&self, worker: usize) -> &[Counter] {
+        self.evaluations.get(worker).map_or(&[], |e| e)
+    }
+
+    /// The rules of a kind, `binat` as they are for what leaves.
+    pub(crate) fn list(&self, kind: Kind) -> &[Compiled] {
+        match kind {
+            Kind::Filter => &self.filter,
+            Kind::Nat => &self.translation.nat,
+            Kind::Rdr => &self.translation.rdr,
+            Kind::Binat => &self.translation.binat[1],
+        }
+    }
+
+    /// How often a rule was evaluated, over all workers.
+    pub(crate) fn evaluations(&self, rule: &Compiled) -> u64 {
+        let of = |worker: &[Counter]| worker.get(rule.counter as usize).map_or(0, Counter::get);
+        self.evaluations.iter().map(|worker| of(worker)).sum()
+    }
+}
+
+impl Drop for Lists {
+    fn drop(&mut self) {
+        self.slots.iter().for_each(|&slot| self.slab.release(slot));
+    }
+}
+
+/// What is behind the numbers of calls.
+#[derive(Debug, Default)]
+pub(crate) struct Calls(Vec<Box<[Arc<Lists>]>>);
+
+impl Calls {
+    /// The lists that a call evaluates, in order.
+    #[inline]
+    pub(crate) fn of(&self, call: u16) -> &[Arc<Lists>] {
+        self.0.get(usize::from(call)).map_or(&[], |lists| lists)
+    }
+
+    /// Finds what is called, and that nothing calls itself.
+    pub(crate) fn resolve(
+        conf: &PfConf,
+        anchors: &BTreeMap<String, Arc<Lists>>,
+        names: &mut Names,
+    ) -> Result<Calls, CompileError> {
+        check_depth(conf)?;
+        let mut calls = Vec::new();
+        for (_, rules) in sources(conf) {
+            for call in rules.all().filter_map(|rule| rule.anchor.as_ref()) {
+                let number = usize::from(names.call(&call.target())?);
+                if calls.len() <= number {
+                    calls.resize_with(number + 1, Box::default);
+                }
+                calls[number] = callees(anchors, call).map(|(_, lists)| Arc::clone(lists)).collect();
+            }
+        }
+        Ok(Calls(calls))
+    }
+}
+
+impl AnchorCall {
+    /// What it calls, from the main ruleset down: `a/b`, `a/*`.
+    pub fn target(&self) -> String {
+        match (self.wildcard, self.path.as_str()) {
+            (false, path) => path.to_owned(),
+            (true, "") => "*".to_owned(),
+            (true, path) => format!("{path}/*"),
+        }
+    }
+}
+
+/// The rules of the main ruleset and of all anchors, with their paths.
+pub(crate) fn sources(conf: &PfConf) -> impl Iterator<Item = (&str, &Rules)> {
+    let anchors = conf.anchors.iter().map(|a| (a.path.as_str(), &a.rules));
+    std::iter::once(("", &conf.rules)).chain(anchors)
+}
+
+/// What a call calls, of these that there are.
+pub(crate) fn callees<'a, T>(
+    all: &'a BTreeMap<String, T>,
+    call: &AnchorCall,
+) -> impl Iterator<Item = (&'a str, &'a T)> {
+    let one = (!call.wildcard).then(|| all.get_key_value(&call.path)).flatten();
+    let below = call.wildcard.then(|| children(all, &call.path));
+    one.into_iter().chain(below.into_iter().flatten()).map(|(path, value)| (path.as_str(), value))
+}
+
+/// The anchors directly below a path, by name.
+pub(crate) fn children<'a, T>(
+    all: &'a BTreeMap<String, T>,
+    path: &str,
+) -> impl Iterator<Item = (&'a String, &'a T)> {
+    let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+    let begins = prefix.clone();
+    all.range(prefix.clone()..)
+        .take_while(move |(p, _)| p.starts_with(&begins))
+        .filter(move |(p, _)| !p.is_empty() && p.len() > prefix.len() && !p[prefix.len()..].contains('/'))
+}
+
+/// Every anchor that there is, by path: filled, called, or above one of these.
+pub fn paths(conf: &PfConf) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    let called = sources(conf).flat_map(|(_, rules)| rules.all()).filter_map(|r| r.anchor.as_ref());
+    let filled = conf.anchors.iter().map(|a| a.path.as_str());
+    for mut path in filled.chain(called.map(|call| call.path.as_str())) {
+        while !path.is_empty() && paths.insert(path.to_owned()) {
+            path = path.rfind('/').map_or("", |at| &path[..at]);
+        }
+    }
+    paths
+}
+
+/// Nothing may call itself, and calls may not go deeper than [`DEPTH`].
+fn check_depth(conf: &PfConf) -> Result<(), CompileError> {
+    let all: BTreeMap<String, &Rules> = sources(conf).map(|(path, r)| (path.to_owned(), r)).collect();
+    let mut known = HashMap::new();
+    depth(&all, "", &mut Vec::new(), &mut known)?;
+    for path in all.keys() {
+        depth(&all, path, &mut Vec::new(), &mut known)?;
+    }
+    Ok(())
+}
+
+/// How deep the calls of an anchor go; `above` are those whose calls lead here.
+fn depth<'a>(
+    all: &'a BTreeMap<String, &Rules>,
+    path: &'a str,
+    above: &mut Vec<&'a str>,
+    known: &mut HashMap<&'a str, usize>,
+) -> Result<usize, CompileError> {
+    if let Some(&depth) = known.get(path) {
+        return Ok(depth);
+    }
+    if above.contains(&path) {
+        return Err(CompileError::Recursion(path.to_owned()));
+    }
+    above.push(path);
+    let mut deepest = 0;
+    for call in all.get(path).into_iter().flat_map(|r| r.all()).filter_map(|r| r.anchor.as_ref()) {
+        for (callee, _) in callees(all, call) {
+            deepest = deepest.max(1 + depth(all, callee, above, known)?);
+        }
+    }
+    above.pop();
+    if deepest > DEPTH {
+        return Err(CompileError::Depth(path.to_owned(), DEPTH));
+    }
+    known.insert(path, deepest);
+    Ok(deepest)
+}
