@@ -28,7 +28,7 @@ use crate::{
     conf::PfConf,
     ids::Names,
     rule::{Action, AnchorCall, Rules},
-    ruleset::{Compiled, CompileError, Translation},
+    ruleset::{CompileError, Compiled, Translation},
     slab::{RuleSlab, RuleSlot},
 };
 

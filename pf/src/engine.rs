@@ -554,8 +554,17 @@ impl<'a> PfCx<'a> {
         let (queue, low_delay_queue) = outcome.queues(rule);
         let allow_opts = outcome.allow_opts || rule.allow_opts;
         let anchor = outcome.anchor.map_or(RuleSlot::NONE, |call| call.slot);
-        let making =
-            Making { rule, anchor, tag: outcome.tag, queue, low_delay_queue, allow_opts, becomes, nat, sticky };
+        let making = Making {
+            rule,
+            anchor,
+            tag: outcome.tag,
+            queue,
+            low_delay_queue,
+            allow_opts,
+            becomes,
+            nat,
+            sticky,
+        };
         let slots = &mut self.worker.slots;
         let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, &making);
         match made {

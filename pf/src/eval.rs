@@ -298,9 +298,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        Environment, Names, Pf, PfConf, anchor,
+        Environment, Names, Pf, PfConf,
         addr::{Entry, Family, Prefix, bits},
-        arbitrary,
+        anchor, arbitrary,
         conf::Table,
         env::{IfAddress, Interface},
         rule::{Anchor, AnchorCall, Host, Peer, Rule, Rules},
@@ -479,14 +479,12 @@ mod tests {
             Host::Prefix(prefix) => within(prefix),
             Host::Range(a, b) => Family::of(*a) == family && (bits(*a)..=bits(*b)).contains(&addr),
             Host::Dynamic(d) => env.addresses_of(d, None).iter().any(within),
-            Host::Table(_) => {
-                table
-                    .entries
-                    .iter()
-                    .filter(|e| within(&e.prefix))
-                    .max_by_key(|e| e.prefix.length())
-                    .is_some_and(|e| !e.not)
-            }
+            Host::Table(_) => table
+                .entries
+                .iter()
+                .filter(|e| within(&e.prefix))
+                .max_by_key(|e| e.prefix.length())
+                .is_some_and(|e| !e.not),
         };
         is_in != peer.not
     }

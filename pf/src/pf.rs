@@ -14,8 +14,8 @@ use kern::{
 };
 
 use crate::{
-    anchor::Fresh,
     addr::{Entry, Prefix},
+    anchor::Fresh,
     conf::{Limit, PfConf},
     counters::PfCounters,
     engine::{AHEAD, Seen},

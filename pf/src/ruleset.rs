@@ -16,8 +16,8 @@ use kern::{Mbuf, PktFlags, counter::Counter};
 
 use crate::{
     IfIndex,
-    anchor::{self, Calls, Fresh, Kind, Lists},
     addr::{AddrSet, Entry, Family, Prefix, bits},
+    anchor::{self, Calls, Fresh, Kind, Lists},
     conf::{self, Limit, PfConf},
     env::Environment,
     ids::{Names, TooManyNames},

@@ -274,7 +274,7 @@ impl SrcNodes {
         self.reports.with(|reports| std::mem::swap(reports, &mut room));
         let overloading = |(rule, family, source)| {
             let (anchor, overload) = slab.overload(rule)?;
-            Some(Overloading { rule, anchor, family, source, overload })
+            Some(Overloading { anchor, rule, family, source, overload })
         };
         room.into_iter().filter_map(overloading).collect()
     }

@@ -165,7 +165,9 @@ fn replacing_an_anchor_leaves_counters_states_and_tables_of_the_rest_alone() {
 
 #[test]
 fn a_call_counts_what_is_decided_inside_states_included() {
-    let mut w = World::new("block all\nanchor a {\n anchor b {\n pass proto udp to port 1 label \"r$nr\"\n}\n block proto udp to port 2\n }\n");
+    let mut w = World::new(
+        "block all\nanchor a {\n anchor b {\n pass proto udp to port 1 label \"r$nr\"\n}\n block proto udp to port 2\n }\n",
+    );
     assert_eq!(open(&mut w, &[1, 1, 1, 2, 9]), [1, 1, 1]);
     let call = &show::rules(&w.ruleset, "", Kind::Filter, &router())[1];
     assert_eq!((call.evaluations, call.packets, call.states, call.states_made), (3, [4, 0], 1, 1));
@@ -189,14 +191,17 @@ fn what_calls_itself_and_what_is_too_much_is_refused() {
         let w = World::new("pass all\n");
         let env = router();
         let conf = pf::conf::load_text("pf.conf", text, &env, &[]).unwrap();
-        w.pf.compile(&Arc::new(conf), &env, &mut pf::Names::new()).err().map(|e| e.to_string()).unwrap_or_default()
+        w.pf.compile(&Arc::new(conf), &env, &mut pf::Names::new())
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default()
     };
     let round = "anchor a {\n anchor \"/b\"\n }\nanchor b on lan0 {\n anchor \"/a\"\n }\n";
     assert_eq!(refused(round), "anchor `a` calls itself");
     assert_eq!(refused("anchor a {\n anchor \"/*\"\n }\n"), "anchor `a` calls itself");
     let many = "set limit anchors 1\nanchor a {\n pass\n}\nanchor b {\n pass\n}\n";
     assert_eq!(refused(many), "2 anchors are more than the 1 of `set limit anchors`");
-    let deep: String = (0..66).map(|n| format!("anchor a{n} {{\n")).collect();
+    let deep = "anchor a {\n".repeat(66);
     assert!(refused(&(deep + &"}\n".repeat(66))).contains("more than 64 deep"));
 }
 

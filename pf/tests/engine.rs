@@ -12,7 +12,7 @@ use kern::{
     lock::{Root, levels::PfRules},
     time::Instant,
 };
-use pf::{Kind, Answer, IfIndex, PfCx, Refused, Reset, Verdict, Via, answer, show};
+use pf::{Answer, IfIndex, Kind, PfCx, Refused, Reset, Verdict, Via, answer, show};
 use wire::{IpProto, build, checksum, ipv4, ipv6, tcp};
 
 fn udp() -> Vec<u8> {

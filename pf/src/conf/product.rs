@@ -36,8 +36,10 @@ impl Expander<'_> {
             self.warnings.push(Fault::new(def.at, "`log` has no effect: there is no packet log yet"));
         }
         if matches!(def.rule.action, Action::Scrub | Action::NoScrub) && self.is_in_anchor() {
-            self.warnings
-                .push(Fault::new(def.at, "scrub has no effect in an anchor").help("write it outside of all anchors"));
+            self.warnings.push(
+                Fault::new(def.at, "scrub has no effect in an anchor")
+                    .help("write it outside of all anchors"),
+            );
         }
         let base = match self.base(def) {
             Ok(base) => base,

@@ -32,9 +32,9 @@ use crate::{
 };
 use contents::{Address, Contents, Counts};
 pub use contents::{Fate, Totals};
-pub(crate) use registry::{Staged, Wanted};
 pub use registry::Tables;
 pub use registry::{Changes, Feedback, LIMIT_ENTRIES, LIMIT_TABLES, TableError, TableInfo};
+pub(crate) use registry::{Staged, Wanted};
 
 /// Characters a name may have.
 pub const NAME: usize = 31;

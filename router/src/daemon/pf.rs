@@ -174,11 +174,26 @@ impl Daemon {
         u64::from(shared.pf.kill_states(&mut self.root.top().at(), doomed))
     }
 
+    /// All filter rules with their counters: those of the main ruleset, then those of each anchor.
+    fn filter_rules(&self) -> Vec<(String, pf::show::RuleInfo)> {
+        let Some(rules) = self.ruleset() else { return Vec::new() };
+        let env = environment(&self.files.conf);
+        let paths = std::iter::once(String::new()).chain(pf::anchor::paths(rules.conf()));
+        let of = |path: String| {
+            let all = pf::show::rules(rules, &path, pf::Kind::Filter, &env);
+            all.into_iter().map(move |rule| (path.clone(), rule)).collect::<Vec<_>>()
+        };
+        paths.flat_map(of).collect()
+    }
+
     fn slots_of(&self, label: &str) -> Vec<pf::slab::RuleSlot> {
         let Some(rules) = self.ruleset() else { return Vec::new() };
         let with_label =
-            rules.conf().rules.filter.iter().enumerate().filter(|(_, r)| r.labels.iter().any(|l| l == label));
-        with_label.filter_map(|(i, _)| rules.slot(i)).collect()
+            self.filter_rules().into_iter().filter(|(_, rule)| rule.labels.iter().any(|l| l == label));
+        let slot = |(path, rule): (String, pf::show::RuleInfo)| {
+            rules.counted(&path, pf::Kind::Filter, rule.number).map(|(slot, _)| slot)
+        };
+        with_label.filter_map(slot).collect()
     }
 
     fn limits(&self) -> Vec<LimitReport> {
@@ -193,8 +208,6 @@ impl Daemon {
     }
 
     fn labels(&self) -> Vec<LabelReport> {
-        let Some(rules) = self.ruleset() else { return Vec::new() };
-        let all = pf::show::rules(rules, &environment(&self.files.conf));
         let each = |rule: pf::show::RuleInfo| {
             let lines = rule.label_lines();
             rule.labels
@@ -203,7 +216,7 @@ impl Daemon {
                 .map(|(label, text)| LabelReport { label, text })
                 .collect::<Vec<_>>()
         };
-        all.into_iter().flat_map(each).collect()
+        self.filter_rules().into_iter().flat_map(|(_, rule)| each(rule)).collect()
     }
 
     fn pf_interfaces(&self) -> Vec<PfInterfaceReport> {
