@@ -72,7 +72,7 @@ const REJECTED: &[(&str, &str)] = &[
     ("set block-policy maybe", "1:18: unknown value `maybe`"),
     ("set bogus 1", "1:5: syntax error: unknown option `set bogus`"),
     ("set syncookies always", "1:5: `set syncookies` is not supported"),
-    ("anchor foo", "1:1: `anchor` is not supported"),
+    ("anchor", "1:1: anchor without a name needs rules"),
     ("pass in route-to (wan0 10.0.0.1)", "1:9: `route-to` is not supported"),
     ("pass proto tcp user root", "1:16: `user` is not supported"),
     ("pass from no-route", "1:11: `no-route` is not supported"),
