@@ -253,12 +253,26 @@ impl Ctl<'_> {
             FlushKind::All => &all[..],
         };
         for &what in kinds {
+            if what != Flush::Tables {
+                self.main_only("-F")?;
+            }
             self.order(PfRequest::Flush { what, anchor: self.anchor() })?;
         }
         Ok(())
     }
 
+    /// What has no engine for one anchor must not fall upon the main ruleset instead.
+    fn main_only(&self, option: &str) -> Result<(), Failure> {
+        match self.anchor().as_str() {
+            "" => Ok(()),
+            anchor => Err(Failure::Which(format!(
+                "{option} cannot act on the anchor {anchor} alone: load it from pf.conf with \"load anchor\""
+            ))),
+        }
+    }
+
     fn load(&self, file: &PathBuf, tables_only: bool) -> Result<(), Failure> {
+        self.main_only("-f")?;
         let text = read(file)?;
         let parts = [
             (self.args.options, Part::Options),
