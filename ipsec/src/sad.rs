@@ -99,11 +99,7 @@ impl Sad {
             IpProto::IPV4 | IpProto::IPV6 => return self.ip_in_ip(packet),
             _ => return None,
         };
-        let dst = match packet.first()? >> 4 {
-            4 => IpAddr::V4(Ipv4Addr::from_octets(*packet.get(16..)?.first_chunk::<4>()?)),
-            _ => IpAddr::V6(Ipv6Addr::from_octets(*packet.get(24..)?.first_chunk::<16>()?)),
-        };
-        self.inbound(protocol, Spi(spi), dst)
+        self.inbound(protocol, Spi(spi), destination(packet)?)
     }
 
     /// The SA that has sent a packet, and the packet's sequence number if it shows, from what an ICMP error quotes of it: at
@@ -111,10 +107,7 @@ impl Sad {
     pub fn sent<'a>(&self, quoted: &'a [u8]) -> Option<(&Arc<Sa>, Option<&'a [u8; 4]>)> {
         let parsed = wire::parse::parse_quoted(quoted).ok().filter(|p| !p.is_later_fragment())?;
         let l4 = usize::from(parsed.l4);
-        let src = match quoted.first()? >> 4 {
-            4 => IpAddr::V4(Ipv4Addr::from_octets(*quoted.get(12..)?.first_chunk::<4>()?)),
-            _ => IpAddr::V6(Ipv6Addr::from_octets(*quoted.get(8..)?.first_chunk::<16>()?)),
-        };
+        let src = source(quoted)?;
         let sa = self.for_packet(quoted, parsed.proto, l4).filter(|sa| sa.config().src == src)?;
         let seq = match parsed.proto {
             IpProto::ESP => quoted.get(l4 + 4..),
@@ -126,11 +119,7 @@ impl Sad {
 
     /// The IPComp tunnel between the ends of a packet that has another in it (RFC 3173, 2.2).
     fn ip_in_ip(&self, packet: &[u8]) -> Option<&Arc<Sa>> {
-        let address = |v4: usize, v6: usize| match packet.first()? >> 4 {
-            4 => Some(IpAddr::V4(Ipv4Addr::from_octets(*packet.get(v4..)?.first_chunk::<4>()?))),
-            _ => Some(IpAddr::V6(Ipv6Addr::from_octets(*packet.get(v6..)?.first_chunk::<16>()?))),
-        };
-        let ends = (address(12, 8)?, address(16, 24)?);
+        let ends = (source(packet)?, destination(packet)?);
         self.plain.iter().find(|sa| (sa.config().src, sa.config().dst) == ends)
     }
 
@@ -182,4 +171,24 @@ impl Sad {
 #[inline(always)]
 const fn place(spi: u32, size: usize) -> usize {
     (spi.wrapping_mul(0x9e37_79b9) >> 7) as usize & (size - 1)
+}
+
+/// The source address of a packet that begins with its IP header.
+fn source(packet: &[u8]) -> Option<IpAddr> {
+    address(packet, 12, 8)
+}
+
+/// The destination address of a packet that begins with its IP header.
+#[inline(always)]
+fn destination(packet: &[u8]) -> Option<IpAddr> {
+    address(packet, 16, 24)
+}
+
+/// The address at one place in an IPv4 header, at another in one of IPv6.
+#[inline(always)]
+fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
+    Some(match packet.first()? >> 4 {
+        4 => IpAddr::V4(Ipv4Addr::from_octets(*packet.get(v4..)?.first_chunk::<4>()?)),
+        _ => IpAddr::V6(Ipv6Addr::from_octets(*packet.get(v6..)?.first_chunk::<16>()?)),
+    })
 }
