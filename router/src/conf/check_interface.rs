@@ -102,9 +102,7 @@ fn driver(conf: &Conf, words: &Interface, name: &str, bad: &mut Complaints) -> D
 fn refuse_vlan_keys(words: &Interface, bad: &mut Complaints) {
     let spans =
         [("parent", words.parent.as_ref().map(|p| &p.span)), ("tag", words.tag.as_ref().map(|t| &t.span))];
-    for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-        bad.error(span, format!("{key} is for VLANs"), "driver = \"vlan\"");
-    }
+    bad.refuse(spans, |key| format!("{key} is for VLANs"), "driver = \"vlan\"");
 }
 
 fn vlan(conf: &Conf, words: &Interface, bad: &mut Complaints) -> DriverConf {
@@ -113,9 +111,7 @@ fn vlan(conf: &Conf, words: &Interface, bad: &mut Complaints) -> DriverConf {
         ("queues", words.queues.as_ref().map(|q| &q.span)),
         ("offload", words.offload.as_ref().map(|o| &o.span)),
     ];
-    for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-        bad.error(span, format!("a VLAN has no {key} of its own"), "its parent has");
-    }
+    bad.refuse(spans, |key| format!("a VLAN has no {key} of its own"), "its parent has");
     if words.tag.is_none() {
         bad.error(&words.span, "a VLAN needs a tag", "for example tag = 100");
     }

@@ -15,9 +15,7 @@ pub(super) fn refuse_keys(words: &Interface, bad: &mut Complaints) {
         ("remote", words.remote.as_ref().map(|r| &r.span)),
         ("unique", words.unique.as_ref().map(|u| &u.span)),
     ];
-    for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-        bad.error(span, format!("{key} is for tunnels"), "driver = \"ipsec\"");
-    }
+    bad.refuse(spans, |key| format!("{key} is for tunnels"), "driver = \"ipsec\"");
 }
 
 /// The ends of a tunnel.
@@ -79,9 +77,7 @@ fn refuse_device_keys(words: &Interface, bad: &mut Complaints) {
         ("mac", words.mac.as_ref().map(|m| &m.span)),
         ("router_advertisements", words.advertise.as_ref().map(|a| &a.span)),
     ];
-    for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-        bad.error(span, format!("a tunnel has no {key}"), "it has local, remote and unique");
-    }
+    bad.refuse(spans, |key| format!("a tunnel has no {key}"), "it has local, remote and unique");
 }
 
 /// Whether an interface with a link has this address.

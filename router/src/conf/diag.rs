@@ -187,6 +187,18 @@ impl Complaints {
         self.push(Severity::Error, span, message.into(), hint.into());
     }
 
+    /// Keys that are there and may not be.
+    pub(super) fn refuse<const N: usize>(
+        &mut self,
+        keys: [(&str, Option<&Range<usize>>); N],
+        message: impl Fn(&str) -> String,
+        hint: &str,
+    ) {
+        for (key, span) in keys.into_iter().filter_map(|(key, span)| Some((key, span?))) {
+            self.error(span, message(key), hint);
+        }
+    }
+
     /// Something is strange.
     pub fn warn(&mut self, span: &Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
         self.push(Severity::Warning, span, message.into(), hint.into());
