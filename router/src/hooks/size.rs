@@ -15,10 +15,7 @@
 use crate::{
     icmp::{self, Error},
     iface::{cut, vnet},
-    ip::{
-        fragment::{Fragmented, fragment},
-        output::finished,
-    },
+    ip::output::{cut_into, finished, fragment_into},
     netconfig::NetConfig,
     worker::{Cx, Pending, Stage},
 };
@@ -91,7 +88,7 @@ fn fit(
     let is_super = m.hdr().gso != Gso::None;
     let segment = if is_super { vnet::header_len(&m) + usize::from(m.hdr().gso_size) } else { m.len() };
     if segment <= inner_mtu {
-        return if is_super { cut_into(cx, m, run, limit) } else { enter(cx, m, run) };
+        return if is_super { cut_run(cx, m, run, limit) } else { enter(cx, m, run) };
     }
     let flags = m.hdr().flags;
     let own = flags.any(PktFlags::ORIGIN.with(PktFlags::REFRAG).with(PktFlags::PROTECTED));
@@ -105,7 +102,7 @@ fn fit(
     }
     if m.hdr().family == 4 && sa.fragments_before() && !flags.has(PktFlags::DF) {
         let m = finished(cx, m)?;
-        return fragment_into(cx, m, inner_mtu, run, limit);
+        return fragment_run(cx, m, inner_mtu, run, limit);
     }
     // How large the pieces of the outer packet may be; `send_sealed` looks.
     if rest.is_none() {
@@ -121,58 +118,25 @@ fn enter(cx: &Cx<'_>, m: Mbuf, run: &mut Batch) -> Option<Mbuf> {
 }
 
 /// A super-frame, cut into segments that fit.
-fn cut_into(cx: &Cx<'_>, mut m: Mbuf, run: &mut Batch, limit: usize) -> Option<Mbuf> {
-    let before = run.len();
-    let done = cut::cut(&mut m, limit - before, &cx.shared.pool, &cx.stats.ledger, &mut |segment| {
-        if let Err(segment) = run.push(segment) {
-            segment.end(Why::PendingFull, &cx.stats.ledger);
-        }
-    });
-    cx.stats.count.segments.add((run.len() - before) as u64);
-    cut_done(cx, m, done)
+fn cut_run(cx: &Cx<'_>, m: Mbuf, run: &mut Batch, limit: usize) -> Option<Mbuf> {
+    cut_into(cx, m, limit - run.len(), |segment| join(cx, segment, run))
 }
 
 /// A super-frame whose segments are too large themselves: they come here again.
-fn cut_again(cx: &Cx<'_>, mut m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
-    let (ledger, mut made) = (&cx.stats.ledger, 0);
+fn cut_again(cx: &Cx<'_>, m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
     let limit = out.room(Stage::EspOutput).min(cut::LIMIT);
-    let done = cut::cut(&mut m, limit, &cx.shared.pool, ledger, &mut |segment| {
-        made += 1;
-        out.push(Stage::EspOutput, segment, ledger);
-    });
-    cx.stats.count.segments.add(made);
-    cut_done(cx, m, done)
-}
-
-fn cut_done(cx: &Cx<'_>, m: Mbuf, done: cut::Cut) -> Option<Mbuf> {
-    if !matches!(done, cut::Cut::Done) {
-        return Some(m);
-    }
-    cx.stats.count.cut.inc();
-    cx.stats.ledger.merge(m);
-    None
+    cut_into(cx, m, limit, |segment| out.push(Stage::EspOutput, segment, &cx.stats.ledger))
 }
 
 /// A packet in pieces that fit.
-fn fragment_into(cx: &mut Cx<'_>, mut m: Mbuf, mtu: usize, run: &mut Batch, limit: usize) -> Option<Mbuf> {
-    let room = limit - run.len();
-    let done = fragment(cx, &mut m, mtu, room, |cx, piece| {
-        cx.stats.count.fragments_made.inc();
-        if let Err(piece) = run.push(piece) {
-            cx.end(piece, Why::PendingFull);
-        }
-    });
-    match done {
-        Fragmented::More => Some(m),
-        Fragmented::Done => {
-            cx.stats.count.fragmented.inc();
-            cx.stats.ledger.merge(m);
-            None
-        }
-        Fragmented::Failed(why) => {
-            cx.end(m, why);
-            None
-        }
+fn fragment_run(cx: &mut Cx<'_>, m: Mbuf, mtu: usize, run: &mut Batch, limit: usize) -> Option<Mbuf> {
+    fragment_into(cx, m, mtu, limit - run.len(), |cx, piece| join(cx, piece, run))
+}
+
+/// A part of a packet, for which there is room.
+fn join(cx: &Cx<'_>, part: Mbuf, run: &mut Batch) {
+    if let Err(part) = run.push(part) {
+        cx.end(part, Why::PendingFull);
     }
 }
 

@@ -284,21 +284,36 @@ fn cut_one(cx: &mut Cx<'_>, mut m: Mbuf, again: bool, out: &mut Pending) -> Opti
         m.hdr_mut().flags.set(PktFlags::NO_PF);
     }
     let limit = out.room(ahead).min(cut::LIMIT);
-    let ledger = &cx.stats.ledger;
+    cut_into(cx, m, limit, |segment| out.push(ahead, segment, &cx.stats.ledger))
+}
+
+fn fragment_one(cx: &mut Cx<'_>, m: Mbuf, mtu: usize, out: &mut Pending) -> Option<Mbuf> {
+    let limit = out.room(Stage::EtherOutput).min(cut::LIMIT);
+    fragment_into(cx, m, mtu, limit, |cx, piece| out.push(Stage::EtherOutput, piece, &cx.stats.ledger))
+}
+
+/// Cuts up to `limit` segments off a super-frame, counts them, and gives it back if more are to come.
+pub(crate) fn cut_into(cx: &Cx<'_>, mut m: Mbuf, limit: usize, mut push: impl FnMut(Mbuf)) -> Option<Mbuf> {
     let mut made = 0;
-    let done = cut::cut(&mut m, limit, &cx.shared.pool, ledger, &mut |segment| {
+    let done = cut::cut(&mut m, limit, &cx.shared.pool, &cx.stats.ledger, &mut |segment| {
         made += 1;
-        out.push(ahead, segment, ledger);
+        push(segment);
     });
     cx.stats.count.segments.add(made);
     finish(cx, m, matches!(done, cut::Cut::Done), true)
 }
 
-fn fragment_one(cx: &mut Cx<'_>, mut m: Mbuf, mtu: usize, out: &mut Pending) -> Option<Mbuf> {
-    let limit = out.room(Stage::EtherOutput).min(cut::LIMIT);
+/// Makes up to `limit` fragments of a packet, counts them, and gives it back if more are to come.
+pub(crate) fn fragment_into(
+    cx: &mut Cx<'_>,
+    mut m: Mbuf,
+    mtu: usize,
+    limit: usize,
+    mut push: impl FnMut(&Cx<'_>, Mbuf),
+) -> Option<Mbuf> {
     let done = fragment(cx, &mut m, mtu, limit, |cx, piece| {
         cx.stats.count.fragments_made.inc();
-        out.push(Stage::EtherOutput, piece, &cx.stats.ledger);
+        push(cx, piece);
     });
     match done {
         Fragmented::Failed(why) => {
