@@ -158,18 +158,12 @@ fn answer(cx: &mut Cx<'_>, m: &Mbuf, why: Why, error: Error) -> Option<Mbuf> {
     let to = source(m)?;
     let from = own_address(cx.net, m, opened, to)?;
     let mut message = cx.new_packet()?;
-    if write(cx, &mut message, m, from, about, error)
-        && (!was_protected(m) || hooks::is_covered(cx, &message))
-    {
-        return Some(message);
-    }
-    // It quotes what has been secret on its way: back into a tunnel, from whichever address a policy protects, or nowhere.
-    let net = cx.net;
-    if was_protected(m) {
-        for other in net.all().filter_map(|i| i.source_for(to)).filter(|other| *other != from) {
-            if write(cx, &mut message, m, other, about, error) && hooks::is_covered(cx, &message) {
-                return Some(message);
-            }
+    // About what has been secret on its way: back into a tunnel, from whichever address a policy protects, or nowhere.
+    let (net, secret) = (cx.net, was_protected(m));
+    let others = net.all().filter(|_| secret).filter_map(|i| i.source_for(to)).filter(|other| *other != from);
+    for from in std::iter::once(from).chain(others) {
+        if write(cx, &mut message, m, from, about, error) && (!secret || hooks::is_covered(cx, &message)) {
+            return Some(message);
         }
     }
     cx.end(message, Why::IcmpUnanswered);
