@@ -46,7 +46,6 @@ struct Outbound {
 impl Tunnels {
     /// Of these interfaces, with these SAs.
     pub(crate) fn new<'a>(interfaces: impl Iterator<Item = &'a Interface>, sad: &Sad) -> Tunnels {
-        let mut tunnels = Tunnels::default();
         let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
         for interface in interfaces {
             let Kind::Ipsec(ends) = interface.kind else { continue };
@@ -63,8 +62,7 @@ impl Tunnels {
             }
             outbound.push(Outbound { interface: index, sas: own.into() });
         }
-        (tunnels.inbound, tunnels.outbound) = (inbound.into(), outbound.into());
-        tunnels
+        Tunnels { inbound: inbound.into(), outbound: outbound.into() }
     }
 
     /// Whether no SA is an interface's.
