@@ -215,10 +215,10 @@ pub(crate) fn children<'a, T>(
     path: &str,
 ) -> impl Iterator<Item = (&'a String, &'a T)> {
     let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
-    let begins = prefix.clone();
     all.range(prefix.clone()..)
-        .take_while(move |(p, _)| p.starts_with(&begins))
-        .filter(move |(p, _)| !p.is_empty() && p.len() > prefix.len() && !p[prefix.len()..].contains('/'))
+        .map_while(move |(path, value)| Some((path, value, path.strip_prefix(prefix.as_str())?)))
+        .filter(|(_, _, name)| !name.is_empty() && !name.contains('/'))
+        .map(|(path, value, _)| (path, value))
 }
 
 /// Every anchor that there is, by path: filled, called, or above one of these.

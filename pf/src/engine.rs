@@ -428,11 +428,7 @@ impl<'a> PfCx<'a> {
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
         };
         if let Action::Block(reply) = rule.action {
-            self.count(rule.slot, direction, p.segments, p.bytes);
-            if let Some(call) = outcome.anchor {
-                self.count(call.slot, direction, p.segments, p.bytes);
-            }
-            self.count_tables(direction, rule, &p);
+            self.count_decided(direction, rule, outcome.anchor, &p);
             return refuse(reply, &seen.p);
         }
         if opens && !rule.translates.is_empty() {
@@ -477,6 +473,16 @@ impl<'a> PfCx<'a> {
         }
     }
 
+    /// Counts a packet of the rule that decides on it, of the call that led there, and in the rule's tables.
+    #[inline]
+    fn count_decided(&self, direction: Direction, rule: &Compiled, call: Option<&Compiled>, p: &Packet) {
+        self.count(rule.slot, direction, p.segments, p.bytes);
+        if let Some(call) = call {
+            self.count(call.slot, direction, p.segments, p.bytes);
+        }
+        self.count_tables(direction, rule, p);
+    }
+
     /// Counts a packet in the tables of the rule that decides on it.
     #[inline]
     fn count_tables(&self, direction: Direction, rule: &Compiled, p: &Packet) {
@@ -508,11 +514,7 @@ impl<'a> PfCx<'a> {
     /// A rule passes a packet: its state is made, and it becomes what it was translated to.
     fn pass(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, judged: &Judged) -> Verdict {
         let Judged { seen, p, rule, outcome, .. } = *judged;
-        self.count(rule.slot, direction, p.segments, p.bytes);
-        if let Some(call) = outcome.anchor {
-            self.count(call.slot, direction, p.segments, p.bytes);
-        }
-        self.count_tables(direction, rule, p);
+        self.count_decided(direction, rule, outcome.anchor, p);
         if p.options && !rule.allow_opts && !outcome.allow_opts {
             return self.block(Why::PfOptions);
         }

@@ -246,8 +246,7 @@ impl Tables {
     /// Puts tables into force together with their ruleset; those that it does not name go unless they are `persist`.
     pub(crate) fn commit(&self, staged: &[Staged]) {
         self.inner.with(|r| {
-            let named: HashSet<(&str, &str)> =
-                staged.iter().map(|s| (s.table.anchor.as_str(), s.table.name.as_str())).collect();
+            let named = names(staged);
             r.all.retain(|(anchor, name), table| {
                 named.contains(&(anchor.as_str(), name.as_str())) || table.persist.load(Ordering::Relaxed)
             });
@@ -501,6 +500,11 @@ pub(crate) struct Staged {
     rules: u32,
 }
 
+/// The anchors and names of tables.
+fn names(staged: &[Staged]) -> HashSet<(&str, &str)> {
+    staged.iter().map(|s| (s.table.anchor.as_str(), s.table.name.as_str())).collect()
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Define {
     constant: bool,
@@ -581,8 +585,7 @@ impl Registry {
     /// Whether these tables fit in beside those that stay.
     fn fits(&self, staged: &[Staged]) -> Result<(), TableError> {
         let (limit_tables, limit) = (self.limit_tables, self.limit_entries);
-        let named: HashSet<(&str, &str)> =
-            staged.iter().map(|s| (s.table.anchor.as_str(), s.table.name.as_str())).collect();
+        let named = names(staged);
         let stay = |t: &&Shared| {
             !named.contains(&(t.anchor.as_str(), t.name.as_str())) && t.persist.load(Ordering::Relaxed)
         };
