@@ -398,6 +398,17 @@ impl Ruleset {
         Some((rule.slot, lists.evaluations(rule)))
     }
 
+    /// The slots of the filter rules with a label, in anchors too.
+    pub fn labelled(&self, label: &str) -> Vec<RuleSlot> {
+        let of = |(path, rules): (&str, &Rules)| {
+            let compiled = self.lists(path).map_or(&[][..], |lists| lists.list(Kind::Filter));
+            let with_label =
+                rules.filter.iter().zip(compiled).filter(|(r, _)| r.labels.iter().any(|l| l == label));
+            with_label.map(|(_, compiled)| compiled.slot).collect::<Vec<_>>()
+        };
+        anchor::sources(&self.conf).flat_map(of).collect()
+    }
+
     /// What the ruleset was made of.
     pub fn conf(&self) -> &PfConf {
         &self.conf

@@ -149,7 +149,7 @@ impl Daemon {
                 self.kill_states(|s| s.id == id)
             }
             Kill::Label(label) => {
-                let slots = self.slots_of(label);
+                let slots = self.ruleset().map_or_else(Vec::new, |rules| rules.labelled(label));
                 self.kill_states(|s| slots.contains(&s.slot))
             }
             Kill::Hosts(from, to) => {
@@ -174,28 +174,6 @@ impl Daemon {
         u64::from(shared.pf.kill_states(&mut self.root.top().at(), doomed))
     }
 
-    /// All filter rules with their counters: those of the main ruleset, then those of each anchor.
-    fn filter_rules(&self) -> Vec<(String, pf::show::RuleInfo)> {
-        let Some(rules) = self.ruleset() else { return Vec::new() };
-        let env = environment(&self.files.conf);
-        let paths = std::iter::once(String::new()).chain(pf::anchor::paths(rules.conf()));
-        let of = |path: String| {
-            let all = pf::show::rules(rules, &path, pf::Kind::Filter, &env);
-            all.into_iter().map(move |rule| (path.clone(), rule)).collect::<Vec<_>>()
-        };
-        paths.flat_map(of).collect()
-    }
-
-    fn slots_of(&self, label: &str) -> Vec<pf::slab::RuleSlot> {
-        let Some(rules) = self.ruleset() else { return Vec::new() };
-        let with_label =
-            self.filter_rules().into_iter().filter(|(_, rule)| rule.labels.iter().any(|l| l == label));
-        let slot = |(path, rule): (String, pf::show::RuleInfo)| {
-            rules.counted(&path, pf::Kind::Filter, rule.number).map(|(slot, _)| slot)
-        };
-        with_label.filter_map(slot).collect()
-    }
-
     fn limits(&self) -> Vec<LimitReport> {
         let limit = |name: &str, limit: u64| LimitReport { name: name.into(), limit };
         let pf = &self.router.shared().pf;
@@ -207,7 +185,10 @@ impl Daemon {
         ]
     }
 
+    /// The labels of the main ruleset, then those of each anchor.
     fn labels(&self) -> Vec<LabelReport> {
+        let Some(rules) = self.ruleset() else { return Vec::new() };
+        let env = environment(&self.files.conf);
         let each = |rule: pf::show::RuleInfo| {
             let lines = rule.label_lines();
             rule.labels
@@ -216,7 +197,9 @@ impl Daemon {
                 .map(|(label, text)| LabelReport { label, text })
                 .collect::<Vec<_>>()
         };
-        self.filter_rules().into_iter().flat_map(|(_, rule)| each(rule)).collect()
+        let paths = std::iter::once(String::new()).chain(pf::anchor::paths(rules.conf()));
+        let all = paths.flat_map(|path| pf::show::rules(rules, &path, pf::Kind::Filter, &env));
+        all.flat_map(each).collect()
     }
 
     fn pf_interfaces(&self) -> Vec<PfInterfaceReport> {
