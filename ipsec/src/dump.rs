@@ -4,6 +4,7 @@
 //! Reports are taken by the control thread; taking one locks each SA twice, for nanoseconds.
 
 use crate::{
+    natt::Encap,
     sa::{Lifetime, SaLevel, Status},
     sad::Sad,
     selector::{Addresses, Ports, Upper},
@@ -16,7 +17,7 @@ use kern::{
 };
 use std::{
     fmt::{self, Write},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
@@ -27,6 +28,10 @@ pub struct SaReport {
     pub src: IpAddr,
     /// Destination.
     pub dst: IpAddr,
+    /// How it goes in UDP, if it does.
+    pub encap: Option<Encap>,
+    /// Where the peer is, if that is elsewhere than configured.
+    pub moved: Option<SocketAddr>,
     /// `esp`.
     pub protocol: &'static str,
     /// Mode.
@@ -72,7 +77,9 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
             SaReport {
                 src: config.src,
                 dst: config.dst,
-                protocol: config.protocol.name(),
+                encap: config.encap,
+                moved: sa.moved_peer(held),
+                protocol: if config.encap.is_some() { "esp-udp" } else { config.protocol.name() },
                 mode: config.mode.name(),
                 spi: config.spi.0,
                 reqid: config.reqid,
@@ -131,12 +138,23 @@ fn write_sa(out: &mut String, r: &SaReport, left: usize, now: Instant) -> fmt::R
     let wall = |at: Instant| s.made_on + at.since(s.made);
     let age = now.since(s.made).as_secs();
     let n = |limit: Option<u64>| limit.unwrap_or(0);
-    writeln!(out, "{} {} ", r.src, r.dst)?;
+    match r.encap {
+        Some(udp) => writeln!(out, "{}[{}] {}[{}] ", r.src, udp.src_port, r.dst, udp.dst_port)?,
+        None => writeln!(out, "{} {} ", r.src, r.dst)?,
+    }
     writeln!(
         out,
         "\t{} mode={} spi={}({:#010x}) reqid={}({:#010x})",
         r.protocol, r.mode, r.spi, r.spi, r.reqid, r.reqid
     )?;
+    for (name, original) in ["OAI", "OAR"].into_iter().zip(r.encap.map_or([None; 2], |udp| udp.original)) {
+        if let Some(original) = original {
+            writeln!(out, "\tNAT {name}={original}")?;
+        }
+    }
+    if let Some(peer) = r.moved {
+        writeln!(out, "\tNAT peer={}[{}]", peer.ip(), peer.port())?;
+    }
     for (kind, name, bits) in &r.algorithms {
         writeln!(out, "\t{kind}: {name}  ({bits} bits)")?;
     }

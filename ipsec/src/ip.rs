@@ -9,7 +9,28 @@
 //! Fragments have no place: IPsec comes before fragmentation and after reassembly.
 
 use kern::Why;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wire::{IpProto, checksum, ipv4, ipv6};
+
+/// The source address of a packet that begins with its IP header.
+pub(crate) fn source(packet: &[u8]) -> Option<IpAddr> {
+    address(packet, 12, 8)
+}
+
+/// The destination address of a packet that begins with its IP header.
+#[inline(always)]
+pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
+    address(packet, 16, 24)
+}
+
+/// The address at one place in an IPv4 header, at another in one of IPv6.
+#[inline(always)]
+fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
+    Some(match packet.first()? >> 4 {
+        4 => IpAddr::V4(Ipv4Addr::from_octets(*packet.get(v4..)?.first_chunk::<4>()?)),
+        _ => IpAddr::V6(Ipv6Addr::from_octets(*packet.get(v6..)?.first_chunk::<16>()?)),
+    })
+}
 
 /// A place for an IPsec header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

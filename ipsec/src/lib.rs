@@ -8,6 +8,7 @@
 //! | `ah`, `ipcomp` | what ESP's halves do for SAs of the other two protocols (4302; 3173, 2394) |
 //! | [`seq`], [`replay`] | sequence numbers out and in (4303, 3.3.3 and 3.4.3, Appendix A) |
 //! | [`order`] | several workers on one SA, and what leaves still in order |
+//! | [`natt`] | ESP in UDP through translators of addresses (3948) |
 //! | [`conf`], [`dump`] | ipsec.conf and reports in the language of setkey(8) |
 //! | [`transform`] | ciphers and integrity; AEADs by three engines (4106, 7634, 4543, 4309, 3602, 3686, 4868, ...) |
 //!
@@ -16,7 +17,7 @@
 //! [`Sad::for_packet`], runs [`esp::input::esp_input`], and asks [`Spd::check_in`] about everything that arrives. Packets
 //! that fail come back with a [`Why`](kern::Why).
 //!
-//! Not here yet: UDP encapsulation, key exchange.
+//! Not here yet: key exchange.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ pub mod dump;
 pub mod esp;
 mod ip;
 mod ipcomp;
+pub mod natt;
 pub mod order;
 pub mod replay;
 pub mod sa;

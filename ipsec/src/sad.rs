@@ -7,11 +7,12 @@
 //!
 //! The hash table is open and at most half full. Not here: SPI allocation for key exchange.
 
-use crate::sa::{Protocol, Sa, SaIndex, Spi};
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+use crate::{
+    ip::{destination, source},
+    natt,
+    sa::{Protocol, Sa, SaIndex, Spi},
 };
+use std::{net::IpAddr, sync::Arc};
 use wire::IpProto;
 
 /// An SPI and where its SA is; `NONE` in an empty place.
@@ -31,6 +32,7 @@ pub struct Sad {
     len: usize,
     /// IPComp's tunnels: what they leave alone comes as plain IP in IP.
     plain: Vec<Arc<Sa>>,
+    in_udp: bool,
 }
 
 impl Sad {
@@ -46,8 +48,10 @@ impl Sad {
             slots[at] = Some(sa);
             len += 1;
         }
-        let mut sad = Sad { slots, table: Box::default(), len, plain: vec![] };
+        let mut sad = Sad { slots, table: Box::default(), len, plain: vec![], in_udp: false };
         sad.fill();
+        let in_udp = sad.iter().any(|sa| sa.config().encap.is_some());
+        sad.in_udp = in_udp;
         sad.plain = sad.iter().filter(|sa| sa.takes_plain()).cloned().collect();
         sad
     }
@@ -78,7 +82,7 @@ impl Sad {
             }
             if entry.spi == spi.0
                 && let Some(sa) = self.get(SaIndex(entry.index))
-                && sa.config().dst == dst
+                && sa.destination() == dst
                 && sa.config().protocol == protocol
             {
                 return Some(sa);
@@ -108,8 +112,14 @@ impl Sad {
         let parsed = wire::parse::parse_quoted(quoted).ok().filter(|p| !p.is_later_fragment())?;
         let l4 = usize::from(parsed.l4);
         let src = source(quoted)?;
-        let sa = self.for_packet(quoted, parsed.proto, l4).filter(|sa| sa.config().src == src)?;
-        let seq = match parsed.proto {
+        let (proto, l4, ports) = match parsed.proto {
+            IpProto::UDP => (IpProto::ESP, l4 + natt::HEADER, quoted.get(l4..l4 + 4)),
+            proto => (proto, l4, None),
+        };
+        let is_it =
+            |sa: &&Arc<Sa>| sa.config().src == src && ports.is_none_or(|ports| sa.layout.has_ports(ports));
+        let sa = self.for_packet(quoted, proto, l4).filter(is_it)?;
+        let seq = match proto {
             IpProto::ESP => quoted.get(l4 + 4..),
             IpProto::AH => quoted.get(l4 + 8..),
             _ => None,
@@ -127,6 +137,12 @@ impl Sad {
     #[inline(always)]
     pub const fn takes_ip_in_ip(&self) -> bool {
         !self.plain.is_empty()
+    }
+
+    /// Whether ESP may come in UDP.
+    #[inline(always)]
+    pub const fn takes_udp(&self) -> bool {
+        self.in_udp
     }
 
     /// The SA at an index.
@@ -171,24 +187,4 @@ impl Sad {
 #[inline(always)]
 const fn place(spi: u32, size: usize) -> usize {
     (spi.wrapping_mul(0x9e37_79b9) >> 7) as usize & (size - 1)
-}
-
-/// The source address of a packet that begins with its IP header.
-fn source(packet: &[u8]) -> Option<IpAddr> {
-    address(packet, 12, 8)
-}
-
-/// The destination address of a packet that begins with its IP header.
-#[inline(always)]
-fn destination(packet: &[u8]) -> Option<IpAddr> {
-    address(packet, 16, 24)
-}
-
-/// The address at one place in an IPv4 header, at another in one of IPv6.
-#[inline(always)]
-fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
-    Some(match packet.first()? >> 4 {
-        4 => IpAddr::V4(Ipv4Addr::from_octets(*packet.get(v4..)?.first_chunk::<4>()?)),
-        _ => IpAddr::V6(Ipv6Addr::from_octets(*packet.get(v6..)?.first_chunk::<16>()?)),
-    })
 }

@@ -9,9 +9,11 @@
 //! spddelete        [-46n] src_range dst_range upperspec -P direction ;
 //! dump [protocol] ; spddump ; exit ;              # comment
 //!
+//! src, dst     address, of esp-udp address[\[port\]]
 //! extensions   -m tunnel|transport|any  -u id  -r bytes  -f seq-pad|zero-pad|nocyclic-seq|align8  -esn
 //!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets  -seq number
 //!              -df copy|set|clear  -frag before|after  -dscp n  -noecn  -ttl n  -flow-label  -tfc octets  -threshold octets
+//!              -natt oai[sport] oar[dport]  -keepalive seconds
 //! algorithm    -E aes-gcm-8|12|16 key | -E aes-ccm-8|12|16 key | -E aes-gmac key | -E chacha20-poly1305 key
 //!              | -E aes-cbc|aes-ctr|3des-cbc key -A hash key | -E null -A hash key     of esp
 //!              | -A hash key     of ah     | -C deflate     of ipcomp
@@ -29,8 +31,9 @@
 //! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes; ranges
 //! of addresses and of ports with a hyphen; `-seq`, the last sequence number that was used already, each way, for an SA that
 //! another machine had before; `-f align8` and what follows `-df`, which are [`Handling`](crate::sa::Handling)'s. `-esn` is
-//! FreeBSD's. `fwd` is taken as `in`: as in a BSD kernel, what arrives is checked, be it for us or not.
-//! What is read and can not be done (UDP encapsulation, ciphers nobody should use) is refused and said to be.
+//! FreeBSD's, as is `-natt`; `esp-udp` with ports is NetBSD's. `-keepalive` says after how many seconds without a packet a NAT
+//! keepalive is sent (20 where both ports are 4500, else none). `fwd` is taken as `in`: as in a BSD kernel, what arrives is checked, be it for us or not.
+//! What is read and can not be done (ciphers nobody should use) is refused and said to be.
 //! Names of hosts are not resolved.
 //!
 //! Text becomes [`Conf`] (syntax, with places), [`Conf::check`] makes it [`ValidConf`] (every statement carried out, what

@@ -51,10 +51,10 @@ impl Protocol {
     /// The protocol whose SAs it names; `None` for what is none of IPsec's, or no longer.
     pub const fn ipsec(self) -> Option<sa::Protocol> {
         match self {
-            Protocol::Esp => Some(sa::Protocol::Esp),
+            Protocol::Esp | Protocol::EspUdp => Some(sa::Protocol::Esp),
             Protocol::Ah => Some(sa::Protocol::Ah),
             Protocol::Ipcomp => Some(sa::Protocol::Ipcomp),
-            Protocol::EspOld | Protocol::EspUdp | Protocol::AhOld | Protocol::TcpMd5 => None,
+            Protocol::EspOld | Protocol::AhOld | Protocol::TcpMd5 => None,
         }
     }
 
@@ -71,6 +71,8 @@ pub struct SaName {
     pub src: At<IpAddr>,
     /// Destination.
     pub dst: At<IpAddr>,
+    /// UDP ports of source and destination, where they are said.
+    pub ports: [Option<At<u16>>; 2],
     /// Protocol.
     pub protocol: At<Protocol>,
     /// SPI.
@@ -142,6 +144,12 @@ pub enum Extension {
     Threshold(u16),
     /// `-seq number`.
     Sequence(u64),
+    /// `-natt oai[sport] oar[dport]`, FreeBSD's: original addresses and UDP ports of source and destination.
+    Natt([(IpAddr, u16); 2]),
+    /// `-natt_mtu octets`, FreeBSD's.
+    NattMtu,
+    /// `-keepalive seconds`: ours.
+    Keepalive(u16),
     /// `-ctx doi algorithm "name"`.
     Context,
 }

@@ -1,5 +1,7 @@
 //! The language: what setkey's manual shows, every error with its place, and what a reload keeps.
 
+mod natt;
+
 use super::{
     statement::{Add, DirectionWord, Extension, FlagWord, ModeWord, PolicyAdd, Request, SaName, Treatment},
     *,
@@ -53,6 +55,15 @@ fn errors(text: &str) -> Vec<ConfError> {
         Err(errors) => errors,
         Ok(conf) => conf.check(&ValidConf::default()).err().unwrap_or_default(),
     }
+}
+
+/// Demands that a text has one error, and which.
+fn refused(text: &str, expected: &str) {
+    let found = errors(text);
+    assert_eq!(found.len(), 1, "{text}: {}", lines(&found));
+    let shown = found[0].to_string();
+    assert!(shown.starts_with(&format!("ipsec.conf:{expected}")), "{text}\n  {shown}\n  {expected}");
+    assert!(!found[0].help.is_empty(), "{text}");
 }
 
 fn levels(action: &Action) -> Vec<Level> {
@@ -192,7 +203,6 @@ fn every_error_says_where_it_is_and_what_would_be_right() {
         (format!("add 10.0.0.1 10.0.0.2 esp 12 {key};"), "1:27: \"12\" is not an SPI (a number from 256"),
         (format!("add 10.0.0.1 10.0.0.2 esp 0x1ffffffff {key};"), "1:27: this is not an SPI"),
         (format!("add 10.0.0.1 ::2 esp 999 {key};"), "1:14: the ends of an SA are of two families"),
-        (format!("add 10.0.0.1[500] 10.0.0.2 esp 999 {key};"), "1:5: ports at an SA"),
         (
             format!("add 10.0.0.1 10.0.0.2 ah 999 {key} -A hmac-sha1 \"twenty octets of key\";"),
             "1:33: AH only authenticates",
@@ -277,11 +287,7 @@ fn every_error_says_where_it_is_and_what_would_be_right() {
         ("spddelete 0.0.0.0/0 0.0.0.0/0 any -P out;".to_owned(), "1:1: there is no such policy"),
     ];
     for (text, expected) in cases {
-        let found = errors(&text);
-        assert_eq!(found.len(), 1, "{text}: {}", lines(&found));
-        let shown = found[0].to_string();
-        assert!(shown.starts_with(&format!("ipsec.conf:{expected}")), "{text}\n  {shown}\n  {expected}");
-        assert!(!found[0].help.is_empty(), "{text}");
+        refused(&text, expected);
     }
 }
 
@@ -555,7 +561,11 @@ mod print {
     }
 
     fn sa_name(n: &SaName) -> String {
-        format!("{} {} {} {:#x}", n.src.value, n.dst.value, n.protocol.value.name(), n.spi.value.0)
+        let [src, dst] = [(&n.src, &n.ports[0], ""), (&n.dst, &n.ports[1], " ")].map(|(addr, port, gap)| {
+            let port = port.as_ref().map_or(String::new(), |port| format!("{gap}[{}]", port.value));
+            format!("{}{port}", addr.value)
+        });
+        format!("{src} {dst} {} {:#x}", n.protocol.value.name(), n.spi.value.0)
     }
 
     fn mode(m: ModeWord) -> &'static str {
@@ -596,6 +606,9 @@ mod print {
             Extension::FlowLabel => "-flow-label".to_owned(),
             Extension::Tfc(n) => format!("-tfc {n}"),
             Extension::Threshold(n) => format!("-threshold {n}"),
+            Extension::Natt([(a, p), (b, q)]) => format!("-natt {a}[{p}] {b}[{q}]"),
+            Extension::NattMtu => "-natt_mtu 1200".to_owned(),
+            Extension::Keepalive(n) => format!("-keepalive {n}"),
             Extension::Context => "-ctx 1 1 \"name\"".to_owned(),
         }
     }
@@ -697,6 +710,9 @@ fn any_extension() -> impl Strategy<Value = Extension> {
         Just(Extension::Fragment(Fragment::Before)),
         Just(Extension::NoEcn),
         Just(Extension::Context),
+        [(any_addr(), 1u16..), (any_addr(), 1u16..)].prop_map(Extension::Natt),
+        Just(Extension::NattMtu),
+        any::<u16>().prop_map(Extension::Keepalive),
     ]
 }
 
@@ -712,8 +728,14 @@ fn any_algorithm() -> impl Strategy<Value = statement::Algorithm> {
 }
 
 fn any_add() -> impl Strategy<Value = Add> {
-    let name = (any_addr(), any_addr(), any_protocol(), 256u32..).prop_map(|(src, dst, protocol, spi)| {
-        SaName { src: here(src), dst: here(dst), protocol: here(protocol), spi: here(Spi(spi)) }
+    let port = || proptest::option::of((1u16..).prop_map(here));
+    let ends = (any_addr(), any_addr(), [port(), port()]);
+    let name = (ends, any_protocol(), 256u32..).prop_map(|((src, dst, ports), protocol, spi)| SaName {
+        src: here(src),
+        dst: here(dst),
+        ports,
+        protocol: here(protocol),
+        spi: here(Spi(spi)),
     });
     (
         name,
@@ -807,7 +829,7 @@ proptest! {
     #[test]
     fn no_order_of_words_makes_the_parser_panic(words in proptest::collection::vec(prop_oneof![
         Just("add"), Just("spdadd"), Just("delete"), Just("flush"), Just("10.0.0.1"), Just("::1"), Just("0.0.0.0/0[80]"),
-        Just("esp"), Just("ah"), Just("999"), Just("0x1234"), Just("-m"), Just("tunnel"), Just("-E"), Just("aes-gcm-16"),
+        Just("esp"), Just("esp-udp"), Just("[4500]"), Just("-natt"), Just("-keepalive"), Just("ah"), Just("999"), Just("0x1234"), Just("-m"), Just("tunnel"), Just("-E"), Just("aes-gcm-16"),
         Just("-P"), Just("in"), Just("ipsec"), Just("esp/tunnel/10.0.0.1-10.0.0.2/require"), Just("any"), Just("icmp"),
         Just("8,0"), Just(";"), Just("\n"), Just("\""), Just("#"), Just("-4"), Just("prio"), Just("high"), Just("-"), Just("é["),
     ], 0..60)) {

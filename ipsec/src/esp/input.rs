@@ -5,7 +5,8 @@
 //! spoke of the outer packet (flags, hash, state, offsets) cleared; `tag`, `queue`, `prio`, `rcvif` and `hops` stay.
 //!
 //! Between [`begin`] and [`finish`] the header's `state` and `state_gen` hold the 64-bit sequence number: the pf state of
-//! the outer packet has been used by then, and the inner one's is not known yet.
+//! the outer packet has been used by then, and the inner one's is not known yet. `cursor` tells the port that ESP in UDP came
+//! from ([`natt`](crate::natt)) until it is opened.
 
 use super::{
     Busy, Declined, Failed, LoopTurn, ecn,
@@ -13,7 +14,7 @@ use super::{
     low_seq, transport,
 };
 use crate::{
-    ah, ipcomp,
+    ah, ipcomp, natt,
     order::{Leave, Ticket, Worker},
     sa::{Inbound, NotNow, Protocol, Sa, SaLevel},
     transform::Failures,
@@ -211,6 +212,7 @@ fn mark(
     failed: &mut Failed,
 ) {
     let (mut count, mut bytes) = (0, 0);
+    let top = inbound.window.top();
     for (place, m) in packets.iter().enumerate().skip(from) {
         if inbound.window.mark(seq_of(m), sa.config().replay) {
             count += 1;
@@ -220,6 +222,20 @@ fn mark(
         }
     }
     inbound.add_used(count, bytes, now);
+    if sa.layout.udp() > 0 && inbound.window.top() > top {
+        note_source(sa, inbound, packets.get(from..).unwrap_or_default());
+    }
+}
+
+/// The newest number has come: notes where from. Of several packets with that number the first was taken.
+#[inline(never)]
+fn note_source(sa: &Sa, inbound: &mut Inbound, packets: &[Mbuf]) {
+    let top = inbound.window.top();
+    let from = packets.iter().find(|m| seq_of(m) == top).and_then(natt::source);
+    if from.is_some() && from != inbound.came_from {
+        inbound.came_from = from;
+        sa.note_moved();
+    }
 }
 
 /// Octets of payload, if the padding is right.
@@ -401,6 +417,7 @@ pub(super) fn describe(m: &mut Mbuf, family: u8, sa: u32) {
     h.hash = 0;
     h.state = 0;
     h.state_gen = 0;
+    h.cursor = 0;
 }
 
 /// `esp_input`: both halves for a run of at most [`RUN`] packets of one SA, in place. What is in `run` afterwards are
@@ -427,5 +444,6 @@ pub fn esp_input(
     if let (_, Leave::Taken) = finish(opened, turn.worker, held, &mut sink) {
         turn.releasing.note_input(sa);
     }
+    turn.releasing.note_moved(sa);
     Ok(())
 }

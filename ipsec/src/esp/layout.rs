@@ -6,15 +6,19 @@
 //!      └───── template ───┘                                 └────────── tail ─────────────┘
 //! ```
 //!
+//! Of an SA in UDP (RFC 3948) the template has eight octets more, the UDP header in front of that of ESP.
+//!
 //! The template has everything that is the same in all packets; what differs (length, class, identification, checksum,
 //! sequence number) is written over it, and the checksum is the template's sum and the few words that differ.
 
+mod udp;
+
 use crate::{
-    ah,
+    ah, natt,
     sa::{Df, Mode, Padding, Protocol, SaConfig},
 };
 use kern::{Mbuf, PktFlags, Why};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use wire::{
     HashSeed, IpProto, checksum,
     flow::{FlowKey, FlowKey4, FlowKey6},
@@ -24,7 +28,7 @@ use wire::{
 /// Octets of the ESP header.
 const ESP: usize = wire::esp::HEADER_LEN;
 /// The longest template.
-const TEMPLATE: usize = ipv6::HEADER_LEN + ESP;
+const TEMPLATE: usize = ipv6::HEADER_LEN + natt::HEADER + ESP;
 /// Pad length and next header.
 pub(super) const TRAILER: usize = 2;
 /// The most padding there is.
@@ -52,7 +56,10 @@ pub struct Layout {
     align8: bool,
     pub(crate) spi: [u8; 4],
     template: [u8; TEMPLATE],
-    /// Octets of outer IP header, ESP header and IV.
+    /// Octets of a UDP header, if there is one.
+    udp: u8,
+    ports: [u8; 4],
+    /// Octets of outer IP header, UDP header, ESP header and IV.
     head: u8,
     /// Where the ESP header is in the outgoing packet.
     esp: u8,
@@ -74,10 +81,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub(crate) fn new(config: &SaConfig, seed: &HashSeed) -> Layout {
+    /// Of an SA whose packets go to `peer`.
+    pub(crate) fn new(config: &SaConfig, peer: SocketAddr, seed: &HashSeed) -> Layout {
         let mut template = [0; TEMPLATE];
-        let (handling, proto) = (&config.handling, proto_of(config.protocol));
-        let esp = match (config.src, config.dst) {
+        let (handling, proto) = (&config.handling, outer_proto(config));
+        let ip = match (config.src, peer.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 template[0] = 0x45;
                 template[8] = handling.ttl;
@@ -95,8 +103,16 @@ impl Layout {
                 ipv6::HEADER_LEN
             }
         };
+        let v6 = ip == ipv6::HEADER_LEN;
+        let (udp, ports) = match config.encap {
+            Some(udp) => (natt::HEADER, [udp.src_port, peer.port()].map(u16::to_be_bytes)),
+            None => (0, [[0; 2]; 2]),
+        };
+        let esp = ip + udp;
+        if udp > 0 {
+            template[ip..ip + 4].copy_from_slice(ports.as_flattened());
+        }
         template[esp..esp + 4].copy_from_slice(&config.spi.0.to_be_bytes());
-        let v6 = esp == ipv6::HEADER_LEN;
         Layout {
             plain: config.protocol == Protocol::Esp && config.mode != Mode::Transport,
             protocol: config.protocol,
@@ -112,6 +128,8 @@ impl Layout {
             spi: config.spi.0.to_be_bytes(),
             sum: checksum::sum(&template[..ipv4::HEADER_LEN]),
             template,
+            udp: udp as u8,
+            ports: [ports[0][0], ports[0][1], ports[1][0], ports[1][1]],
             head: (esp + ESP + config.suite.iv_len()) as u8,
             esp: esp as u8,
             esp_iv: (ESP + config.suite.iv_len()) as u8,
@@ -120,7 +138,7 @@ impl Layout {
             v6,
             max: if v6 { 65_535 + ipv6::HEADER_LEN } else { 65_535 },
             // 0 would mean "not computed".
-            hash: outer_hash(config, seed).max(1),
+            hash: outer_hash(config, peer, seed).max(1),
             padding: match config.padding {
                 Padding::Zero => [0; PADDING],
                 Padding::Lenient | Padding::Seq => std::array::from_fn(|i| i as u8 + 1),
@@ -171,7 +189,7 @@ impl Layout {
 
     /// Octets of the outer IP header.
     pub(crate) const fn ip(&self) -> usize {
-        self.esp()
+        self.esp() - self.udp()
     }
 
     /// Octets of AH over an IP header of this family.
@@ -274,7 +292,7 @@ impl Layout {
     pub(crate) fn overhead(&self) -> usize {
         let ip = if self.is_tunnel() { self.ip() } else { 0 };
         match self.protocol {
-            Protocol::Esp => ip + self.esp_iv() + self.align_mask() + TRAILER + self.icv(),
+            Protocol::Esp => ip + self.udp() + self.esp_iv() + self.align_mask() + TRAILER + self.icv(),
             Protocol::Ah => ip + self.ah(true),
             // Plain IP in IP at worst.
             Protocol::Ipcomp => ip,
@@ -329,7 +347,7 @@ impl Layout {
     #[inline(always)]
     pub(crate) fn describe_outer(&self, m: &mut Mbuf, df: bool, proto: IpProto) {
         m.set_l3(0);
-        m.set_l4(self.esp());
+        m.set_l4(self.ip());
         let h = m.hdr_mut();
         h.family = if self.v6 { 6 } else { 4 };
         h.proto = proto.0;
@@ -357,10 +375,14 @@ impl Layout {
         df: bool,
         seq: u64,
     ) -> Result<(), Why> {
+        if self.udp > 0 {
+            return self.write_head_in_udp(head, total, class, df, seq);
+        }
         let (class, df) = (self.outer_class(class), self.outer_df(df));
         if self.v6 {
-            let head: &mut [u8; TEMPLATE] = head.first_chunk_mut().ok_or(Why::Headroom)?;
-            *head = self.template;
+            const HEAD: usize = ipv6::HEADER_LEN + ESP;
+            let head: &mut [u8; HEAD] = head.first_chunk_mut().ok_or(Why::Headroom)?;
+            head.copy_from_slice(&self.template[..HEAD]);
             head[0] |= class >> 4;
             head[1] = class << 4;
             head[4..6].copy_from_slice(&((total - ipv6::HEADER_LEN) as u16).to_be_bytes());
@@ -392,6 +414,11 @@ const fn proto_of(protocol: Protocol) -> IpProto {
     }
 }
 
+/// What the outer IP header announces.
+const fn outer_proto(config: &SaConfig) -> IpProto {
+    if config.encap.is_some() { IpProto::UDP } else { proto_of(config.protocol) }
+}
+
 fn mapped(addr: IpAddr) -> [u8; 16] {
     match addr {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -399,10 +426,13 @@ fn mapped(addr: IpAddr) -> [u8; 16] {
     }
 }
 
-fn outer_hash(config: &SaConfig, seed: &HashSeed) -> u32 {
-    let proto = proto_of(config.protocol);
-    let (src_port, dst_port) = ((config.spi.0 >> 16) as u16, config.spi.0 as u16);
-    match (config.src, config.dst) {
+fn outer_hash(config: &SaConfig, peer: SocketAddr, seed: &HashSeed) -> u32 {
+    let proto = outer_proto(config);
+    let (src_port, dst_port) = match config.encap {
+        Some(udp) => (udp.src_port, peer.port()),
+        None => ((config.spi.0 >> 16) as u16, config.spi.0 as u16),
+    };
+    match (config.src, peer.ip()) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => FlowKey::V4(FlowKey4 { src, dst, src_port, dst_port, proto }),
         (IpAddr::V6(src), IpAddr::V6(dst)) => FlowKey::V6(FlowKey6 { src, dst, src_port, dst_port, proto }),
         // The ends of a tunnel are of one family: `ValidConf` sees to it.

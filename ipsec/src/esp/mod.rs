@@ -24,7 +24,9 @@
 //! SAs of AH and IPComp go the same way, with their own headers and in place of the cipher a MAC or nothing: numbers,
 //! windows, order, lives and counts are one.
 //!
-//! Deliberately not here: UDP encapsulation, fragmentation and reassembly (before and after, by the router), and any
+//! The UDP header of RFC 3948 is written with the others on the way out; on the way in it has been taken off ([`crate::natt`]).
+//!
+//! Deliberately not here: fragmentation and reassembly (before and after, by the router), and any
 //! decision on policy.
 
 mod ecn;

@@ -13,7 +13,7 @@ use super::{
     low_seq, transport,
 };
 use crate::{
-    ah, ipcomp,
+    ah, ipcomp, natt,
     order::{Leave, Ticket, Worker},
     sa::{NotNow, Protocol, Sa, SaLevel},
     transform::Failures,
@@ -136,7 +136,7 @@ fn encapsulate(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<(), Why> {
     let head = m.prepend(layout.head())?;
     layout.write_head(head, total, class, df, seq)?;
     layout.label(m);
-    layout.describe_outer(m, df, IpProto::ESP);
+    layout.describe_outer(m, df, if layout.udp() > 0 { IpProto::UDP } else { IpProto::ESP });
     Ok(())
 }
 
@@ -149,9 +149,9 @@ impl<S, B: DerefMut<Target = Batch>> Pending<S, B> {
 
 #[inline(always)]
 fn seal(sa: &Sa, run: &mut Batch, first: u64) -> Failures {
-    let (plain, esp, base) = (sa.layout.is_plain(), sa.layout.esp(), sa.iv_base());
+    let (plain, esp, udp, base) = (sa.layout.is_plain(), sa.layout.esp(), sa.layout.udp(), sa.iv_base());
     sa.transform.seal_run(run.iter_mut().map(|m| {
-        let at = if plain { esp } else { m.l4() };
+        let at = if plain { esp } else { m.l4() + udp };
         let packet = m.data_mut().get_mut(at..).unwrap_or_default();
         // The run's numbers are fewer than 2^32, so the low half on the wire tells the whole.
         let seq = first + u64::from(low_seq(packet).wrapping_sub(first as u32));
@@ -185,6 +185,9 @@ where
         (0..pending.run.len()).filter(|i| failures.has(*i)).for_each(|i| failed.note(i, Why::EspEngine));
         failed.give_back(&mut pending.run, &mut sink);
         sa.count_refused(failed.whys(), false, held);
+    }
+    if sa.layout.has_checksum() {
+        pending.run.iter_mut().for_each(natt::fill_checksum);
     }
     let sent = (pending.run.len(), pending.bytes);
     let leave =

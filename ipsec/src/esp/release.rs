@@ -33,12 +33,13 @@ pub struct LoopTurn<'a> {
 pub struct Releasing {
     output: Vec<Arc<Sa>>,
     input: Vec<Arc<Sa>>,
+    moved: bool,
 }
 
 impl Releasing {
     /// Owes nothing; has room for this many SAs each way before it allocates.
     pub fn with_capacity(sas: usize) -> Releasing {
-        Releasing { output: Vec::with_capacity(sas), input: Vec::with_capacity(sas) }
+        Releasing { output: Vec::with_capacity(sas), input: Vec::with_capacity(sas), moved: false }
     }
 
     /// Whether nothing is owed.
@@ -55,6 +56,18 @@ impl Releasing {
     /// [`input::finish`] said `Taken`.
     pub fn note_input(&mut self, sa: &Arc<Sa>) {
         self.input.push(Arc::clone(sa));
+    }
+
+    /// A run of an SA has been opened.
+    #[inline(always)]
+    pub(super) fn note_moved(&mut self, sa: &Sa) {
+        self.moved |= sa.take_moved();
+    }
+
+    /// Whether a peer has moved since the last call: the control thread should [follow](crate::natt::followed).
+    #[inline(always)]
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// All packets that `esp_output` let go in this turn have been written. Adds to `out` what was parked meanwhile, to
@@ -79,7 +92,12 @@ impl Releasing {
         held: &mut Held<'_, impl Before<SaLevel>>,
         mut sink: impl FnMut(Mbuf, Why),
     ) -> bool {
-        self.input.retain(|sa| input::written(sa, worker, now, out, held, &mut sink));
+        let moved = &mut self.moved;
+        self.input.retain(|sa| {
+            let more = input::written(sa, worker, now, out, held, &mut sink);
+            *moved |= sa.take_moved();
+            more
+        });
         !self.input.is_empty()
     }
 }

@@ -1,6 +1,7 @@
 //! Two peers in one test: what one sends, the other receives; every packet ends where the test says.
 
 mod modes;
+mod natt;
 mod workers;
 
 use super::{input::esp_input, output::esp_output, *};
@@ -39,6 +40,7 @@ fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
         spi: Spi(0x1000),
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
+        encap: None,
         reqid: 0,
         suite,
         esn: false,

@@ -9,7 +9,7 @@ use super::{
     finished,
     layout::{Layout, TRAILER},
 };
-use crate::ip;
+use crate::{ip, natt};
 use kern::{Mbuf, PktFlags, Why};
 use wire::IpProto;
 
@@ -23,11 +23,12 @@ pub(super) fn encapsulate(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<(),
         trailer[pad] = pad as u8;
         trailer[pad + 1] = front.next.0;
     }
-    let header = open_gap(m, front.at, layout.esp_iv())?;
-    header[..4].copy_from_slice(&layout.spi);
-    header[4..8].copy_from_slice(&(seq as u32).to_be_bytes());
-    ip::announce(m.data_mut(), front.field, IpProto::ESP)?;
-    describe(layout, m, front.at, IpProto::ESP);
+    let len = m.len() - front.at + layout.udp() + layout.esp_iv();
+    let header = open_gap(m, front.at, layout.udp() + layout.esp_iv())?;
+    layout.write_esp(header, len, seq)?;
+    let proto = if layout.udp() > 0 { IpProto::UDP } else { IpProto::ESP };
+    ip::announce(m.data_mut(), front.field, proto)?;
+    describe(layout, m, front.at, proto);
     Ok(())
 }
 
@@ -75,6 +76,9 @@ pub(crate) fn decapsulate(
     m.truncate(end);
     close_gap(m, at, len)?;
     ip::announce(m.data_mut(), field, next)?;
+    if natt::source(m).is_some() {
+        natt::mend(m, at, next)?;
+    }
     let family = m.hdr().family;
     super::input::describe(m, family, sa);
     Ok(())

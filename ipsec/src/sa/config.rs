@@ -1,6 +1,6 @@
 //! An SA as agreed with the peer: what a report shows and a file says.
 
-use crate::transform::Suite;
+use crate::{natt::Encap, transform::Suite};
 use std::{fmt, net::IpAddr};
 
 /// Security parameters index.
@@ -175,6 +175,8 @@ pub struct SaConfig {
     pub protocol: Protocol,
     /// Mode.
     pub mode: Mode,
+    /// How it goes in UDP, if it does.
+    pub encap: Option<Encap>,
     /// Binds it to policies of level `unique`; 0 for none.
     pub reqid: u32,
     /// Algorithm.

@@ -15,11 +15,12 @@
 //! hence the nonces, are new (unless the clock was set back, or the SA sent more than a packet a nanosecond). RFC 4106
 //! asks for unique IVs and leaves open how.
 //!
-//! Not here: UDP encapsulation, key exchange.
+//! Not here: key exchange.
 
 mod config;
 mod moving;
 mod path_mtu;
+mod peer;
 
 pub use config::{Df, Fragment, Handling, Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Spi};
 pub use moving::{Life, Moving, Refused, Status, Used};
@@ -39,7 +40,11 @@ use kern::{
     time::Instant,
 };
 use moving::{Limit, quarter};
-use std::sync::{Arc, atomic::Ordering};
+use peer::configured_peer;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 /// The lock level of an SA's moving part.
 pub type SaLevel = levels::Sa;
@@ -82,6 +87,8 @@ pub enum NotNow {
 pub struct Sa {
     index: SaIndex,
     config: SaConfig,
+    /// Where its packets go: to the configured destination, or where the peer is now.
+    peer: SocketAddr,
     pub(crate) layout: Layout,
     pub(crate) transform: Transform,
     key: Arc<SecretBytes>,
@@ -100,7 +107,8 @@ impl Sa {
         setup: &Setup,
     ) -> Result<Sa, KeyError> {
         let moving = Arc::new(Moving::new(&config, setup));
-        Sa::with_moving(index, config, key, moving, setup)
+        let peer = configured_peer(&config);
+        Sa::with_moving(index, config, peer, key, moving, setup)
     }
 
     /// An SA configured anew that goes on where `previous`, which has the same key, is.
@@ -110,19 +118,24 @@ impl Sa {
         setup: &Setup,
         held: &mut Held<'_, impl Before<SaLevel>>,
     ) -> Result<Sa, KeyError> {
-        held.lock(&previous.moving.inbound.0).0.window.grow(config.replay);
-        Sa::with_moving(
-            previous.index,
-            config,
-            Arc::clone(&previous.key),
-            Arc::clone(&previous.moving),
-            setup,
-        )
+        let ends = |c: &SaConfig| (c.src, c.dst, c.encap.map(|udp| (udp.src_port, udp.dst_port)));
+        let stays = ends(&previous.config) == ends(&config);
+        {
+            let mut inbound = held.lock(&previous.moving.inbound.0).0;
+            inbound.window.grow(config.replay);
+            if !stays {
+                inbound.came_from = None;
+            }
+        }
+        let peer = if stays { previous.peer } else { configured_peer(&config) };
+        let (key, moving) = (Arc::clone(&previous.key), Arc::clone(&previous.moving));
+        Sa::with_moving(previous.index, config, peer, key, moving, setup)
     }
 
     fn with_moving(
         index: SaIndex,
         config: SaConfig,
+        peer: SocketAddr,
         key: Arc<SecretBytes>,
         moving: Arc<Moving>,
         setup: &Setup,
@@ -130,8 +143,9 @@ impl Sa {
         // The ring of parked runs was made for the window of the first configuration.
         let room = moving.run_max;
         Ok(Sa {
+            peer,
             index,
-            layout: Layout::new(&config, &setup.seed),
+            layout: Layout::new(&config, peer, &setup.seed),
             transform: Transform::new(config.suite, setup.engine, key.expose(), config.esn)?,
             key,
             soft: Limit::new(config.soft, moving.made),

@@ -8,7 +8,11 @@ use crate::{
     transform::RUN,
 };
 use kern::{Mbuf, Why, lock::SpinMutex, time::Instant};
-use std::{sync::atomic::AtomicU8, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, AtomicU8},
+    time::SystemTime,
+};
 
 /// One lifetime in comparable form.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +121,8 @@ pub(crate) struct Outbound {
     pub(crate) sequence: Sequence,
     pub(crate) used: Used,
     pub(crate) refused: Refused,
+    /// When the last keepalive was sent.
+    pub(crate) kept: Instant,
 }
 
 /// The moving part, inbound.
@@ -126,6 +132,8 @@ pub(crate) struct Inbound {
     pub(crate) window: Window,
     pub(crate) used: Used,
     pub(crate) refused: Refused,
+    /// Where the newest packet came from that came in UDP.
+    pub(crate) came_from: Option<SocketAddr>,
 }
 
 /// Keeps two locks that different workers hold out of each other's cache lines.
@@ -141,6 +149,8 @@ pub struct Moving {
     pub(super) iv_base: u64,
     pub(super) run_max: usize,
     pub(super) life: AtomicU8,
+    /// Whether `came_from` has changed and the control thread does not know.
+    pub(super) moved: AtomicBool,
     pub(super) path_mtu: PathMtu,
     pub(super) made: Instant,
     pub(super) made_on: SystemTime,
@@ -154,12 +164,14 @@ impl Moving {
             sequence: Sequence::new(config.esn || config.protocol == Protocol::Ipcomp),
             used: Used::default(),
             refused: Refused::default(),
+            kept: setup.now,
         };
         let inbound = Inbound {
             turns: Turns::new(RUN, OPENING, setup.workers),
             window: Window::new(config.replay),
             used: Used::default(),
             refused: Refused::default(),
+            came_from: None,
         };
         let made_on = SystemTime::now();
         let since_1970 = made_on.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -169,6 +181,7 @@ impl Moving {
             iv_base: setup.iv_base.unwrap_or_else(|| kern::time::nanos_of(since_1970)),
             run_max: quarter(config.peer_window),
             life: AtomicU8::new(Life::Mature as u8),
+            moved: AtomicBool::new(false),
             path_mtu: PathMtu::default(),
             made: setup.now,
             made_on,

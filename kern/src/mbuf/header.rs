@@ -21,6 +21,7 @@
 //! | `tag`, `queue` | pf; travel from inner to outer | pf, altq |
 //! | `state`, `state_gen` | pf | pf |
 //! | `cursor` | a stage that makes several packets of one | the same stage, on its next turn |
+//! | `cursor` too | `esp_input`, of ESP in UDP: the port it came from | the same, until it is opened |
 
 use std::sync::atomic::AtomicU8;
 

@@ -124,6 +124,9 @@ reasons! {
     EspUnfinished = "esp.unfinished", "super-frame or unfinished checksum where a finished packet was due";
     EspEngine = "esp.engine", "engine refused to seal";
     EspTransport = "esp.transport", "fragment, or headers that transport mode has no place in";
+    NattMalformed = "natt.malformed", "at port 4500, and neither ESP, nor IKE, nor a keepalive";
+    NattChecksum = "natt.checksum", "UDP checksum around ESP wrong";
+    NattKeepalive = "natt.keepalive", "NAT keepalive (RFC 3948 2.3) thrown away as it should be";
     AhNoSa = "ah.no_sa", "no SA for this SPI";
     AhMalformed = "ah.malformed", "AH packet too short or of the wrong length";
     AhReplay = "ah.replay", "sequence number seen before or too old";

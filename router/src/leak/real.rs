@@ -151,6 +151,7 @@ fn sa(src: IpAddr, dst: IpAddr, spi: u32, workers: usize) -> Result<Arc<Sa>, Set
         spi: Spi(spi),
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
+        encap: None,
         reqid: 0,
         suite,
         esn: false,

@@ -43,6 +43,7 @@ impl Checker<'_> {
             );
         }
         let before = self.errors.list.len();
+        let encap = self.encap(add);
         let config = self.extensions(
             add,
             SaConfig {
@@ -51,6 +52,7 @@ impl Checker<'_> {
                 spi,
                 protocol: protocol.unwrap_or_default(),
                 mode: Mode::Any,
+                encap,
                 reqid: 0,
                 suite: Suite::Aes128Gcm16,
                 esn: false,
@@ -89,8 +91,12 @@ impl Checker<'_> {
                         "-f seq-pad, which RFC 4303 asks for",
                     );
                 }
-                // Sequence numbers never cycle here, and where they go on is not part of what was agreed.
-                Extension::Flag(FlagWord::NocyclicSeq) | Extension::Sequence(_) => {}
+                // Sequence numbers never cycle here, and where they go on is not part of what was agreed. `encap` has the others.
+                Extension::Flag(FlagWord::NocyclicSeq)
+                | Extension::Sequence(_)
+                | Extension::Natt(_)
+                | Extension::NattMtu
+                | Extension::Keepalive(_) => {}
                 Extension::HardSeconds(n) => config.hard.seconds = Some(*n),
                 Extension::SoftSeconds(n) => config.soft.seconds = Some(*n),
                 Extension::HardBytes(n) => config.hard.bytes = Some(*n),

@@ -33,6 +33,9 @@ struct Broken;
 
 type Read<T> = Result<T, Broken>;
 
+/// An address and the UDP port behind it, as far as either could be read.
+type End = (Option<At<IpAddr>>, Option<At<u16>>);
+
 struct Parser<'t> {
     tokens: std::iter::Peekable<std::vec::IntoIter<Token<'t>>>,
     errors: Errors,
@@ -181,18 +184,36 @@ impl<'t> Parser<'t> {
         Some(At::new(addr?, place))
     }
 
-    /// An end of an SA: an address, for `esp-udp` with a port.
-    fn end_address(&mut self) -> Read<Option<At<IpAddr>>> {
+    /// An end of an SA: an address, for `esp-udp` with a port behind it, perhaps after a blank.
+    fn end_address(&mut self) -> Read<End> {
         let token = self.word("an address")?;
         let (text, port) = split_port(token.text);
-        if port.is_some_and(|(p, _)| p != "any" && p != "0") {
-            self.note(
-                token.place,
-                "ports at an SA are for UDP encapsulation, which is not there yet",
-                "the address alone",
-            );
+        let addr = self.address(text, token.place);
+        let apart = self.tokens.next_if(|t| t.kind == Kind::Word && t.text.starts_with('['));
+        let port = match (port, apart) {
+            (Some((port, at)), None) => self.udp_port(port, token.place.after(at)),
+            (None, Some(apart)) => {
+                self.last = apart.place;
+                self.udp_port(split_port(apart.text).1.map_or(apart.text, |(port, _)| port), apart.place)
+            }
+            (None, None) => None,
+            (Some(_), Some(apart)) => {
+                self.note(apart.place, "a second port of one address", "one port in brackets");
+                None
+            }
+        };
+        Ok((addr, port))
+    }
+
+    fn udp_port(&mut self, text: &str, place: Place) -> Option<At<u16>> {
+        if text == "any" || text == "0" {
+            return None;
         }
-        Ok(self.address(text, token.place))
+        let port = text.parse().ok();
+        if port.is_none() {
+            self.note(place, format!("{text:?} is not a UDP port"), "a number from 1 to 65535, or any");
+        }
+        port.map(|port| At::new(port, place))
     }
 
     fn one_of<T: Copy>(&mut self, token: &Token<'_>, what: &str, words: &[(&str, T)]) -> Option<At<T>> {

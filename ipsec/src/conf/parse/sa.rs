@@ -14,18 +14,21 @@ use std::sync::Arc;
 impl Parser<'_> {
     pub(super) fn sa_name(&mut self) -> Read<Option<SaName>> {
         self.options();
-        let (src, dst) = (self.end_address()?, self.end_address()?);
+        let ((src, src_port), (dst, dst_port)) = (self.end_address()?, self.end_address()?);
+        let ports = [src_port, dst_port];
         let protocol = self.protocol()?;
         let spi = self.spi()?;
         Ok(match (src, dst, protocol, spi) {
-            (Some(src), Some(dst), Some(protocol), Some(spi)) => Some(SaName { src, dst, protocol, spi }),
+            (Some(src), Some(dst), Some(protocol), Some(spi)) => {
+                Some(SaName { src, dst, ports, protocol, spi })
+            }
             _ => None,
         })
     }
 
     pub(super) fn delete_all(&mut self) -> Read<Option<Command>> {
         self.options();
-        let (src, dst) = (self.end_address()?, self.end_address()?);
+        let ((src, _), (dst, _)) = (self.end_address()?, self.end_address()?);
         let protocol = self.protocol()?;
         Ok(match (src, dst, protocol) {
             (Some(src), Some(dst), Some(protocol)) => Some(Command::DeleteAll { src, dst, protocol }),
@@ -120,6 +123,11 @@ impl Parser<'_> {
                 self.number_up_to("a number of octets", 65_535)?.map(|n| Extension::Threshold(n as u16))
             }
             "-seq" => self.number_up_to("a sequence number", max - 1)?.map(Extension::Sequence),
+            "-natt" => self.natt()?,
+            "-natt_mtu" => self.number_up_to("a number of octets", 65_535)?.map(|_| Extension::NattMtu),
+            "-keepalive" => {
+                self.number_up_to("a time in seconds", 65_535)?.map(|n| Extension::Keepalive(n as u16))
+            }
             "-ctx" => {
                 for what in ["a domain of interpretation", "an algorithm", "a context"] {
                     self.word(what)?;
@@ -127,10 +135,26 @@ impl Parser<'_> {
                 Some(Extension::Context)
             }
             _ => {
-                let help = "-m -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -frag -dscp -noecn -ttl -flow-label -tfc -threshold, then -E, -A or -C";
+                let help = "-m -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -frag -dscp -noecn -ttl -flow-label -tfc -threshold -natt -keepalive, then -E, -A or -C";
                 self.note(option.place, format!("{} is not an option of add", quote(option)), help);
                 return Err(Broken);
             }
+        })
+    }
+
+    /// `oai[sport] oar[dport]`.
+    fn natt(&mut self) -> Read<Option<Extension>> {
+        let mut ends = [None; 2];
+        for end in &mut ends {
+            let (addr, port) = self.end_address()?;
+            if let (Some(addr), None) = (&addr, &port) {
+                self.note(addr.place, "the UDP port is missing", "[4500] behind the address");
+            }
+            *end = addr.zip(port).map(|(addr, port)| (addr.value, port.value));
+        }
+        Ok(match ends {
+            [Some(src), Some(dst)] => Some(Extension::Natt([src, dst])),
+            _ => None,
         })
     }
 

@@ -33,7 +33,7 @@ fn v6_extensions(len: usize) -> Vec<u8> {
     packet
 }
 
-fn packets() -> Vec<Vec<u8>> {
+pub(super) fn packets() -> Vec<Vec<u8>> {
     vec![v4(60), v4(1400), v4_options(333), v6(90), v6(1377), v6_extensions(200)]
 }
 
@@ -42,7 +42,7 @@ fn of_family(v6: bool) -> Vec<Vec<u8>> {
 }
 
 /// As `ip_input` describes an arriving packet.
-fn arrived(peers: &Peers, bytes: &[u8]) -> Mbuf {
+pub(super) fn arrived(peers: &Peers, bytes: &[u8]) -> Mbuf {
     let mut m = peers.fixture.packet(bytes);
     let parsed = wire::parse::parse_ip(bytes).unwrap();
     m.set_l4(parsed.l4.into());
@@ -53,7 +53,7 @@ fn arrived(peers: &Peers, bytes: &[u8]) -> Mbuf {
 
 impl Peers {
     /// Sends packets of one run; their bytes on the wire.
-    fn wire(&mut self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    pub(super) fn wire(&mut self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let mut run = Batch::new();
         for packet in packets {
             let mut m = self.fixture.packet(packet);
@@ -66,7 +66,7 @@ impl Peers {
     }
 
     /// Opens what is on the wire.
-    fn open_bytes(&mut self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    pub(super) fn open_bytes(&mut self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let mut run = Batch::new();
         for packet in packets {
             run.push(arrived(self, packet)).unwrap();
