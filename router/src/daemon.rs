@@ -207,6 +207,7 @@ impl Daemon {
             signals.clear();
             self.sessions.turn(&self.router, &mut self.root);
             self.settle();
+            self.follow();
             if signals.reload.swap(false, Ordering::AcqRel) {
                 match self.reload() {
                     Ok(done) => tracing::info!("{done}"),
@@ -235,6 +236,15 @@ impl Daemon {
                 }
             }
             Err(error) => tracing::error!("overload table: {error}"),
+        }
+    }
+
+    /// Sends to where peers behind translators are now.
+    fn follow(&mut self) {
+        match self.router.follow_peers(&mut self.root) {
+            Ok(0) => {}
+            Ok(sas) => tracing::info!(sas, "a peer has moved"),
+            Err(error) => tracing::error!("a peer has moved: {error}"),
         }
     }
 

@@ -171,8 +171,8 @@ fn address<'a>(
     if m.hdr().family == 0 {
         return Some(m);
     }
-    if let Kind::Ipsec(ends) = interface.kind {
-        hooks::tunnel_output(cx, interface, ends, m, out);
+    if let Kind::Ipsec(_) = interface.kind {
+        hooks::tunnel_output(cx, interface, m, out);
         return None;
     }
     let gateway = cx.net.gateway(m.hdr().nexthop);

@@ -12,9 +12,11 @@
 //! let a packet of a *protect* policy out in clear: the policy is asked before pf may change the packet, and "protect,
 //! but there is no SA" is an answer that ends it.
 
+mod natt;
 mod size;
 mod tunnel;
 
+pub(crate) use natt::{Keepalives, follow_peers, is_for_natt, keep_alive};
 pub(crate) use size::too_big_input;
 pub(crate) use tunnel::{Tunnels, tunnel_output};
 
@@ -432,6 +434,7 @@ pub(crate) fn esp_input(
     out: &mut Pending,
 ) {
     let net = cx.net;
+    natt::demultiplex(cx, batch, out);
     gather(cx, batch, |m| {
         let sa = find_sa(net, m).map_or(0, |sa| sa.index().to_header());
         m.hdr_mut().sa = sa;
@@ -596,6 +599,7 @@ fn is_layer(net: &NetConfig, m: &mut Mbuf, content: bool) -> bool {
 /// The loop has written everything it had: what was parked behind it may follow.
 #[inline]
 pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pending) {
+    natt::tell_moves(cx);
     if cx.local.releasing.is_empty() {
         return;
     }
@@ -609,6 +613,7 @@ pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pe
     run.set_owner(Owner::Worker);
     take_opened(cx, &mut run, out);
     cx.local.run = Some(run);
+    natt::tell_moves(cx);
 }
 
 /// Looks after pf's states; returns when to come again.

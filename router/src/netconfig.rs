@@ -4,7 +4,7 @@
 //! pf states, interface queues, neighbours) is referred to from here and survives the change.
 
 use crate::{
-    hooks::Tunnels,
+    hooks::{Keepalives, Tunnels},
     iface::{Interface, Kind, driver::Driver},
     route::{Fib, IfIndex, NextHop, NextHopId},
 };
@@ -30,6 +30,8 @@ pub struct NetConfig {
     pub sad: Arc<Sad>,
     /// Which of the SAs are those of interfaces.
     pub(crate) tunnels: Tunnels,
+    /// Which peers are sent keepalives.
+    pub(crate) keepalives: Keepalives,
     /// Whether pf sees packets inside tunnels, on `enc0`.
     pub enc0: bool,
     /// ICMP errors a second that a worker may send; 0 for no limit.

@@ -6,7 +6,7 @@
 
 use crate::{
     entropy::random,
-    host,
+    hooks, host,
     iface::{Kind, driver::Driver},
     neighbour,
     netconfig::NetConfig,
@@ -102,6 +102,17 @@ pub enum RouterError {
     System(#[from] io::Error),
 }
 
+/// Why SAs could not be made to send to where their peers are.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// Their keys.
+    #[error(transparent)]
+    Key(#[from] ipsec::transform::KeyError),
+    /// A worker.
+    #[error(transparent)]
+    Late(#[from] Late),
+}
+
 /// What the control thread tells one worker between two turns.
 enum Message {
     Attach(Port),
@@ -168,6 +179,7 @@ impl Router {
             pf_frags: reass::Reassembly::of_pf(setup.pool.clusters),
             pf: pf::Pf::new(setup.workers, setup.states),
             host: host::Port::new()?,
+            peers_moved: AtomicBool::new(false),
             workers: setup.workers,
             pool,
         });
@@ -241,9 +253,7 @@ impl Router {
             let wait = options.timeouts.get(pf::timeout::Timeout::Fragment);
             self.shared.pf_frags.limit(&mut root.top(), frags, wait);
         }
-        let version = self.publisher.publish(net);
-        self.wake();
-        self.publisher.wait_all(root, version, PATIENCE)?;
+        self.publish(root, net)?;
         for was in &old {
             let stays =
                 device(was).is_none_or(|d| new.iter().filter_map(|i| device(i)).any(|n| Arc::ptr_eq(&n, &d)));
@@ -261,6 +271,34 @@ impl Router {
         self.wake();
         self.deliver();
         Ok(())
+    }
+
+    /// Publishes a configuration and waits until every worker has seen it.
+    fn publish(&mut self, root: &mut Root, net: NetConfig) -> Result<(), Late> {
+        let version = self.publisher.publish(net);
+        self.wake();
+        self.publisher.wait_all(root, version, PATIENCE)
+    }
+
+    /// How SAs are set up.
+    pub(crate) fn sa_setup(&self) -> ipsec::sa::Setup {
+        let now = self.shared.clock.now();
+        ipsec::sa::Setup { workers: self.setup.workers, seed: self.setup.seed, ..ipsec::sa::Setup::new(now) }
+    }
+
+    /// Publishes SAs that send to where their peers are now, if a worker has rung because one has moved; says how many. For
+    /// the control thread.
+    pub fn follow_peers(&mut self, root: &mut Root) -> Result<usize, FollowError> {
+        if !self.shared.peers_moved.swap(false, Ordering::AcqRel) {
+            return Ok(0);
+        }
+        let mut net = self.net().clone();
+        let moved = hooks::follow_peers(&mut net, &self.sa_setup(), &mut root.top())?;
+        if moved > 0 {
+            self.publish(root, net)?;
+            self.own.count.natt_moved.add(moved as u64);
+        }
+        Ok(moved)
     }
 
     /// Gives queue *n* of a device to worker *n* modulo their number.

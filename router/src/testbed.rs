@@ -250,6 +250,8 @@ impl Testbed {
         for (_, node) in &mut self.nodes {
             if let Some(node) = node {
                 busy |= node.router.step(&mut self.root);
+                let followed = node.router.follow_peers(&mut self.root);
+                busy |= followed.expect("keys that were set up once are set up again") > 0;
             }
         }
         busy

@@ -7,7 +7,7 @@ mod queues;
 
 use crate::{
     conf::{self, DriverConf, Invalid, ValidConf, derive},
-    hooks::{ENC0, Tunnels},
+    hooks::{self, ENC0, Keepalives, Tunnels},
     iface::{
         IfAddr, Interface, Kind,
         driver::{Caps, Driver},
@@ -261,7 +261,7 @@ impl Commit {
         let interfaces = interfaces(&files.conf, &drivers, &ifqs);
         let many = |i: &Arc<dyn Driver>| i.queues() > 1;
         let tunnels = Tunnels::new(interfaces.iter().flatten().map(|i| &**i), &sad);
-        let net = NetConfig {
+        let mut net = NetConfig {
             hash_flows: drivers.values().any(many)
                 || router.setup().workers > 1
                 || has_paths(&files.conf)
@@ -272,9 +272,14 @@ impl Commit {
             spd: Arc::new(spd),
             sad: Arc::new(sad),
             tunnels,
+            keepalives: Keepalives::default(),
             enc0: files.conf.enc0,
             icmp_rate: files.conf.icmp_rate,
         };
+        net.keepalives = Keepalives::new(&net);
+        // What an SA knows of its peer it passes on to the next.
+        hooks::follow_peers(&mut net, &router.sa_setup(), &mut root.top())
+            .map_err(|e| Faults(vec![e.to_string()]))?;
         Ok(Prepared { net, trees, drivers })
     }
 
@@ -324,12 +329,8 @@ fn build_ipsec(router: &Router, root: &mut Root, files: &Files) -> Result<(ipsec
     let net = router.net();
     let empty = ipsec::conf::ValidConf::default();
     let conf = files.ipsec.as_ref().unwrap_or(&empty);
-    let setup = ipsec::sa::Setup {
-        workers: router.setup().workers,
-        seed: router.setup().seed,
-        ..ipsec::sa::Setup::new(router.shared().clock.now())
-    };
-    ipsec::conf::build(conf, Some(&net.sad), &setup, &mut root.top()).map_err(|e| Faults(vec![e.to_string()]))
+    ipsec::conf::build(conf, Some(&net.sad), &router.sa_setup(), &mut root.top())
+        .map_err(|e| Faults(vec![e.to_string()]))
 }
 
 fn interfaces(

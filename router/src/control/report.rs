@@ -249,7 +249,11 @@ pub struct SaReport {
     pub src: String,
     /// Destination address.
     pub dst: String,
-    /// `esp`, `ah` or `ipcomp`.
+    /// UDP ports of source and destination, if it goes in UDP.
+    pub ports: Option<(u16, u16)>,
+    /// Where the peer is, if that is elsewhere than configured.
+    pub peer: Option<String>,
+    /// `esp`, `esp-udp`, `ah` or `ipcomp`.
     pub proto: String,
     /// `tunnel`, `transport` or `any`.
     pub mode: String,

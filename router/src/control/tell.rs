@@ -27,6 +27,8 @@ impl SaReport {
             text: dump::sa_text(std::slice::from_ref(sa), now),
             src: sa.src.to_string(),
             dst: sa.dst.to_string(),
+            ports: sa.encap.map(|udp| (udp.src_port, udp.dst_port)),
+            peer: sa.moved.map(|peer| format!("{}[{}]", peer.ip(), peer.port())),
             proto: sa.protocol.to_owned(),
             mode: sa.mode.to_owned(),
             spi: sa.spi,

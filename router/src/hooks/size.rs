@@ -36,7 +36,7 @@ pub(super) fn fill_run(
     limit: usize,
     out: &mut Pending,
 ) {
-    let link = outer_mtu(cx.net, sa.config().dst);
+    let link = outer_mtu(cx.net, sa.destination());
     let mtu = sa.path_mtu(link, cx.now);
     let from = batch.last_group(|m| m.hdr().sa);
     if is_plain(batch, from, sa.inner_mtu(mtu.into())) {
@@ -162,7 +162,7 @@ pub(crate) fn too_big_input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: &M
     };
     let count = &cx.stats.count;
     let believed = seq.is_none_or(|seq| sa.has_sent(u32::from_be_bytes(*seq), held))
-        && sa.note_path_mtu(mtu, outer_mtu(cx.net, sa.config().dst), cx.now);
+        && sa.note_path_mtu(mtu, outer_mtu(cx.net, sa.destination()), cx.now);
     if believed {
         count.path_mtu_learned.inc();
     } else {

@@ -97,21 +97,15 @@ fn is_of(sa: &Sa, ends: Ends) -> bool {
 
 /// A packet that is routed into a tunnel, pf has passed and fits the interface.
 #[inline(never)]
-pub(crate) fn tunnel_output(
-    cx: &mut Cx<'_>,
-    interface: &Interface,
-    ends: Ends,
-    mut m: Mbuf,
-    out: &mut Pending,
-) {
+pub(crate) fn tunnel_output(cx: &mut Cx<'_>, interface: &Interface, mut m: Mbuf, out: &mut Pending) {
     let counters = cx.stats.interface(interface.index.0);
-    let sa = match cx.net.tunnels.sa(interface.index.0).map(|sa| sa.index().to_header()) {
+    let sa = match cx.net.tunnels.sa(interface.index.0) {
         // An outer packet that leads back into its own tunnel would never come out.
-        Some(_) if ether::destination(&m) == ends.remote && m.hdr().flags.has(PktFlags::PROTECTED) => {
+        Some(sa) if ether::destination(&m) == sa.destination() && m.hdr().flags.has(PktFlags::PROTECTED) => {
             Err(Why::TooManyPasses)
         }
         Some(_) if m.hdr().hops > NESTED => Err(Why::TooManyPasses),
-        Some(sa) => Ok(sa),
+        Some(sa) => Ok(sa.index().to_header()),
         None => Err(Why::SpNoSa),
     };
     let (frames, bytes) = crate::iface::vnet::on_the_wire(&m);

@@ -66,7 +66,7 @@ fn input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: Mbuf, out: &mut Pendi
 }
 
 /// Whether the device or GRO has verified the checksum, or the sender left it to be finished.
-fn is_trusted(m: &Mbuf) -> bool {
+pub(crate) fn is_trusted(m: &Mbuf) -> bool {
     m.hdr().flags.any(PktFlags::CSUM_OK.with(PktFlags::PARTIAL))
 }
 

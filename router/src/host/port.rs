@@ -102,10 +102,15 @@ impl Port {
         queue.push_back(m);
         drop(queue);
         if was_empty {
-            // A full eventfd counter means that the reader has been woken already.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.ring();
         }
         Ok(())
+    }
+
+    /// Wakes the control thread.
+    pub(crate) fn ring(&self) {
+        // A full eventfd counter means that the reader has been woken already.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     /// The stack takes the next packet that came in.

@@ -138,7 +138,7 @@ fn local(net: &NetConfig, m: &Mbuf) -> Stage {
     let h = m.hdr();
     if h.flags.has(PktFlags::FRAG) {
         Stage::Reass
-    } else if hooks::is_for_sas(net, h.proto) {
+    } else if hooks::is_for_sas(net, h.proto) || hooks::is_for_natt(net, m) {
         Stage::EspInput
     } else {
         Stage::HostInput

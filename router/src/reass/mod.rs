@@ -151,7 +151,7 @@ fn deliver(cx: &mut Cx<'_>, mut m: Mbuf, complete: Complete, out: &mut Pending) 
         Ok(proto) => proto,
         Err(why) => return cx.end(m, why),
     };
-    let opens = hooks::is_for_sas(cx.net, proto.0);
+    let opens = hooks::is_for_sas(cx.net, proto.0) || hooks::is_for_natt(cx.net, &m);
     let next = if opens { Stage::EspInput } else { Stage::HostInput };
     out.push(next, m, &cx.stats.ledger);
 }

@@ -38,7 +38,7 @@ use kern::{
     publish::Reader,
     time::{Clock, Duration, Instant},
 };
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 use wire::HashSeed;
 
 /// Frames read from one queue before the stages run.
@@ -67,6 +67,8 @@ pub struct Shared {
     pub pf: pf::Pf,
     /// The router's own TCP and UDP.
     pub host: host::Port,
+    /// Whether a peer behind a translator has moved and the control thread does not know.
+    pub peers_moved: AtomicBool,
     /// Number of workers.
     pub workers: usize,
 }
@@ -82,6 +84,8 @@ pub enum Timer {
     States,
     /// Router advertisements and address checks.
     Advertise,
+    /// Translators that must not forget us.
+    Keepalive,
 }
 
 /// A worker's own moving parts.
@@ -417,7 +421,7 @@ const SECOND: u64 = 1_000_000_000;
 
 /// Worker 0 has the timers of what is shared.
 fn start_timers(local: &mut Local, now: Instant) {
-    for timer in [Timer::Neighbours, Timer::Reass, Timer::States, Timer::Advertise] {
+    for timer in [Timer::Neighbours, Timer::Reass, Timer::States, Timer::Advertise, Timer::Keepalive] {
         local.callouts.arm(now.after(SECOND / 100), timer);
     }
 }
@@ -431,6 +435,7 @@ fn run_timers(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, out: &mut Pending) 
             Timer::Reass => reass::expire(cx, held, out),
             Timer::States => crate::hooks::expire_states(cx, held),
             Timer::Advertise => crate::nd::advertise(cx, held, out),
+            Timer::Keepalive => crate::hooks::keep_alive(cx, held, out),
         };
         // Never twice in one turn: a timer is to come again, not to stay.
         cx.local.callouts.arm(next.max(cx.now.after(LEAST_NS)), timer);

@@ -4,5 +4,6 @@
 
 mod bed;
 mod interface;
+mod natt;
 mod size;
 mod together;
