@@ -35,7 +35,7 @@ COUNT = int(os.environ.get("PINGS", "100"))
 # A ping that waits this long between two: a guest of one emulated CPU keeps up with it.
 EVERY = "0.005"
 # Cases of which everything that must be refused is tried as well.
-REFUSALS = ("esp4in4_gcm128", "esp4in4_cbc128_sha256", "esp4in4_chacha20poly1305", "esp6in6_gcm128", "ah4in4_sha256")
+REFUSALS = ("esp4in4_gcm128", "esp4in4_cbc128_sha256", "esp4in4_chacha20poly1305", "esp6in6_gcm128", "esp4in4_natt_gcm128", "ah4in4_sha256")
 
 
 def xfrm_setup(guest, tunnels, gateway):
@@ -49,8 +49,10 @@ def xfrm_stat(guest):
     return {k: int(v) for k, v in (line.split() for line in guest.run("cat /proc/net/xfrm_stat").splitlines() if line)}
 
 
-# Words in the names of cases that softnet can not do yet.
-NOT_THERE = ("natt",)
+def open_natt(guest, cases):
+    """Has a guest take ESP out of UDP for as long as it lives."""
+    if any(t.more.get("natt") for t in cases):
+        guest.run(f"python3 '{Path(__file__).with_name('natt.py')}'")
 
 
 class LinuxGateway:
@@ -69,6 +71,7 @@ class LinuxGateway:
                          f"ip route add {NETS[v][1]} via {OUTER[v][1]}"]
         self.guest.run("\n".join(commands))
         xfrm_setup(self.guest, tunnels, gateway=True)
+        open_natt(self.guest, tunnels)
 
     def refused(self):
         return xfrm_stat(self.guest)
@@ -85,7 +88,7 @@ class LinuxGateway:
 
 BINARY = os.environ.get("SOFTNET_BIN") or str(Path(__file__).resolve().parents[3] / "target/release/softnet")
 # Reasons of packets' ends that are IPsec's, and those of the packets it is handed.
-IPSEC = ("esp.", "ah.", "ipcomp.", "spd.", "ip.truncated", "ip6.truncated")
+IPSEC = ("esp.", "natt.", "ah.", "ipcomp.", "spd.", "ip.truncated", "ip6.truncated")
 
 
 class SoftnetGateway:
@@ -368,9 +371,7 @@ def set_up_guest(folder, cases):
         where, bits = ("vec0", LENGTH[t.inner][1]) if t.mode == "transport" else ("dummy0", LENGTH[t.inner][0])
         commands.append(f"addr add {t.far}/{bits} dev {where} {'nodad' if t.inner == 6 else ''}")
     guest.run("\n".join([*commands, "X"]))
-    if any(t.more.get("natt") for t in cases):
-        # Takes ESP out of UDP for as long as the guest lives.
-        guest.run(f"python3 '{Path(__file__).with_name('natt.py')}'")
+    open_natt(guest, cases)
     return guest
 
 
@@ -419,10 +420,10 @@ def run_cases(report, guest, gateway, cases, folder):
     report.line("stop", [last_words] if last_words else [])
 
 
-def left_out(case, words, why):
-    """Whether a case is left out for what its name says; that is printed."""
-    if any(word in case.name for word in words):
-        print(f"left out {case.name}: {why}")
+def left_out(case):
+    """Whether a case needs the feature `legacy`; that is printed."""
+    if any(word in case.name for word in LEGACY):
+        print(f"left out {case.name}: this softnet is built without the feature legacy")
         return True
     return False
 
@@ -460,9 +461,8 @@ def main():
         sh("ip", "netns", "exec", NAMES + "wire", "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
         cases = [t for t in all_cases() if re.search(options.only, t.name)]
         if gateway is SoftnetGateway:
-            cases = [t for t in cases if not left_out(t, NOT_THERE, "softnet does not have it yet")]
             if not has_legacy(folder):
-                cases = [t for t in cases if not left_out(t, LEGACY, "this softnet is built without the feature legacy")]
+                cases = [t for t in cases if not left_out(t)]
         guest = set_up_guest(folder, cases)
         stack.callback(guest.stop)
         run_cases(report, guest, gateway, cases, folder)

@@ -15,6 +15,8 @@ import threading
 
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
+# Source and destination of ESP in UDP, and of keepalives.
+NATT_PORTS = b"\x11\x94\x11\x94"
 
 
 def in_netns(name, make):
@@ -87,8 +89,10 @@ class Wire:
         return [f for f in self.frames(end) if ipsec_at(f)]
 
     def strangers(self, end):
-        """Those that are neither protected nor what a link needs (ARP, neighbour discovery, multicast listeners)."""
-        return [f for f in self.frames(end) if not (ipsec_at(f) or f[12:14] == b"\x08\x06" or is_link_icmp6(f))]
+        """Those that are neither protected nor what a link or a translator needs (ARP, neighbour discovery, multicast
+        listeners, keepalives)."""
+        return [f for f in self.frames(end)
+                if not (ipsec_at(f) or f[12:14] == b"\x08\x06" or is_link_icmp6(f) or is_keepalive(f))]
 
     def forget(self):
         """Forgets what was seen."""
@@ -115,7 +119,13 @@ def ipsec_at(frame):
         return None
     if proto in (50, 51, 108) or proto in (4, 41):
         return at
-    return at + 8 if proto == 17 and frame[at:at + 4] == b"\x11\x94\x11\x94" else None
+    return at + 8 if proto == 17 and frame[at:at + 4] == NATT_PORTS and not is_keepalive(frame) else None
+
+
+def is_keepalive(frame):
+    """One octet of ones from one port 4500 to the other (RFC 3948, 2.3)."""
+    at = 34 if frame[12:14] == b"\x08\x00" else 54
+    return frame[at:at + 6] == NATT_PORTS + b"\0\x09" and frame[at + 8:at + 9] == b"\xff"
 
 
 def is_link_icmp6(frame):
