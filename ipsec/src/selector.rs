@@ -301,7 +301,7 @@ pub(crate) enum Ends {
 /// A packet as policies see it. Its upper layer is looked at when a policy first asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    data: &'a [u8],
+    pub(crate) data: &'a [u8],
     pub(crate) ends: Ends,
 }
 

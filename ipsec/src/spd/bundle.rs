@@ -136,6 +136,8 @@ impl Path {
 #[derive(Debug)]
 struct Step {
     sas: Box<[Arc<Sa>]>,
+    /// The SA where there is one, and no packet need be asked whether it is for it.
+    only: Option<SaIndex>,
     optional: bool,
     /// Whether an SA must be asked for its ends, because several pairs of addresses are meant.
     pairs: bool,
@@ -167,10 +169,14 @@ impl Bundles {
         let (mut src, mut dst) = (selector.src, selector.dst);
         for (place, request) in requests.iter().enumerate() {
             let next = if place + 1 < requests.len() { first + place + 2 } else { 0 };
+            let sas: Box<[Arc<Sa>]> =
+                sad.iter().filter(|sa| request.has(sa.config(), &src, &dst)).cloned().collect();
+            let pairs = request.ends.is_none() && (src.host().is_none() || dst.host().is_none());
             self.steps.push(Step {
-                sas: sad.iter().filter(|sa| request.has(sa.config(), &src, &dst)).cloned().collect(),
+                only: if let ([sa], false) = (&*sas, pairs) { Some(sa.index()) } else { None },
+                sas,
                 optional: request.level == Level::Use,
-                pairs: request.ends.is_none() && (src.host().is_none() || dst.host().is_none()),
+                pairs,
                 next: next as u32,
                 overhead: 0,
             });
@@ -186,9 +192,18 @@ impl Bundles {
         Some(first as u32)
     }
 
-    /// The SA of this step, or of the next that has one.
+    /// The SA of this step, or of the next that has one, for a packet.
     #[inline(always)]
-    pub(super) fn choose(&self, first: u32, packet: &Packet<'_>) -> Decision {
+    pub(super) fn choose(&self, first: u32, data: &[u8]) -> Decision {
+        match self.steps.get(first as usize) {
+            Some(Step { only: Some(sa), next, .. }) => Decision::Protect(*sa, self.rest(*next)),
+            _ => self.choose_far(first, data),
+        }
+    }
+
+    #[inline(never)]
+    fn choose_far(&self, first: u32, data: &[u8]) -> Decision {
+        let packet = &Packet::of(data);
         let mut at = first;
         loop {
             let Some(step) = self.steps.get(at as usize) else { return Decision::NoSa };
@@ -213,11 +228,11 @@ impl Bundles {
         (rest.0 & !STEP_MASK == self.mark).then_some((rest.0 & STEP_MASK).checked_sub(1)?)
     }
 
-    pub(super) fn go_on(&self, rest: Rest, packet: &Packet<'_>) -> Decision {
+    pub(super) fn go_on(&self, rest: Rest, data: &[u8]) -> Decision {
         if rest.is_none() {
             return Decision::Bypass;
         }
-        self.step(rest).map_or(Decision::NoSa, |at| self.choose(at, packet))
+        self.step(rest).map_or(Decision::NoSa, |at| self.choose(at, data))
     }
 
     pub(super) fn overhead(&self, rest: Rest) -> usize {
@@ -239,16 +254,16 @@ impl Bundles {
 
     /// Whether a packet that came this way came through these steps, outermost first.
     #[inline(always)]
-    pub(super) fn has_come(&self, first: u32, path: Path, packet: &Packet<'_>) -> bool {
+    pub(super) fn has_come(&self, first: u32, path: Path, data: &[u8]) -> bool {
         match self.steps.get(first as usize) {
-            Some(step) if step.next == 0 && path.earlier == 0 => {
-                step.accepts(path.last, packet) || (path.is_clear() && step.optional)
-            }
-            _ => self.has_come_far(first, path, packet),
+            Some(Step { only: Some(sa), next: 0, .. }) if path == Path::of(*sa) => true,
+            _ => self.has_come_far(first, path, data),
         }
     }
 
-    fn has_come_far(&self, first: u32, path: Path, packet: &Packet<'_>) -> bool {
+    #[inline(never)]
+    fn has_come_far(&self, first: u32, path: Path, data: &[u8]) -> bool {
+        let packet = &Packet::of(data);
         let mut steps: ArrayVec<&Step, BUNDLE> = self.chain(first).take(BUNDLE).collect();
         for sa in path.in_order() {
             loop {

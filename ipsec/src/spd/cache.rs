@@ -47,17 +47,13 @@ impl FlowCache {
         if tables.is_few(packet) {
             tables.first(packet)
         } else {
-            self.ask(generation, tables, direction, packet)
+            self.ask(generation, tables, direction, packet.data)
         }
     }
 
-    fn ask(
-        &mut self,
-        generation: u32,
-        tables: &Tables,
-        direction: Direction,
-        packet: &Packet<'_>,
-    ) -> Option<u32> {
+    #[inline(never)]
+    fn ask(&mut self, generation: u32, tables: &Tables, direction: Direction, data: &[u8]) -> Option<u32> {
+        let packet = &Packet::of(data);
         let (src, dst, family) = match packet.ends {
             Ends::V4 { src, dst } => (src.into(), dst.into(), 0),
             Ends::V6 { src, dst } => (src, dst, 1),

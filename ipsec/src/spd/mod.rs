@@ -154,14 +154,14 @@ impl Spd {
     }
 
     /// What becomes of a packet on its way out, before it is translated.
-    #[inline]
+    #[inline(always)]
     pub fn lookup_out(&self, packet: &Packet<'_>, cache: &mut FlowCache) -> Decision {
         let Some(at) = cache.first(self.generation, &self.out, Direction::Out, packet) else {
             return Decision::Bypass;
         };
         match self.resolved.get(at as usize) {
             Some(Resolved::Bypass) => Decision::Bypass,
-            Some(Resolved::Protect(first)) => self.bundles.choose(*first, packet),
+            Some(Resolved::Protect(first)) => self.bundles.choose(*first, packet.data),
             Some(Resolved::Discard) | None => Decision::Discard,
         }
     }
@@ -170,7 +170,7 @@ impl Spd {
     /// is of another configuration means nothing here any more, and the packet must not leave half protected: `NoSa`.
     #[inline]
     pub fn go_on(&self, rest: Rest, packet: &Packet<'_>) -> Decision {
-        self.bundles.go_on(rest, packet)
+        self.bundles.go_on(rest, packet.data)
     }
 
     /// Bytes by which the SAs of a rest make a packet grow.
@@ -185,7 +185,7 @@ impl Spd {
     }
 
     /// Whether a packet may go on that came in clear (an empty path) or out of SAs.
-    #[inline]
+    #[inline(always)]
     pub fn check_in(&self, packet: &Packet<'_>, path: Path, cache: &mut FlowCache) -> Result<(), Why> {
         let found = cache.first(self.generation, &self.inbound, Direction::In, packet);
         match (found.and_then(|at| self.resolved.get(at as usize)), path.is_clear()) {
@@ -193,7 +193,7 @@ impl Spd {
             (Some(Resolved::Discard), _) => Err(Why::SpDiscard),
             (Some(Resolved::Protect(first)), clear) => {
                 let refused = if clear { Why::SpClear } else { Why::EspPolicy };
-                if self.bundles.has_come(*first, path, packet) { Ok(()) } else { Err(refused) }
+                if self.bundles.has_come(*first, path, packet.data) { Ok(()) } else { Err(refused) }
             }
             (_, false) => Err(Why::EspPolicy),
         }

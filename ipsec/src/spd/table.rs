@@ -100,11 +100,10 @@ impl<A: Bits> Rule<A> {
         })
     }
 
+    /// Whether the prefixes match, or those that take in the addresses meant.
     #[inline(always)]
-    fn matches(&self, src: A, dst: A, packet: &Packet<'_>, shown: &mut Option<Shown>) -> bool {
-        dst & self.dst_mask == self.dst
-            && src & self.src_mask == self.src
-            && self.matches_rest(src, dst, packet, shown)
+    fn covers(&self, src: A, dst: A) -> bool {
+        dst & self.dst_mask == self.dst && src & self.src_mask == self.src
     }
 
     /// What the masks do not tell.
@@ -238,31 +237,44 @@ impl<A: Bits> Table<A> {
     }
 
     #[inline(always)]
-    fn first(&self, src: A, dst: A, packet: &Packet<'_>) -> Option<u32> {
-        let mut shown = None;
+    fn first(&self, src: A, dst: A, data: &[u8]) -> Option<u32> {
         match self {
-            Table::Few(rules) => {
-                rules.iter().find(|r| r.matches(src, dst, packet, &mut shown)).map(|r| r.policy)
-            }
-            Table::Many(shapes) => search(shapes, src, dst, packet, &mut shown),
+            Table::Few(rules) => few(rules, src, dst, data),
+            Table::Many(shapes) => search(shapes, src, dst, data),
         }
     }
 }
 
-#[inline]
-fn search<A: Bits>(
-    shapes: &[Shape<A>],
-    src: A,
-    dst: A,
-    packet: &Packet<'_>,
-    shown: &mut Option<Shown>,
-) -> Option<u32> {
+// What is not inlined gets the packet's octets, not the [`Packet`] made of them: that would have to be put into memory for
+// it, field by field, and be read back whole, which a processor does slowly.
+
+/// The first of few rules that matches.
+#[inline(always)]
+fn few<A: Bits>(rules: &[Rule<A>], src: A, dst: A, data: &[u8]) -> Option<u32> {
+    let at = rules.iter().position(|rule| rule.covers(src, dst))?;
+    let rest = rules.get(at..)?;
+    match rest.first()? {
+        rule if rule.plain => Some(rule.policy),
+        _ => few_closely(rest, src, dst, data),
+    }
+}
+
+#[inline(never)]
+fn few_closely<A: Bits>(rules: &[Rule<A>], src: A, dst: A, data: &[u8]) -> Option<u32> {
+    let (packet, mut shown) = (Packet::of(data), None);
+    let found = rules.iter().find(|r| r.covers(src, dst) && r.matches_rest(src, dst, &packet, &mut shown))?;
+    Some(found.policy)
+}
+
+#[inline(never)]
+fn search<A: Bits>(shapes: &[Shape<A>], src: A, dst: A, data: &[u8]) -> Option<u32> {
+    let (packet, mut shown) = (Packet::of(data), None);
     let mut best = None;
     for shape in shapes {
         if best.is_some_and(|best| best < shape.first) {
             break;
         }
-        if let Some(found) = shape.find(src, dst, packet, shown) {
+        if let Some(found) = shape.find(src, dst, &packet, &mut shown) {
             best = Some(best.map_or(found, |best: u32| best.min(found)));
         }
     }
@@ -312,8 +324,8 @@ impl Tables {
     #[inline(always)]
     pub(super) fn first(&self, packet: &Packet<'_>) -> Option<u32> {
         match packet.ends {
-            Ends::V4 { src, dst } => self.v4.first(src, dst, packet),
-            Ends::V6 { src, dst } => self.v6.first(src, dst, packet),
+            Ends::V4 { src, dst } => self.v4.first(src, dst, packet.data),
+            Ends::V6 { src, dst } => self.v6.first(src, dst, packet.data),
             Ends::None => None,
         }
     }
