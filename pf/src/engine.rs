@@ -110,18 +110,29 @@ impl<'a> PfCx<'a> {
     }
 
     /// Tests the packets of a batch. Those that pass stay, in order; the others go to `refused`, in order.
+    #[inline(always)]
     pub fn test_batch(
+        &mut self,
+        direction: Direction,
+        via: Via,
+        batch: &mut Batch,
+        refused: impl FnMut(Mbuf, Refused),
+    ) -> Passed {
+        match via {
+            Via::One(index) if self.pass_all_unseen(direction, index, batch) => Passed::proof(),
+            _ => self.test_each(direction, via, batch, refused),
+        }
+    }
+
+    /// Apart from the rest because of what it needs of the stack.
+    #[inline(never)]
+    fn test_each(
         &mut self,
         direction: Direction,
         via: Via,
         batch: &mut Batch,
         mut refused: impl FnMut(Mbuf, Refused),
     ) -> Passed {
-        if let Via::One(index) = via
-            && self.pass_all_unseen(direction, index, batch)
-        {
-            return Passed::proof();
-        }
         let mut refusals = [None; BATCH];
         let mut any = false;
         let mut at = 0;

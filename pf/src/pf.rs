@@ -168,11 +168,21 @@ impl Pf {
 }
 
 impl Worker {
-    /// The segments that pf itself wants sent (`synproxy state`), in order; to be asked for after each batch.
+    /// Whether pf itself wants segments sent (`synproxy state`); to be asked after each batch.
     #[inline(always)]
-    pub fn outbox(&mut self) -> Option<std::vec::Drain<'_, Segment>> {
-        let outbox = &mut self.slots.outbox;
-        (!outbox.is_empty()).then(|| outbox.drain(..))
+    pub fn has_segments(&self) -> bool {
+        !self.slots.outbox.is_empty()
+    }
+
+    /// Takes those segments, in order. The vector is to be given back, so that the next ones need no memory.
+    pub fn take_segments(&mut self) -> Vec<Segment> {
+        std::mem::take(&mut self.slots.outbox)
+    }
+
+    /// Gives back what [`take_segments`](Self::take_segments) lent.
+    pub fn give_back(&mut self, mut segments: Vec<Segment>) {
+        segments.clear();
+        self.slots.outbox = segments;
     }
 }
 

@@ -155,14 +155,20 @@ fn pf_batch(
 /// Sends what pf itself has to say (`synproxy state`).
 #[inline(always)]
 fn send_own(cx: &mut Cx<'_>, out: &mut Pending) {
-    let Some(segments) = cx.local.pf.outbox() else { return };
-    let segments: arrayvec::ArrayVec<pf::Segment, 512> = segments.collect();
-    for segment in &segments {
-        send_segment(cx, segment, out);
+    if cx.local.pf.has_segments() {
+        send_segments(cx, out);
     }
 }
 
 #[cold]
+fn send_segments(cx: &mut Cx<'_>, out: &mut Pending) {
+    let segments = cx.local.pf.take_segments();
+    for segment in &segments {
+        send_segment(cx, segment, out);
+    }
+    cx.local.pf.give_back(segments);
+}
+
 fn send_segment(cx: &mut Cx<'_>, segment: &pf::Segment, out: &mut Pending) {
     const TTL: u8 = 64;
     let Some(mut m) = cx.new_packet() else { return };

@@ -102,7 +102,7 @@ impl World {
 
     /// What pf wants sent.
     pub fn outbox(&mut self) -> Vec<pf::Segment> {
-        self.worker.outbox().map(Iterator::collect).unwrap_or_default()
+        self.worker.take_segments()
     }
 
     /// Tests a packet and ends it.
