@@ -126,14 +126,36 @@ impl Batch {
     ///
     /// `spare` is empty before and after; the two change places unless there is nothing to do. The key of a packet is
     /// asked for once.
+    #[inline(always)]
     pub fn gather(self: &mut Box<Batch>, spare: &mut Box<Batch>, mut key: impl FnMut(&mut Mbuf) -> u32) {
         debug_assert!(spare.is_empty());
-        let mut groups = Groups::new();
+        let mut packets = self.iter_mut();
+        let Some(first) = packets.next().map(&mut key) else { return };
+        let mut same = 1;
+        while let Some(next) = packets.next().map(&mut key) {
+            if next != first {
+                return self.gather_groups(spare, first, same, next, key);
+            }
+            same += 1;
+        }
+    }
+
+    /// What is left to do when the first `same` packets have one key and the next has another.
+    fn gather_groups(
+        self: &mut Box<Batch>,
+        spare: &mut Box<Batch>,
+        first: u32,
+        same: usize,
+        other: u32,
+        mut key: impl FnMut(&mut Mbuf) -> u32,
+    ) {
+        let mut groups = Groups::new(first, same);
         let mut of = [0u8; BATCH];
-        for (m, group) in self.iter_mut().zip(&mut of) {
+        of[same] = groups.find(other);
+        for (m, group) in self.iter_mut().zip(&mut of).skip(same + 1) {
             *group = groups.find(key(m));
         }
-        if groups.len <= 1 || !spare.is_empty() {
+        if !spare.is_empty() {
             return;
         }
         groups.place();
@@ -189,9 +211,12 @@ struct Groups {
 impl Groups {
     const HINTS: usize = 64;
 
+    /// Groups with a first one of some packets.
     #[inline(always)]
-    fn new() -> Groups {
-        Groups { keys: [0; BATCH], counts: [0; BATCH], hints: [0; Self::HINTS], len: 0 }
+    fn new(key: u32, packets: usize) -> Groups {
+        let mut groups = Groups { keys: [0; BATCH], counts: [0; BATCH], hints: [0; Self::HINTS], len: 1 };
+        (groups.keys[0], groups.counts[0]) = (key, packets as u16);
+        groups
     }
 
     /// The number of the group with this key, one packet larger.
