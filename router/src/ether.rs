@@ -131,12 +131,12 @@ pub(crate) fn ether_output(
     let mut last = None;
     batch.sift(|m| {
         // The next packet mostly goes the same way.
-        if let Some(Through { egress, nexthop, to, interface, mac }) = last
+        if let Some(Through { egress, nexthop, to, interface, ends }) = last
             && (m.hdr().egress, m.hdr().nexthop) == (egress, nexthop)
             && m.hdr().family != 0
             && to.is_none_or(|to| destination(&m) == to)
         {
-            return frame(cx, interface, m, mac);
+            return frame_between(cx, interface, m, ends);
         }
         address(cx, held, m, &mut last, out)
     });
@@ -151,7 +151,7 @@ struct Through<'a> {
     /// The neighbour, where it is the destination itself: the next hop tells a gateway from others, not these.
     to: Option<IpAddr>,
     interface: &'a Interface,
-    mac: Mac,
+    ends: ether::Ends,
 }
 
 /// Puts the Ethernet header on, or leaves the packet with the neighbour until its address is known.
@@ -183,8 +183,9 @@ fn address<'a>(
     };
     let (egress, nexthop) = (m.hdr().egress, m.hdr().nexthop);
     let to = gateway.is_none().then_some(to);
-    *last = Some(Through { egress, nexthop, to, interface, mac });
-    frame(cx, interface, m, mac)
+    let ends = ether::Ends::new(mac, interface.mac);
+    *last = Some(Through { egress, nexthop, to, interface, ends });
+    frame_between(cx, interface, m, ends)
 }
 
 /// Destination of the packet whose data start at its IP header.
@@ -200,9 +201,13 @@ pub(crate) fn destination(m: &Mbuf) -> IpAddr {
     }
 }
 
-/// Writes the header, and the tag where the interface is a VLAN.
+/// Writes the header of a frame to a neighbour, and the tag where the interface is a VLAN.
+pub(crate) fn frame(cx: &Cx<'_>, interface: &Interface, m: Mbuf, dst: Mac) -> Option<Mbuf> {
+    frame_between(cx, interface, m, ether::Ends::new(dst, interface.mac))
+}
+
 #[inline(always)]
-pub(crate) fn frame(cx: &Cx<'_>, interface: &Interface, mut m: Mbuf, dst: Mac) -> Option<Mbuf> {
+fn frame_between(cx: &Cx<'_>, interface: &Interface, mut m: Mbuf, ends: ether::Ends) -> Option<Mbuf> {
     let kind = match m.hdr().family {
         4 => EtherType::IPV4,
         6 => EtherType::IPV6,
@@ -210,10 +215,10 @@ pub(crate) fn frame(cx: &Cx<'_>, interface: &Interface, mut m: Mbuf, dst: Mac) -
     };
     m.set_l3(0);
     let written = match interface.tag() {
-        None => write(&mut m, dst, interface.mac, kind),
+        None => write(&mut m, ends, kind),
         Some(tag) => {
             let tci = tag | u16::from(m.hdr().prio) << 13;
-            write_tag(&mut m, tci, kind).and_then(|()| write(&mut m, dst, interface.mac, EtherType::VLAN))
+            write_tag(&mut m, tci, kind).and_then(|()| write(&mut m, ends, EtherType::VLAN))
         }
     };
     if let Err(why) = written {
@@ -224,9 +229,9 @@ pub(crate) fn frame(cx: &Cx<'_>, interface: &Interface, mut m: Mbuf, dst: Mac) -
 }
 
 #[inline(always)]
-fn write(m: &mut Mbuf, dst: Mac, src: Mac, kind: EtherType) -> Result<(), Why> {
+fn write(m: &mut Mbuf, ends: ether::Ends, kind: EtherType) -> Result<(), Why> {
     let room = m.prepend(HEADER)?.first_chunk_mut().ok_or(Why::Headroom)?;
-    ether::write_header(room, dst, src, kind);
+    ends.write(room, kind);
     Ok(())
 }
 

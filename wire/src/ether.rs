@@ -277,12 +277,39 @@ pub fn addresses(header: &[u8; HEADER_LEN]) -> (Mac, Mac) {
     (Mac([h[0], h[1], h[2], h[3], h[4], h[5]]), Mac([h[6], h[7], h[8], h[9], h[10], h[11]]))
 }
 
-/// Writes the two addresses and the type of an untagged header in one go: what `ether_output` does to each packet.
-#[inline(always)]
+/// Writes the two addresses and the type of an untagged header.
+#[inline]
 pub fn write_header(out: &mut [u8; HEADER_LEN], dst: Mac, src: Mac, ethertype: EtherType) {
-    let [d, s] = [dst.0, src.0];
-    let t = ethertype.0.to_be_bytes();
-    *out = [d[0], d[1], d[2], d[3], d[4], d[5], s[0], s[1], s[2], s[3], s[4], s[5], t[0], t[1]];
+    Ends::new(dst, src).write(out, ethertype);
+}
+
+/// The two addresses of a header as two numbers, in the order of their octets: written many times, put together once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    first: u64,
+    last: u32,
+}
+
+impl Ends {
+    /// Of frames from `src` to `dst`.
+    #[inline(always)]
+    pub const fn new(dst: Mac, src: Mac) -> Self {
+        let [d, s] = [dst.0, src.0];
+        Self {
+            first: u64::from_ne_bytes([d[0], d[1], d[2], d[3], d[4], d[5], s[0], s[1]]),
+            last: u32::from_ne_bytes([s[2], s[3], s[4], s[5]]),
+        }
+    }
+
+    /// Writes them and the type.
+    #[inline(always)]
+    pub fn write(self, out: &mut [u8; HEADER_LEN], ethertype: EtherType) {
+        let (addresses, kind) = out.split_at_mut(12);
+        let (first, last) = addresses.split_at_mut(8);
+        first.copy_from_slice(&self.first.to_ne_bytes());
+        last.copy_from_slice(&self.last.to_ne_bytes());
+        kind.copy_from_slice(&ethertype.0.to_be_bytes());
+    }
 }
 
 #[cfg(test)]
