@@ -15,10 +15,12 @@
 mod natt;
 mod size;
 mod tunnel;
+mod way;
 
 pub(crate) use natt::{Keepalives, follow_peers, is_for_natt, keep_alive};
 pub(crate) use size::too_big_input;
 pub(crate) use tunnel::{Tunnels, tunnel_output};
+pub(crate) use way::Ways;
 
 use crate::{
     ether,
@@ -44,6 +46,7 @@ use kern::{
 };
 use pf::{Answer, Direction, PfCx, Refused, Reset, Via};
 use std::sync::Arc;
+use way::Way;
 use wire::IpProto;
 
 /// The number of `enc0`, the interface at which pf sees packets inside tunnels.
@@ -336,11 +339,12 @@ pub(crate) fn esp_output(
         if limit == 0 {
             break;
         }
-        size::fill_run(cx, sa, batch, &mut run, limit, out);
+        let way = way::way(net, sa);
+        size::fill_run(cx, sa, way.mtu, batch, &mut run, limit, out);
         if run.is_empty() {
             continue;
         }
-        if !seal(cx, held, sa, &mut run, out) {
+        if !seal(cx, held, sa, way, &mut run, out) {
             keep(cx, batch, &mut run);
             break;
         }
@@ -384,6 +388,7 @@ fn seal(
     cx: &mut Cx<'_>,
     held: &mut Held<'_, Softnet>,
     sa: &Arc<Sa>,
+    way: Way,
     run: &mut Batch,
     out: &mut Pending,
 ) -> bool {
@@ -393,17 +398,17 @@ fn seal(
         return false;
     }
     cx.stats.count.esp_out.add(packets);
-    send_sealed(cx, run, out);
+    send_sealed(cx, way.egress, way.nexthop, run, out);
     true
 }
 
-/// Outer packets need a route of their own, or another SA first.
-fn send_sealed(cx: &Cx<'_>, run: &mut Batch, out: &mut Pending) {
+/// Outer packets go the way of their SA (0: `ip_output` is to find it), or into another SA first.
+#[inline(always)]
+fn send_sealed(cx: &Cx<'_>, egress: u16, nexthop: u32, run: &mut Batch, out: &mut Pending) {
     for mut m in run.drain() {
         let h = m.hdr_mut();
         let rest = Rest::from_header(h.nexthop);
-        h.egress = 0;
-        h.nexthop = 0;
+        (h.egress, h.nexthop) = (egress, nexthop);
         h.sa = 0;
         h.flags.clear(PktFlags::RETRIED.with(PktFlags::REFRAG));
         if h.cursor != 0 {
@@ -420,6 +425,8 @@ fn send_sealed(cx: &Cx<'_>, run: &mut Batch, out: &mut Pending) {
 /// The next SA of a bundle. pf has seen the packet that is inside all of them.
 #[cold]
 fn go_on(cx: &Cx<'_>, mut m: Mbuf, rest: Rest, out: &mut Pending) {
+    let h = m.hdr_mut();
+    (h.egress, h.nexthop) = (0, 0);
     let decision = cx.net.spd.go_on(rest, &Selected::read(&m));
     match follow(decision, &mut m) {
         Policy::None => out.push(Stage::IpOutput, m, &cx.stats.ledger),
@@ -613,7 +620,7 @@ pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pe
     let mut run = cx.local.run.take().unwrap_or_default();
     cx.local.releasing.written_output(order::Worker(cx.me as u16), &mut run, &mut held);
     run.set_owner(Owner::Worker);
-    send_sealed(cx, &mut run, out);
+    send_sealed(cx, 0, 0, &mut run, out);
     let (ledger, me, now) = (&cx.stats.ledger, worker(cx), cx.now);
     cx.local.releasing.written_input(me, now, &mut run, &mut held, |m, why| ledger.end(m, why));
     run.set_owner(Owner::Worker);

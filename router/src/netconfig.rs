@@ -4,7 +4,7 @@
 //! pf states, interface queues, neighbours) is referred to from here and survives the change.
 
 use crate::{
-    hooks::{Keepalives, Tunnels},
+    hooks::{Keepalives, Tunnels, Ways},
     iface::{Interface, Kind, driver::Driver},
     route::{Fib, IfIndex, NextHop, NextHopId},
 };
@@ -32,6 +32,8 @@ pub struct NetConfig {
     pub(crate) tunnels: Tunnels,
     /// Which peers are sent keepalives.
     pub(crate) keepalives: Keepalives,
+    /// By which way the packets of each SA leave.
+    pub(crate) ways: Ways,
     /// Whether pf sees packets inside tunnels, on `enc0`.
     pub enc0: bool,
     /// ICMP errors a second that a worker may send; 0 for no limit.
@@ -41,6 +43,14 @@ pub struct NetConfig {
 }
 
 impl NetConfig {
+    /// Puts in SAs, and what follows from them.
+    pub(crate) fn replace_sad(&mut self, sad: Sad) {
+        self.tunnels = Tunnels::new(self.all().map(|i| &**i), &sad);
+        self.ways = Ways::new(&sad, &self.fib, &self.interfaces);
+        self.sad = Arc::new(sad);
+        self.keepalives = Keepalives::new(self);
+    }
+
     /// The interface with this number.
     #[inline(always)]
     pub fn interface(&self, index: u16) -> Option<&Interface> {

@@ -213,6 +213,11 @@ impl Sa {
         self.layout.inner_mtu(mtu)
     }
 
+    /// The router's flow hash of its outer packets: of several paths to the peer, all take one.
+    pub fn outer_hash(&self) -> u32 {
+        self.layout.hash
+    }
+
     /// The largest outer packet that the way to the peer is known to take, of those that the link takes.
     #[inline(always)]
     pub fn path_mtu(&self, link: u16, now: Instant) -> u16 {

@@ -7,7 +7,7 @@ mod queues;
 
 use crate::{
     conf::{self, DriverConf, Invalid, ValidConf, derive},
-    hooks::{self, ENC0, Keepalives, Tunnels},
+    hooks::{self, ENC0},
     iface::{
         IfAddr, Interface, Kind,
         driver::{Caps, Driver},
@@ -260,7 +260,6 @@ impl Commit {
         self.rib.replace_all(derive::routes(&files.conf));
         let interfaces = interfaces(&files.conf, &drivers, &ifqs);
         let many = |i: &Arc<dyn Driver>| i.queues() > 1;
-        let tunnels = Tunnels::new(interfaces.iter().flatten().map(|i| &**i), &sad);
         let mut net = NetConfig {
             hash_flows: drivers.values().any(many)
                 || router.setup().workers > 1
@@ -270,13 +269,11 @@ impl Commit {
             fib: self.rib.commit(),
             pf: ruleset.map(Arc::new),
             spd: Arc::new(spd),
-            sad: Arc::new(sad),
-            tunnels,
-            keepalives: Keepalives::default(),
             enc0: files.conf.enc0,
             icmp_rate: files.conf.icmp_rate,
+            ..NetConfig::default()
         };
-        net.keepalives = Keepalives::new(&net);
+        net.replace_sad(sad);
         // What an SA knows of its peer it passes on to the next.
         hooks::follow_peers(&mut net, &router.sa_setup(), &mut root.top())
             .map_err(|e| Faults(vec![e.to_string()]))?;

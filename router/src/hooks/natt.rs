@@ -4,7 +4,6 @@
 //! may have the port; keepalives end here, and are sent from here. Where a peer has moved to, `ipsec::natt` tells; the control
 //! thread publishes it.
 
-use super::Tunnels;
 use crate::{
     host::is_trusted,
     iface::cut,
@@ -151,8 +150,6 @@ pub(crate) fn follow_peers(
 ) -> Result<usize, KeyError> {
     let followed = natt::followed(&net.sad, |addr| net.is_local(addr), setup, held)?;
     let Some((sad, moved)) = followed else { return Ok(0) };
-    net.tunnels = Tunnels::new(net.all().map(|i| &**i), &sad);
-    net.sad = Arc::new(sad);
-    net.keepalives = Keepalives::new(net);
+    net.replace_sad(sad);
     Ok(moved)
 }

@@ -12,11 +12,11 @@
 //!
 //! In transport mode there is no packet in front that could be fragmented (RFC 4303, 3.3.4).
 
+use super::way;
 use crate::{
     icmp::{self, Error},
     iface::{cut, vnet},
     ip::output::{cut_into, finished, fragment_into},
-    netconfig::NetConfig,
     worker::{Cx, Pending, Stage},
 };
 use ipsec::{sa::Sa, spd::Rest};
@@ -24,19 +24,19 @@ use kern::{
     Batch, Gso, Mbuf, PktFlags, PktHdr, Why,
     lock::{Held, levels::Softnet},
 };
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 use wire::ipv6;
 
 /// Moves packets of the last SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
 pub(super) fn fill_run(
     cx: &mut Cx<'_>,
     sa: &Arc<Sa>,
+    link: u16,
     batch: &mut Batch,
     run: &mut Batch,
     limit: usize,
     out: &mut Pending,
 ) {
-    let link = outer_mtu(cx.net, sa.destination());
     let mtu = sa.path_mtu(link, cx.now);
     let from = batch.last_group(|m| m.hdr().sa);
     if is_plain(batch, from, sa.inner_mtu(mtu.into())) {
@@ -63,12 +63,6 @@ fn is_plain(batch: &Batch, from: usize, mtu: usize) -> bool {
         // What is left of a bundle makes a packet grow, too.
         h.gso == Gso::None && m.len() <= mtu && h.nexthop == 0 && !h.flags.has(PktFlags::PARTIAL)
     })
-}
-
-/// The MTU of the link by which a tunnel leaves.
-fn outer_mtu(net: &NetConfig, peer: IpAddr) -> u16 {
-    let iface = net.fib.route(peer, 0).iface();
-    iface.and_then(|i| net.interface(i.0)).map_or(1500, |i| i.mtu)
 }
 
 /// Brings one packet into the run, whole or in pieces; gives it back if more of it is to come.
@@ -162,7 +156,7 @@ pub(crate) fn too_big_input(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: &M
     };
     let count = &cx.stats.count;
     let believed = seq.is_none_or(|seq| sa.has_sent(u32::from_be_bytes(*seq), held))
-        && sa.note_path_mtu(mtu, outer_mtu(cx.net, sa.destination()), cx.now);
+        && sa.note_path_mtu(mtu, way::way(cx.net, sa).mtu, cx.now);
     if believed {
         count.path_mtu_learned.inc();
     } else {
