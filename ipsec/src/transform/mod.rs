@@ -215,9 +215,15 @@ impl AeadTransform {
 
     #[inline(always)]
     fn nonce(&self, header: &[u8; HEADER + IV]) -> [u8; SALT + IV] {
+        // Salt and IV in halves as a reader takes them up: written 4 and 8 octets and read 8 and 4, each packet would wait for
+        // the writes to reach the cache.
+        let [.., i0, i1, i2, i3, i4, i5, i6, i7] = *header;
+        let iv = u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7]);
+        let first = u64::from(u32::from_le_bytes(self.salt)) | iv << 32;
         let mut nonce = [0; SALT + IV];
-        nonce[..SALT].copy_from_slice(&self.salt);
-        nonce[SALT..].copy_from_slice(&header[HEADER..]);
+        let (low, high) = nonce.split_at_mut(8);
+        low.copy_from_slice(&first.to_le_bytes());
+        high.copy_from_slice(&((iv >> 32) as u32).to_le_bytes());
         nonce
     }
 
