@@ -5,6 +5,7 @@
 //! none. A frame that is neither has no traffic class and is dropped like one that does not speak ECN.
 
 use kern::Mbuf;
+use wire::flow::host;
 
 const NOT_ECT: u8 = 0;
 const CE: u8 = 3;
@@ -31,17 +32,19 @@ fn net(data: &[u8]) -> Option<Net> {
     None
 }
 
-/// The source and the destination address, folded to 32 bits each; 0 if it is not IP.
-pub(crate) fn addresses(data: &[u8]) -> (u32, u32) {
-    let fold = |bytes: &[u8]| {
-        let words = bytes.chunks_exact(4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
-        words.fold(0_u32, |sum, word| sum.rotate_left(5) ^ word)
-    };
-    match net(data) {
-        Some(Net::V4(at)) => (fold(&data[at + 12..at + 16]), fold(&data[at + 16..at + 20])),
-        Some(Net::V6(at)) => (fold(&data[at + 8..at + 24]), fold(&data[at + 24..at + 40])),
-        None => (0, 0),
+/// The source and the destination host; if pf has translated the source, twice who sent the packet: then the hosts
+/// behind it share, wherever they send to. 0 if it is not IP.
+pub(crate) fn hosts(m: &Mbuf) -> [u16; 2] {
+    if let Some(sender) = m.hdr().host() {
+        return [sender; 2];
     }
+    let data = m.data();
+    let (source, destination) = match net(data) {
+        Some(Net::V4(at)) => (&data[at + 12..at + 16], &data[at + 16..at + 20]),
+        Some(Net::V6(at)) => (&data[at + 8..at + 24], &data[at + 24..at + 40]),
+        None => return [0; 2],
+    };
+    [source, destination].map(host)
 }
 
 /// The octet with DSCP and ECN.

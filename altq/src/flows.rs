@@ -5,13 +5,17 @@
 //! | | flows | CoDel | hosts |
 //! |---|---|---|---|
 //! | FQ-CoDel (RFC 8290) | 1,024 | yes | |
-//! | cake (after `sch_cake`'s triple isolation) | 1,024 | yes | a flow's turn is shorter by the flows its hosts have |
+//! | cake (after `sch_cake`'s triple isolation) | 1,024 | yes | a flow's bytes weigh as many times as its hosts have flows |
 //! | FAIRQ's buckets | 256 or `buckets` | | |
 //!
 //! ```text
 //!   new ─▶ f ─▶ f ──┐ turn used up, or empty: to the end of old
 //!   old ─▶ f ─▶ f ──┴▶ f      a flow that comes new goes first, once; packets are chains in one arena of `limit` slots
 //! ```
+//!
+//! Between hosts, `old` is no round but the order of what each flow has had, weighed: the turns of a round would be three
+//! bytes long where a host has five hundred flows, and every packet would have to wait for five hundred rounds. A flow
+//! that comes back is new if it has had less than those that stayed.
 //!
 //! A flow is put where its hash says or up to seven places further, so that a hundred flows do not meet by chance in 256
 //! buckets; only when all eight are taken do flows share the first, and then until it is empty, so that none of them
@@ -25,7 +29,11 @@ use crate::{
     queue::Counters,
     tournament::{ABSENT, Tournament},
 };
-use kern::{Mbuf, Owner, Why, time::Instant};
+use kern::{Owner, Why, time::Instant};
+
+mod order;
+#[cfg(test)]
+mod tests;
 
 /// The end of a chain.
 const END: u32 = u32::MAX;
@@ -33,10 +41,6 @@ const END: u32 = u32::MAX;
 const PROBES: usize = 8;
 /// Host counters.
 const HOSTS: usize = 1024;
-/// A hog's turn is one packet; who is none may send as many.
-const TURN: i64 = 4;
-/// Nanoseconds over which a bucket's rate is measured at most.
-const RATE_SPAN: u64 = 8_000_000_000;
 
 /// How flows are kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,8 @@ struct Flow {
     tail: u32,
     bytes: u64,
     deficit: i64,
+    /// What it has had, weighed, if that matters.
+    had: u64,
     codel: Codel,
     on: On,
     next: u32,
@@ -98,6 +104,9 @@ pub(crate) struct Flows {
     buckets: Box<[Flow]>,
     new: List,
     old: List,
+    /// In place of `old` where hosts count: who has had least is next; and how much those had who came last.
+    least: Tournament,
+    had: u64,
     /// The longest flow wins.
     longest: Tournament,
     /// Flows on a list, by source and by destination host.
@@ -119,6 +128,7 @@ impl Flows {
             tail: END,
             bytes: 0,
             deficit: 0,
+            had: 0,
             codel: Codel::default(),
             on: On::Neither,
             next: END,
@@ -137,6 +147,8 @@ impl Flows {
             buckets: (0..flows).map(flow).collect(),
             new: List::EMPTY,
             old: List::EMPTY,
+            least: Tournament::new(if conf.hosts { flows as usize } else { 1 }),
+            had: 0,
             longest: Tournament::new(flows as usize),
             hosts: [hosts(), hosts()],
         }
@@ -185,7 +197,11 @@ impl Flows {
         let slot = self.free;
         let Some(place) = self.slots.get_mut(slot as usize) else { return };
         let cost = u64::from(entry.cost);
-        let hosts = if self.conf.hosts { hosts_of(&entry.m) } else { [0; 2] };
+        let on_list = self.buckets[at].on != On::Neither;
+        // It may be on a list still and have become another's.
+        let other = self.buckets[at].head == END && self.buckets[at].hash != hash;
+        let counts = other || !on_list;
+        let hosts = if self.conf.hosts && counts { ecn::hosts(&entry.m) } else { [0; 2] };
         self.free = place.next;
         *place = Slot { entry: Some(entry), next: END };
         let flow = &mut self.buckets[at];
@@ -199,61 +215,16 @@ impl Flows {
         flow.tail = slot;
         flow.bytes += cost;
         self.longest.set(at, !flow.bytes);
-        if flow.on == On::Neither {
-            flow.hosts = hosts;
+        if on_list && other {
+            self.count_hosts(at, -1);
+        }
+        if counts {
+            self.buckets[at].hosts = hosts.map(|host| host % HOSTS as u16);
             self.count_hosts(at, 1);
-            self.buckets[at].deficit = self.turn(at);
-            self.link(at, On::New);
         }
-    }
-
-    fn count_hosts(&mut self, at: usize, by: i16) {
-        if self.conf.hosts {
-            for (side, &host) in self.buckets[at].hosts.iter().enumerate() {
-                let count = &mut self.hosts[side][usize::from(host)];
-                *count = count.saturating_add_signed(by);
-            }
+        if !on_list {
+            self.begin(at, other);
         }
-    }
-
-    /// Bytes of a flow's turn: less the more flows its hosts have, and more for those that are no hogs.
-    fn turn(&self, at: usize) -> i64 {
-        let flow = &self.buckets[at];
-        if self.conf.hosts {
-            let count = |side: usize| self.hosts[side][usize::from(flow.hosts[side])];
-            return (self.quantum / i64::from(count(0).max(count(1)).max(1))).max(1);
-        }
-        let modest = self.conf.hogs > 0 && flow.sent < self.conf.hogs / 8 * (RATE_SPAN / 1_000_000_000);
-        if modest { self.quantum * TURN } else { self.quantum }
-    }
-
-    fn link(&mut self, at: usize, on: On) {
-        let flow = &mut self.buckets[at];
-        (flow.on, flow.next) = (on, END);
-        let list = if on == On::New { &mut self.new } else { &mut self.old };
-        let tail = std::mem::replace(&mut list.tail, at as u32);
-        if tail == END {
-            list.head = at as u32;
-        } else {
-            self.buckets[tail as usize].next = at as u32;
-        }
-    }
-
-    /// Takes the first flow off the list it is on.
-    fn unlink_head(&mut self, at: usize) {
-        let flow = &mut self.buckets[at];
-        let list = if flow.on == On::New { &mut self.new } else { &mut self.old };
-        list.head = flow.next;
-        if list.head == END {
-            list.tail = END;
-        }
-        flow.on = On::Neither;
-    }
-
-    /// The flow whose turn it is, whether or not it has used it up.
-    fn first(&self) -> Option<usize> {
-        let head = if self.new.head == END { self.old.head } else { self.new.head };
-        (head != END).then_some(head as usize)
     }
 
     /// The next packet. What CoDel drops goes to `victims`.
@@ -266,33 +237,23 @@ impl Flows {
     ) -> Option<Entry> {
         loop {
             let at = self.first()?;
-            if self.buckets[at].deficit <= 0 {
-                self.unlink_head(at);
-                self.buckets[at].deficit += self.turn(at);
-                self.link(at, On::Old);
+            let on = self.buckets[at].on;
+            let in_turns = on == On::New || !self.conf.hosts;
+            if in_turns && self.buckets[at].deficit <= 0 {
+                self.end_turn(at);
                 continue;
             }
-            let was_new = self.buckets[at].on == On::New;
             let Some(entry) = self.pop_flow(at, counters, frame, now, victims) else {
                 self.unlink_head(at);
                 // An empty new flow waits its turn once, or it would come first again and again.
-                if was_new && self.old.head != END {
+                if on == On::New && self.old.head != END {
                     self.link(at, On::Old);
                 } else {
                     self.count_hosts(at, -1);
                 }
                 continue;
             };
-            let flow = &mut self.buckets[at];
-            flow.deficit -= i64::from(entry.cost);
-            if self.conf.hogs > 0 {
-                let span = now.nanos_since(flow.since);
-                if span > RATE_SPAN {
-                    flow.since = now;
-                    flow.sent = if span > 2 * RATE_SPAN { 0 } else { flow.sent / 2 };
-                }
-                flow.sent += u64::from(entry.cost);
-            }
+            self.charge(at, entry.cost, now);
             return Some(entry);
         }
     }
@@ -351,67 +312,5 @@ impl Flows {
         let waiting = |at: usize| self.slots.get(self.buckets[at].head as usize)?.entry.as_ref();
         let entry = self.first().and_then(waiting).or_else(|| waiting(self.longest.winner()?));
         entry.map_or(0, |e| e.cost)
-    }
-}
-
-/// Counters of a packet's hosts: its source and its destination.
-fn hosts_of(m: &Mbuf) -> [u16; 2] {
-    let (source, destination) = ecn::addresses(m.data());
-    [source, destination].map(|h| (h.wrapping_mul(0x85eb_ca6b) >> 22) as u16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::charge::Framing;
-    use kern::testing::Fixture;
-    use proptest::prelude::*;
-    use std::collections::HashMap;
-
-    fn conf(hosts: bool) -> FlowsConf {
-        FlowsConf { flows: 16, codel: None, hosts, hogs: 0 }
-    }
-
-    proptest! {
-        #[test]
-        fn a_flow_keeps_its_order_and_nothing_is_lost(
-            steps in prop::collection::vec((1_u32..40, 60_usize..1500, 0_u8..3), 1..300),
-            hosts: bool,
-        ) {
-            let f = Fixture::new(64);
-            let (mut flows, mut counters) = (Flows::new(conf(hosts), 20, 1514), Counters::default());
-            let mut victims = Victims::new();
-            let mut model: HashMap<u32, Vec<u32>> = HashMap::new();
-            let now = Instant::from_secs(1);
-            for (seq, (hash, len, action)) in steps.into_iter().enumerate() {
-                if action == 0 {
-                    if let Some(entry) = flows.pop(&mut counters, 1514, now, &mut victims) {
-                        let h = entry.m.hdr();
-                        let (hash, seq) = (h.hash, h.nexthop);
-                        f.done(entry.m);
-                        prop_assert_eq!(model.get_mut(&hash).map(|q| q.remove(0)), Some(seq));
-                    }
-                } else {
-                    let mut m = f.packet(&vec![0; len]);
-                    (m.hdr_mut().hash, m.hdr_mut().nexthop) = (hash, seq as u32);
-                    model.entry(hash).or_default().push(seq as u32);
-                    let entry = Entry::new(m, &Framing::default(), now);
-                    if let Err((m, why)) = flows.push(entry, &mut counters, 20) {
-                        let (hash, seq) = (m.hdr().hash, m.hdr().nexthop);
-                        f.done(m);
-                        prop_assert_eq!(why, Why::QueueFull);
-                        model.get_mut(&hash).expect("a flow").retain(|&s| s != seq);
-                    }
-                }
-                let waiting: usize = model.values().map(Vec::len).sum();
-                prop_assert_eq!(counters.queued.packets, waiting as u64);
-                prop_assert!(waiting <= 20);
-            }
-            while let Some(entry) = flows.pop(&mut counters, 1514, now, &mut victims) {
-                f.done(entry.m);
-            }
-            prop_assert_eq!(counters.queued.packets, 0);
-            prop_assert!(flows.hosts.iter().flatten().all(|&n| n == 0));
-        }
     }
 }

@@ -13,6 +13,7 @@ use kern::{
     mbuf::BATCH,
     time::Instant,
 };
+use wire::flow::host;
 
 use crate::{
     IfIndex,
@@ -329,7 +330,7 @@ impl<'a> PfCx<'a> {
         match states.track(&mut self.held, &mut self.worker.slots, lookup, &passing, &mut hit) {
             Tracked::None => None,
             Tracked::Hit | Tracked::Changed => {
-                Some(self.pass_by_state(direction, m, p, &hit, lookup.is_error()))
+                Some(self.pass_by_state(direction, index, m, p, &hit, lookup.is_error()))
             }
             Tracked::Ended => {
                 if let Some(counters) = self.counters() {
@@ -359,6 +360,7 @@ impl<'a> PfCx<'a> {
     fn pass_by_state(
         &mut self,
         direction: Direction,
+        index: IfIndex,
         m: &mut Mbuf,
         p: &Packet,
         hit: &Hit,
@@ -377,7 +379,7 @@ impl<'a> PfCx<'a> {
         }
         choose_queue(m, p, hit.queue, hit.low_delay_queue);
         if (hit.translates || hit.modulates)
-            && let Err(why) = self.rewrite_by(direction, m, p, hit, is_error)
+            && let Err(why) = self.rewrite_by(direction, index, m, p, hit, is_error)
         {
             return self.block(why);
         }
@@ -389,6 +391,7 @@ impl<'a> PfCx<'a> {
     fn rewrite_by(
         &mut self,
         direction: Direction,
+        index: IfIndex,
         m: &mut Mbuf,
         p: &Packet,
         hit: &Hit,
@@ -400,6 +403,9 @@ impl<'a> PfCx<'a> {
         if hit.translates {
             self.count(hit.nat, direction, p.segments, p.bytes);
             rewrite::translate(m, direction, &hit.key)?;
+            if direction == Direction::Out && self.rules.tells_hosts(index) {
+                m.hdr_mut().set_host(host(&p.src.to_be_bytes()));
+            }
         }
         if hit.modulates {
             rewrite::modulate(m, p.l4, p.tcp.header, hit.diffs)?;
@@ -529,6 +535,9 @@ impl<'a> PfCx<'a> {
         if p.options && !rule.allow_opts && !outcome.allow_opts {
             return self.block(Why::PfOptions);
         }
+        if outcome.tag != 0 {
+            m.hdr_mut().tag = outcome.tag;
+        }
         let becomes = p.key(direction);
         let opens = seen.lookup.opens_state(p);
         if opens && (rule.keep.is_some() || becomes != seen.p.key(direction)) {
@@ -537,13 +546,10 @@ impl<'a> PfCx<'a> {
                 Err(verdict) => return verdict,
             };
             if (hit.translates || hit.modulates)
-                && let Err(why) = self.rewrite_by(direction, m, &seen.p, &hit, false)
+                && let Err(why) = self.rewrite_by(direction, index, m, &seen.p, &hit, false)
             {
                 return self.block(why);
             }
-        }
-        if outcome.tag != 0 {
-            m.hdr_mut().tag = outcome.tag;
         }
         let (queue, low_delay_queue) = outcome.queues(rule);
         choose_queue(m, p, queue, low_delay_queue);

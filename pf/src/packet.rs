@@ -108,7 +108,7 @@ impl Packet {
         let hdr = m.hdr();
         self.fragment |= hdr.flags.has(PktFlags::FRAG);
         self.options |= hdr.flags.has(PktFlags::OPTIONS);
-        self.tag = hdr.tag;
+        self.tag = if hdr.host().is_none() { hdr.tag } else { 0 };
         self.received = IfIndex(hdr.rcvif);
         (self.sport, self.dport, self.icmp, self.code, self.segments) = (0, 0, 0, 0, 1);
         self.tcp = Tcp::default();

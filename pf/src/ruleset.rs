@@ -238,7 +238,19 @@ pub struct Ruleset {
     /// Its tables, and those its rules speak of.
     tables: Vec<Staged>,
     pub(crate) scrub: ScrubRules,
+    /// Interfaces whose queues are fair between hosts (`cake`), and so want to know who sent what is translated.
+    fair: Box<[IfIndex]>,
     slab: Arc<RuleSlab>,
+}
+
+/// The interfaces with a `cake` queue.
+fn fair(conf: &PfConf, env: &Environment) -> Box<[IfIndex]> {
+    let is_fair = |altq: &&conf::AltqSpec| {
+        let on = |q: &&conf::QueueSpec| q.interface.as_ref().is_none_or(|i| *i == altq.interface);
+        conf.queues.iter().filter(on).any(|q| q.options.cake)
+    };
+    let index = |altq: &conf::AltqSpec| env.interface(&altq.interface).map(|i| i.index);
+    conf.altqs.iter().filter(is_fair).filter_map(index).collect()
 }
 
 /// The rules of translation, of which the first that matches decides.
@@ -288,6 +300,7 @@ impl Ruleset {
             conf: Arc::new(PfConf::default()),
             tables: Vec::new(),
             scrub: ScrubRules::default(),
+            fair: Box::default(),
             slab: Arc::clone(slab),
         }
     }
@@ -354,6 +367,7 @@ impl Ruleset {
         }
         ruleset.calls = Calls::resolve(conf, &ruleset.anchors, names)?;
         ruleset.decide_beforehand(env);
+        ruleset.fair = fair(conf, env);
         drop(known);
         ruleset.tables = staged;
         Ok(ruleset)
@@ -383,6 +397,11 @@ impl Ruleset {
             return None;
         }
         self.scrub.gathers_this(index, m)
+    }
+
+    /// Whether the queues of this interface want to know who sent what is translated on its way out.
+    pub(crate) fn tells_hosts(&self, index: IfIndex) -> bool {
+        self.fair.contains(&index)
     }
 
     /// Whether there is an interface whose packets of this direction have to be looked at.

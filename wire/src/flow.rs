@@ -35,6 +35,15 @@ impl core::fmt::Debug for HashSeed {
     }
 }
 
+/// A number for a host: the same wherever it is worked out, and the same for two hosts only by chance. For counting
+/// flows by host, where a stranger who meets another's number takes no more than that one's share.
+#[inline]
+pub fn host(address: &[u8]) -> u16 {
+    let words = address.chunks_exact(4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
+    let folded = words.fold(0_u32, |sum, word| sum.rotate_left(5) ^ word);
+    (folded.wrapping_mul(0x85eb_ca6b) >> 16) as u16
+}
+
 /// The product of two words, both halves of it mixed.
 #[inline(always)]
 const fn mix(a: u64, b: u64) -> u64 {
@@ -219,6 +228,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_host_has_one_number_in_a_header_and_among_an_address_s_bits() {
+        let (v4, v6) = (Ipv4Addr::new(192, 0, 2, 10), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, 2));
+        assert_eq!(host(&v4.octets()), host(&u128::from(v4.to_bits()).to_be_bytes()));
+        assert_eq!(host(&v6.octets()), host(&v6.to_bits().to_be_bytes()));
+        let all: std::collections::HashSet<u16> = (0..=255).map(|n| host(&[192, 0, 2, n]) % 1024).collect();
+        assert!(all.len() > 200, "the hosts of a network have {} numbers", all.len());
+    }
 
     proptest! {
         #[test]

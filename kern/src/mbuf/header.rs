@@ -19,6 +19,7 @@
 //! | `sa` | SPD lookup, `esp_input`: 1 + index of the SA | `esp_output`; SPD check, pf |
 //! | `nexthop` too | SPD lookup, between two SAs of a bundle: what is left of it, or what it came out of | ESP stages |
 //! | `tag`, `queue` | pf; travel from inner to outer | pf, altq |
+//! | `tag` too | pf, when it has translated for the last time: [`set_host`](PktHdr::set_host) | altq |
 //! | `state`, `state_gen` | pf | pf |
 //! | `cursor` | a stage that makes several packets of one | the same stage, on its next turn |
 //! | `cursor` too | `esp_input`, of ESP in UDP: the port it came from | the same, until it is opened |
@@ -172,6 +173,8 @@ impl PktFlags {
     pub const LOW_DELAY: PktFlags = PktFlags(1 << 11);
     /// Put together of fragments, for pf: no super-frame, and leaves in fragments of at most `gso_size` octets.
     pub const REFRAG: PktFlags = PktFlags(1 << 12);
+    /// `tag` is the host that sent it, as it was before pf translated the source.
+    const HOST: PktFlags = PktFlags(1 << 13);
 
     /// No flag.
     pub const fn empty() -> Self {
@@ -290,6 +293,20 @@ impl PktHdr {
         self.nexthop = 0;
         self.state = 0;
         self.state_gen = 0;
+    }
+
+    /// Remembers who sent the packet, in place of its tag: pf has tested it for the last time and hides the sender's
+    /// address, and the interface queue is to be fair between hosts. Pieces made of the packet have it too.
+    #[inline]
+    pub fn set_host(&mut self, host: u16) {
+        self.tag = host;
+        self.flags.set(PktFlags::HOST);
+    }
+
+    /// Who sent the packet, if its own source address does not say.
+    #[inline(always)]
+    pub fn host(&self) -> Option<u16> {
+        self.flags.has(PktFlags::HOST).then_some(self.tag)
     }
 
     /// Copies what belongs to the packet, not to the buffer: for a segment or a fragment made of it.
