@@ -184,38 +184,53 @@ impl TreeSpec {
     }
 
     fn curves(&self, spec: &QueueSpec, bandwidth: u64, of: u64) -> Result<Curves, TreeError> {
-        let given =
-            [("realtime", &spec.realtime), ("linkshare", &spec.linkshare), ("upperlimit", &spec.upperlimit)];
         if self.scheduler != SchedulerKind::Hfsc {
-            return match given.into_iter().find(|(_, curve)| curve.is_some()) {
-                Some((option, _)) => Err(TreeError::NotHere {
-                    queue: spec.name.clone(),
-                    option,
-                    scheduler: self.scheduler.name(),
-                }),
-                None => Ok(Curves::default()),
-            };
+            return self.linkshare(spec, of);
         }
         let read = |(name, curve): (&'static str, &Option<CurveSpec>)| {
             curve.map_or(Ok(Curve::default()), |c| read_curve(&spec.name, name, &c, of))
         };
-        let [realtime, linkshare, upperlimit] = given;
-        let mut curves =
-            Curves { realtime: read(realtime)?, linkshare: read(linkshare)?, upperlimit: read(upperlimit)? };
+        let mut curves = Curves {
+            realtime: read(("realtime", &spec.realtime))?,
+            linkshare: read(("linkshare", &spec.linkshare))?,
+            upperlimit: read(("upperlimit", &spec.upperlimit))?,
+        };
         if curves.linkshare.is_zero() {
             curves.linkshare = Curve::linear(bandwidth);
         }
         Ok(curves)
     }
 
-    /// The one dropper that a queue's words ask for. `ecn` brings `red` along, which then means nothing by itself.
+    /// The only curve there is outside HFSC: FAIRQ's `linkshare`, a rate.
+    fn linkshare(&self, spec: &QueueSpec, of: u64) -> Result<Curves, TreeError> {
+        let scheduler = self.scheduler;
+        let shares = scheduler == SchedulerKind::Fairq;
+        let bends = spec.linkshare.is_some_and(|c| c.first.is_some());
+        let wrong = [
+            (spec.realtime.is_some(), "realtime"),
+            (spec.linkshare.is_some() && !shares, "linkshare"),
+            (spec.upperlimit.is_some(), "upperlimit"),
+            (bends, "a linkshare of two pieces"),
+        ];
+        let (queue, scheduler) = (spec.name.clone(), scheduler.name());
+        if let Some((_, option)) = wrong.into_iter().find(|w| w.0) {
+            return Err(TreeError::NotHere { queue, option, scheduler });
+        }
+        let share = spec.linkshare.map_or(Ok(0), |c| rate(&queue, c.second, of))?;
+        Ok(Curves { linkshare: Curve::linear(share), ..Curves::default() })
+    }
+
+    /// The one dropper that a queue's words ask for. `ecn` and `flowvalve` bring `red` along, which then means nothing by
+    /// itself.
     fn dropper(&self, spec: &QueueSpec, of: u64) -> Result<DropperConf, TreeError> {
         let has = |flag| spec.flags.has(flag);
         let ecn = has(QueueFlags::ECN);
-        let red = has(QueueFlags::RED) && !ecn;
+        let red = has(QueueFlags::RED) && !ecn && !has(QueueFlags::FLOWVALVE);
         let queue = || spec.name.clone();
-        if has(QueueFlags::FLOWVALVE) {
-            return Err(TreeError::NoOption { queue: queue(), option: "flowvalve" });
+        let valve = has(QueueFlags::FLOWVALVE);
+        if valve && self.scheduler != SchedulerKind::Cbq {
+            let scheduler = self.scheduler.name();
+            return Err(TreeError::NotHere { queue: queue(), option: "flowvalve", scheduler });
         }
         if self.scheduler == SchedulerKind::Fairq {
             return self.buckets(spec, of);
@@ -226,6 +241,7 @@ impl TreeSpec {
         }
         let asked = [
             (red, "red"),
+            (valve, "flowvalve"),
             (has(QueueFlags::RIO), "rio"),
             (has(QueueFlags::CODEL), "codel"),
             (has(QueueFlags::FQ_CODEL), "fq_codel"),
@@ -247,8 +263,8 @@ impl TreeSpec {
             Some("cake") => flows(true),
             Some("blue") => DropperConf::Blue { ecn },
             Some("rio") => DropperConf::Rio { ecn },
-            Some(_) => DropperConf::Red { ecn: false },
-            None if ecn => DropperConf::Red { ecn },
+            Some(_) => DropperConf::Red { ecn, valve },
+            None if ecn => DropperConf::Red { ecn, valve },
             None => DropperConf::Tail,
         })
     }

@@ -10,7 +10,7 @@ use crate::{
     charge::Framing,
     discipline::{ClassId, Engine},
     error::TreeError,
-    fairq::Fairq,
+    fairq::{Fairq, FairqClass},
     fifo::Fifo,
     hfsc::{Curves, Hfsc, HfscClass},
     priq::Priq,
@@ -197,7 +197,7 @@ pub struct QueueSpec {
     pub flags: QueueFlags,
     /// `realtime` (HFSC).
     pub realtime: Option<CurveSpec>,
-    /// `linkshare` (HFSC); the bandwidth if not given.
+    /// `linkshare` (HFSC: the bandwidth if not given; FAIRQ, straight).
     pub linkshare: Option<CurveSpec>,
     /// `upperlimit` (HFSC).
     pub upperlimit: Option<CurveSpec>,
@@ -257,7 +257,7 @@ pub struct ClassConf {
     pub qlimit: u32,
     /// The words in brackets.
     pub flags: QueueFlags,
-    /// HFSC's curves.
+    /// HFSC's curves; of FAIRQ's, the link-share.
     pub curves: Curves,
     /// What drops packets before the queue is full.
     pub dropper: DropperConf,
@@ -383,7 +383,12 @@ fn engine(conf: &TreeConf) -> Engine {
             Engine::Cbq(Box::new(Cbq::new(classes, conf.bandwidth, conf.mtu + 14)))
         }
         SchedulerKind::Fairq => {
-            let class = |(c, queue): (&ClassConf, ClassQueue)| (c.priority, c.bandwidth, queue);
+            let class = |(c, queue): (&ClassConf, ClassQueue)| FairqClass {
+                priority: c.priority,
+                rate: c.bandwidth,
+                share: c.curves.linkshare.m2,
+                queue,
+            };
             Engine::Fairq(Fairq::new(conf.classes.iter().zip(queues).map(class), 4 * (conf.mtu + 14)))
         }
     }

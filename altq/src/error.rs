@@ -5,14 +5,6 @@ use crate::{admission::Excess, show::rate_text};
 /// Why a [`TreeSpec`](crate::TreeSpec) is no tree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
-    /// A queue asks for a dropper or a behaviour that is not built yet.
-    #[error("queue {queue}: no engine for {option} yet")]
-    NoOption {
-        /// Queue.
-        queue: String,
-        /// Option.
-        option: &'static str,
-    },
     /// Neither the configuration nor the interface says how fast it is.
     #[error("altq on {interface}: interface speed unknown, say `bandwidth`")]
     NoBandwidth {
@@ -286,8 +278,7 @@ impl TreeError {
         use TreeError as E;
         match self {
             E::NoBandwidth { .. } | E::NoBucket { .. } | E::NoQueues { .. } | E::NoDefault { .. } => None,
-            E::NoOption { queue, .. }
-            | E::TooManyQueues { queue, .. }
+            E::TooManyQueues { queue, .. }
             | E::SecondDefault { queue, .. }
             | E::SameName { queue, .. }
             | E::SameId { queue, .. }

@@ -1,10 +1,14 @@
 //! FAIRQ: fair queueing by flows inside classes with guarantees (DragonFly's `altq_fairq.c`).
 //!
-//! Classes have a priority each and a bandwidth. The highest class that is below its bandwidth sends; if all are above,
-//! the highest that has packets sends, so what is left goes by priority. Within a class, buckets of flows share byte
-//! by byte.
+//! ```text
+//!   classes below their bandwidth      the highest priority sends
+//!   else, those with a linkshare       the one that has had least of the rest, by its share, sends
+//!   else                               the highest priority sends
+//! ```
 //!
-//! A class's bandwidth is a bucket of tokens as deep as a few frames. DragonFly measures a rate over up to eight
+//! Within a class, buckets of flows share byte by byte.
+//!
+//! A class's bandwidth is a bucket of tokens as deep as a few frames, and what it has of the rest comes on top. DragonFly measures a rate over up to eight
 //! seconds instead and switches late.
 
 use crate::{
@@ -14,9 +18,21 @@ use crate::{
 };
 use kern::time::Instant;
 
+/// A class as it is built.
+pub(crate) struct FairqClass {
+    pub(crate) priority: u8,
+    /// Bits a second that it has before others.
+    pub(crate) rate: u64,
+    /// Its share of what all guarantees leave, in proportion to the others'; 0 for none.
+    pub(crate) share: u64,
+    pub(crate) queue: ClassQueue,
+}
+
 struct Class {
-    priority: u8,
     guarantee: Regulator,
+    share: u64,
+    /// What it had of the rest, in nanoseconds at its share.
+    tag: u128,
     queue: ClassQueue,
 }
 
@@ -25,50 +41,77 @@ pub struct Fairq {
     classes: Vec<Class>,
     /// Places in `classes`, the highest priority first.
     order: Vec<usize>,
+    /// The tag of the last one that had of the rest.
+    round: u128,
+}
+
+/// A class that may send, and on what account.
+enum Turn {
+    Guaranteed(usize),
+    Shared(usize),
+    /// Nobody else wants to.
+    Spare(usize),
 }
 
 impl Fairq {
-    /// Over empty queues, each with its priority and its bandwidth; `depth` is the bytes of a guarantee's bucket.
-    pub(crate) fn new(classes: impl IntoIterator<Item = (u8, u64, ClassQueue)>, depth: u32) -> Fairq {
-        let class =
-            |(priority, rate, queue)| Class { priority, guarantee: Regulator::new(rate, depth), queue };
-        let classes: Vec<Class> = classes.into_iter().map(class).collect();
-        let mut order: Vec<usize> = (0..classes.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(classes[i].priority));
-        Fairq { classes, order }
+    /// Over empty queues; `depth` is the bytes of a guarantee's bucket.
+    pub(crate) fn new(classes: impl IntoIterator<Item = FairqClass>, depth: u32) -> Fairq {
+        let (mut order, mut built) = (Vec::new(), Vec::new());
+        for (i, FairqClass { priority, rate, share, queue }) in classes.into_iter().enumerate() {
+            order.push((priority, i));
+            built.push(Class { guarantee: Regulator::new(rate, depth), share, tag: 0, queue });
+        }
+        order.sort_by_key(|&(priority, _)| std::cmp::Reverse(priority));
+        Fairq { classes: built, order: order.into_iter().map(|(_, i)| i).collect(), round: 0 }
     }
 
     /// The class that sends next.
-    fn choose(&mut self, now: Instant) -> Option<usize> {
-        let mut highest = None;
+    fn choose(&mut self, now: Instant) -> Option<Turn> {
+        let (mut shared, mut highest) = (None, None);
         for &i in &self.order {
             let class = &mut self.classes[i];
-            if !class.queue.is_empty() {
-                if class.guarantee.may_send(now) {
-                    return Some(i);
-                }
-                highest = highest.or(Some(i));
+            if class.queue.is_empty() {
+                continue;
             }
+            if class.guarantee.may_send(now) {
+                return Some(Turn::Guaranteed(i));
+            }
+            if class.share > 0 && shared.is_none_or(|(tag, _)| class.tag < tag) {
+                shared = Some((class.tag, i));
+            }
+            highest = highest.or(Some(i));
         }
-        highest
+        shared.map(|(_, i)| Turn::Shared(i)).or(highest.map(Turn::Spare))
     }
 }
 
 impl Discipline for Fairq {
     #[inline]
     fn enqueue(&mut self, entry: Entry, class: ClassId, now: Instant) -> Result<(), Refused> {
-        self.classes[usize::from(class.0)].queue.push(entry, now)
+        let class = &mut self.classes[usize::from(class.0)];
+        if class.queue.is_empty() {
+            // Nothing is saved up while there is nothing to send.
+            class.tag = class.tag.max(self.round);
+        }
+        class.queue.push(entry, now)
     }
 
     #[inline]
     fn dequeue(&mut self, now: Instant, victims: &mut Victims) -> Option<Entry> {
         loop {
-            let at = self.choose(now)?;
+            let turn = self.choose(now)?;
+            let (Turn::Guaranteed(at) | Turn::Shared(at) | Turn::Spare(at)) = turn;
             let class = &mut self.classes[at];
-            if let Some(entry) = class.queue.pop(now, victims) {
-                class.guarantee.charge_to_limit(entry.cost);
-                return Some(entry);
+            let Some(entry) = class.queue.pop(now, victims) else { continue };
+            match turn {
+                Turn::Guaranteed(_) => class.guarantee.charge(entry.cost),
+                Turn::Shared(_) => {
+                    self.round = class.tag;
+                    class.tag += u128::from(entry.cost) * 8_000_000_000 / u128::from(class.share);
+                }
+                Turn::Spare(_) => {}
             }
+            return Some(entry);
         }
     }
 

@@ -28,6 +28,9 @@ use crate::{
 };
 use kern::time::Instant;
 
+#[cfg(test)]
+mod tests;
+
 /// How far behind its upper limit a class may catch up, in nanoseconds.
 const LAG: u64 = 10_000_000;
 /// The parent of the root.

@@ -44,6 +44,7 @@ mod rio;
 pub mod show;
 mod tbr;
 mod tournament;
+mod valve;
 
 pub use admission::{Excess, worst_delay};
 pub use cbq::Cbq;

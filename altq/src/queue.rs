@@ -16,6 +16,7 @@ use crate::{
     flows::{Flows, FlowsConf},
     red::{Red, Verdict},
     rio::Rio,
+    valve::Valve,
 };
 use kern::{Owner, Why, time::Instant};
 use std::{collections::VecDeque, ops};
@@ -93,6 +94,8 @@ pub enum DropperConf {
     Red {
         /// Marks instead of early drops.
         ecn: bool,
+        /// Holds flows that do not respond.
+        valve: bool,
     },
     /// BLUE.
     Blue {
@@ -129,7 +132,7 @@ pub struct QueueConf {
 
 enum Dropper {
     Tail,
-    Red { red: Red, ecn: bool },
+    Red { red: Red, ecn: bool, valve: Option<Box<Valve>> },
     Blue { blue: Blue, ecn: bool },
     Rio { rio: Box<Rio>, ecn: bool },
     Codel { codel: Codel, conf: CodelConf },
@@ -154,7 +157,11 @@ impl ClassQueue {
         let QueueConf { limit, dropper, clear_dscp, rate, mtu, seed } = *conf;
         let dropper = match dropper {
             DropperConf::Tail => Dropper::Tail,
-            DropperConf::Red { ecn } => Dropper::Red { red: Red::new(limit, rate, mtu, seed), ecn },
+            DropperConf::Red { ecn, valve } => Dropper::Red {
+                red: Red::new(limit, rate, mtu, seed),
+                ecn,
+                valve: valve.then(|| Box::new(Valve::new(mtu + ETHER_HEADER))),
+            },
             DropperConf::Blue { ecn } => Dropper::Blue { blue: Blue::new(seed), ecn },
             DropperConf::Rio { ecn } => Dropper::Rio { rio: Box::new(Rio::new(limit, rate, mtu, seed)), ecn },
             DropperConf::Codel(conf) => Dropper::Codel { codel: Codel::default(), conf },
@@ -197,7 +204,15 @@ impl ClassQueue {
         let length = self.counters.queued.packets;
         let (verdict, ecn) = match &mut self.dropper {
             Dropper::Tail | Dropper::Codel { .. } | Dropper::Flows(_) => (Verdict::Pass, false),
-            Dropper::Red { red, ecn } => (red.arrive(length, now), *ecn),
+            Dropper::Red { red, ecn, valve: None } => (red.arrive(length, now), *ecn),
+            Dropper::Red { red, ecn, valve: Some(valve) } => {
+                if !valve.admits(entry.m.hdr().hash, entry.cost, now) {
+                    return Err(Why::QueueEarly);
+                }
+                let verdict = red.arrive(length, now);
+                valve.judged(verdict != Verdict::Pass);
+                (verdict, *ecn)
+            }
             Dropper::Blue { blue, ecn } => {
                 if length >= u64::from(self.limit) {
                     blue.overflow(now);

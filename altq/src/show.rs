@@ -110,8 +110,12 @@ fn options(out: &mut impl Write, tree: &TreeConf, class: &ClassConf) -> fmt::Res
     let mut words = String::new();
     class.flags.names().for_each(|name| words.extend([" ", name]));
     let curves = &class.curves;
-    if tree.scheduler == SchedulerKind::Hfsc && class.parent.is_some() {
-        let own = curves.linkshare != Curve::linear(class.bandwidth);
+    let has_curves = match tree.scheduler {
+        SchedulerKind::Hfsc => class.parent.is_some(),
+        other => other == SchedulerKind::Fairq,
+    };
+    if has_curves {
+        let own = !curves.linkshare.is_zero() && curves.linkshare != Curve::linear(class.bandwidth);
         for (name, curve, told) in [
             ("realtime", curves.realtime, !curves.realtime.is_zero()),
             ("linkshare", curves.linkshare, own),

@@ -57,14 +57,6 @@ impl Regulator {
         self.count -= i128::from(bytes) * BYTE;
     }
 
-    /// The same, but the debt is at most a bucket: what was sent beyond the rate because nobody else wanted to send is
-    /// not owed.
-    #[inline]
-    pub fn charge_to_limit(&mut self, bytes: u32) {
-        self.charge(bytes);
-        self.count = self.count.max(-self.depth);
-    }
-
     /// The first nanosecond at which a packet may leave; not after `now` if one may leave now.
     pub fn ready_at(&self, now: Instant) -> Instant {
         if self.count > 0 {

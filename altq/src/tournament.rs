@@ -12,6 +12,12 @@
 /// The key of a player who does not play.
 pub(crate) const ABSENT: u64 = u64::MAX;
 
+#[cfg(test)]
+thread_local! {
+    /// Matches that were held, of all tournaments.
+    pub(crate) static MATCHES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// A tournament.
 pub(crate) struct Tournament {
     /// Key and player; node 1 is the top, the players begin at half.
@@ -42,6 +48,8 @@ impl Tournament {
         }
         self.nodes[i].0 = key;
         while i > 1 {
+            #[cfg(test)]
+            MATCHES.set(MATCHES.get() + 1);
             let pair = i & !1;
             let (left, right) = (self.nodes[pair], self.nodes[pair + 1]);
             let winner = if right.0 < left.0 { right } else { left };

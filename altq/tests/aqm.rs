@@ -5,8 +5,9 @@
 mod common;
 
 use altq::{Bandwidth, Counters, QueueFlags, QueueSpec, SchedulerKind, Tree};
-use common::{Link, Random, as_default, bytes_of, node, spec};
+use common::{Link, Random, as_default, bytes_of, flood, line, node, spec};
 use kern::{Mbuf, Why, time::Instant};
+use std::collections::VecDeque;
 
 const MS: u64 = 1_000_000;
 
@@ -29,6 +30,8 @@ fn sum(header: &[u8]) -> u16 {
 /// An IPv4 frame with this traffic class and flow.
 fn frame(link: &Link, tos: u8, flow: (u8, u32), bytes: usize) -> Mbuf {
     let mut data = vec![0; bytes];
+    // What the link reads as its number says whose it is.
+    data[8..12].copy_from_slice(&u32::from(flow.0).to_be_bytes());
     data[12..14].copy_from_slice(&[8, 0]);
     let ip = &mut data[14..34];
     ip.copy_from_slice(&[0x45, tos, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, flow.0, 198, 51, 100, 1]);
@@ -147,54 +150,111 @@ fn cleardscp_zeroes_the_dscp_and_leaves_ecn() {
     finish(link);
 }
 
+/// Time from a packet's departure to what its sender hears of it.
+const ROUND_TRIP: u64 = 20 * MS;
+
 /// A sender that halves for each loss or mark and else adds a packet a round trip.
 struct Sender {
+    flow: (u8, u32),
     window: f64,
     flight: usize,
-    seq: u32,
+    cut_until: Instant,
+    /// When it hears, and whether good news.
+    news: VecDeque<(Instant, bool)>,
+}
+
+impl Sender {
+    fn new(flow: (u8, u32)) -> Sender {
+        Sender { flow, window: 10.0, flight: 0, cut_until: Instant::ZERO, news: VecDeque::new() }
+    }
+
+    fn hear(&mut self, link: &Link, good: bool) {
+        self.news.push_back((link.now.after(ROUND_TRIP), good));
+    }
+
+    /// Sends what its window lets it.
+    fn send(&mut self, link: &mut Link) {
+        while self.news.front().is_some_and(|&(at, _)| at <= link.now) {
+            let good = self.news.pop_front().unwrap().1;
+            self.flight -= 1;
+            if good {
+                self.window += 1.0 / self.window;
+            } else if link.now >= self.cut_until {
+                self.window = (self.window / 2.0).max(2.0);
+                self.cut_until = link.now.after(ROUND_TRIP);
+            }
+        }
+        while (self.flight as f64) < self.window {
+            offer(link, 2, self.flow, 1514);
+            self.flight += 1;
+        }
+    }
 }
 
 #[test]
 fn codel_holds_the_standing_queue_of_a_long_flow_near_its_target() {
     for (flags, marks) in [(QueueFlags::CODEL, false), (QueueFlags::CODEL.with(QueueFlags::ECN), true)] {
         let mut link = Link::new(one(10_000_000, 1000, flags), 2048);
-        let mut tcp = Sender { window: 10.0, flight: 0, seq: 0 };
+        let mut tcp = Sender::new((1, 7));
         link.keep = true;
-        let rtt = 20 * MS;
-        let mut acks = std::collections::VecDeque::new();
-        let (mut waits, mut cut_until) = (Vec::new(), Instant::ZERO);
+        let mut late = 0;
         while link.now < Instant::from_secs(31) {
-            while acks.front().is_some_and(|&(at, _)| at <= link.now) {
-                let (_, good) = acks.pop_front().unwrap();
-                tcp.flight -= 1;
-                if good {
-                    tcp.window += 1.0 / tcp.window;
-                } else if link.now >= cut_until {
-                    tcp.window = (tcp.window / 2.0).max(2.0);
-                    cut_until = link.now.after(rtt);
-                }
-            }
-            while (tcp.flight as f64) < tcp.window {
-                offer(&mut link, 2, (1, 7), 1514);
-                (tcp.flight, tcp.seq) = (tcp.flight + 1, tcp.seq + 1);
-            }
+            tcp.send(&mut link);
             link.run_until(link.now.after(MS / 2));
-            for (frame, bytes) in link.sent.drain(..).zip(link.kept.drain(..)) {
-                acks.push_back((link.now.after(rtt), bytes[15] & 3 != 3));
-                if frame.at > Instant::from_secs(6) {
-                    waits.push(frame.at);
-                }
+            let sent: Vec<_> = link.sent.drain(..).zip(link.kept.drain(..)).collect();
+            for (frame, bytes) in sent {
+                tcp.hear(&link, bytes[15] & 3 != 3);
+                late += u32::from(frame.at > Instant::from_secs(6));
             }
-            for _ in link.dropped.drain(..) {
-                acks.push_back((link.now.after(rtt), false));
+            for _ in 0..std::mem::take(&mut link.dropped).len() {
+                tcp.hear(&link, false);
             }
         }
         let counters = link.stats().counters[0];
         assert!(counters.delay.p50 < 15 * MS, "{:?}", counters.delay);
         assert!(counters.delay.p50 > MS, "there was a queue: {:?}", counters.delay);
         assert_eq!((counters.marked > 0, counters.dropped.packets > 0), (marks, !marks));
-        let rate = waits.len() as f64 * 1514.0 * 8.0 / 25.0;
+        let rate = f64::from(late) * 1514.0 * 8.0 / 25.0;
         assert!(rate > 9_000_000.0, "{rate} b/s");
+        finish(link);
+    }
+}
+
+#[test]
+fn the_flow_valve_holds_a_flow_that_does_not_respond_and_no_other() {
+    // Twice the line's rate from a flow that hears nothing, beside a TCP.
+    for (flags, held) in [(QueueFlags::RED, false), (QueueFlags::FLOWVALVE, true)] {
+        let queue = QueueSpec { flags, qlimit: Some(100), ..node("q", 1, None, 10_000_000) };
+        let tree = spec(SchedulerKind::Cbq, 10_000_000, vec![as_default(queue)]).build().unwrap();
+        let mut link = Link::new(tree, 1024);
+        let mut tcp = Sender::new((1, 7));
+        let (mut got, mut tick) = ([0_u64; 2], 0_u64);
+        while link.now < Instant::from_secs(31) {
+            tcp.send(&mut link);
+            // Ten seconds of flood, ten of a trickle, and flood again.
+            let floods = !(11..21).contains(&link.now.secs());
+            if floods || tick.is_multiple_of(50) {
+                offer(&mut link, 0, (2, 9), 1000);
+            }
+            tick += 1;
+            link.run_until(link.now.after(400_000));
+            for frame in std::mem::take(&mut link.sent) {
+                if frame.seq == 1 {
+                    tcp.hear(&link, true);
+                }
+                if frame.at > Instant::from_secs(25) {
+                    got[frame.seq as usize - 1] += u64::from(frame.bytes);
+                }
+            }
+            for _ in std::mem::take(&mut link.dropped).iter().filter(|(frame, _)| frame.seq == 1) {
+                tcp.hear(&link, false);
+            }
+        }
+        let share = got[0] as f64 / (got[0] + got[1]) as f64;
+        println!("{:?}: the TCP has {share:.2} of the line", flags.names().collect::<Vec<_>>());
+        assert!(if held { share > 0.5 } else { share < 0.2 }, "{share}");
+        let rate = (got[0] + got[1]) as f64 * 8.0 / 6e6;
+        assert!(rate > 8.0, "{rate} Mb/s");
         finish(link);
     }
 }
@@ -306,5 +366,47 @@ fn a_fairq_class_below_its_bandwidth_goes_first_and_the_rest_goes_by_priority() 
     let of = |q| bytes_of(&link.sent, q, Instant::from_secs(2), Instant::from_secs(6)) as f64 * 2.0 / 1e6;
     // Both have their bandwidth; the 3 Mb/s that are left go to the high class.
     assert!((of(1) - 5.0).abs() < 0.1 && (of(2) - 5.0).abs() < 0.1, "{} {}", of(1), of(2));
+    finish(link);
+}
+
+#[test]
+fn what_fairq_s_guarantees_leave_is_shared_by_linkshare() {
+    let class = |name, qid, priority, share| QueueSpec {
+        priority: Some(priority),
+        linkshare: line(share),
+        ..node(name, qid, None, 1_000_000)
+    };
+    // 10 Mb/s, of which three have 1 Mb/s each; the other 7 are shared 4 to 2 to 1, whatever the priorities.
+    let (a, b) = (class("a", 1, 1, 400_000), class("b", 2, 5, 200_000));
+    let c = as_default(class("c", 3, 3, 100_000));
+    // It has no share and so nothing of the rest while others want it.
+    let d = QueueSpec { priority: Some(7), ..node("d", 4, None, 0) };
+    let d = QueueSpec { bandwidth: Some(Bandwidth::Bits(8_000)), ..d };
+    let tree = spec(SchedulerKind::Fairq, 10_000_000, vec![a, b, c, d]).build().unwrap();
+    let mut link = Link::new(tree, 512);
+    let (start, end) = (Instant::from_secs(3), Instant::from_secs(13));
+    flood(&mut link, &[1, 2, 3, 4], end, &mut Random::new(61), 4 * MS);
+    let of = |q| bytes_of(&link.sent, q, start, end) as f64 * 8.0 / 10.0 / 1e6;
+    let expected = [5.0, 3.0, 2.0].map(|all| all - 0.008 / 7.0 * (all - 1.0));
+    for (qid, expected) in (1..).zip(expected) {
+        assert!((of(qid) / expected - 1.0).abs() < 0.01, "queue {qid}: {} of {expected} Mb/s", of(qid));
+    }
+    assert!(of(4) < 0.02, "{} Mb/s", of(4));
+    finish(link);
+}
+
+#[test]
+fn a_class_that_had_nothing_to_send_has_saved_up_no_share() {
+    let class = |name, qid, priority| QueueSpec {
+        priority: Some(priority),
+        linkshare: line(500_000),
+        ..node(name, qid, None, 8_000)
+    };
+    let tree = spec(SchedulerKind::Fairq, 10_000_000, vec![class("a", 1, 1), as_default(class("b", 2, 2))]);
+    let mut link = Link::new(tree.build().unwrap(), 512);
+    flood(&mut link, &[1], Instant::from_secs(6), &mut Random::new(62), 4 * MS);
+    flood(&mut link, &[1, 2], Instant::from_secs(8), &mut Random::new(63), 4 * MS);
+    let of = |q| bytes_of(&link.sent, q, Instant::from_secs(6), Instant::from_secs(8)) as f64;
+    assert!((of(1) / of(2) - 1.0).abs() < 0.02, "{} {}", of(1), of(2));
     finish(link);
 }

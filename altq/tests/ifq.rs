@@ -305,7 +305,7 @@ fn a_tree_that_cannot_run_is_refused_by_name_and_by_how_much() {
         ),
         (
             check(Priq, 1, with(&|q| q.flags = altq::QueueFlags::FLOWVALVE)),
-            "queue q: no engine for flowvalve yet [q]",
+            "queue q: flowvalve is no option of priq [q]",
         ),
         (
             check(Priq, 1, with(&|q| q.flags = altq::QueueFlags::RED.with(altq::QueueFlags::CODEL))),
@@ -315,6 +315,14 @@ fn a_tree_that_cannot_run_is_refused_by_name_and_by_how_much() {
         (
             check(Fairq, 9, with(&|q| q.buckets = Some(100))),
             "queue q: 100 buckets are not possible: a power of two, at most 2048 [q]",
+        ),
+        (
+            check(Fairq, 9, with(&|q| q.linkshare = curve(2, 10, 1))),
+            "queue q: a linkshare of two pieces is no option of fairq [q]",
+        ),
+        (
+            check(Cbq, 9, with(&|q| q.flags = altq::QueueFlags::FLOWVALVE.with(altq::QueueFlags::CODEL))),
+            "queue q: flowvalve and codel cannot both drop its packets [q]",
         ),
         (check(Cbq, 9, with(&|q| q.parent = Some("x".into()))), "queue q: parent x not found [q]"),
         (
