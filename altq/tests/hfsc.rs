@@ -5,7 +5,10 @@
 mod common;
 
 use altq::{Counters, QueueSpec, SchedulerKind, Tree, TreeConf, worst_delay};
-use common::{Link, Random, as_default, bytes_of, curve, finish, flood, line, node, snapshot, spec};
+use common::{
+    Link, Random, as_default, bytes_of, curve, finish, flood, four_frames, line, node, snapshot, soak, span,
+    spec,
+};
 use kern::time::Instant;
 use std::fmt::Write;
 
@@ -18,38 +21,47 @@ fn hfsc(bandwidth: u64, queues: Vec<QueueSpec>) -> Tree {
 #[test]
 fn link_share_ratios_hold_within_one_per_cent_over_five_seconds() {
     let mut table = String::from("rate b/s    queue  share  measured share of its parent\n");
-    for (rate, seed) in [(1_000_000_u64, 21), (10_000_000, 22), (100_000_000, 23)] {
-        let part = |p: u64| rate / 100 * p;
-        let mut link = Link::new(
-            hfsc(
-                rate,
-                vec![
-                    node("a", 1, None, part(60)),
-                    node("a1", 2, Some("a"), part(45)),
-                    node("a2", 3, Some("a"), part(15)),
-                    node("b", 4, None, part(30)),
-                    as_default(node("c", 5, None, part(10))),
-                ],
-            ),
-            512,
-        );
-        let start = link.now.after(SECOND);
-        let end = start.after(5 * SECOND);
-        flood(&mut link, &[2, 3, 4, 5], end, &mut Random::new(seed), 4 * 1514 * 8 * SECOND / rate);
-        let of = |q| bytes_of(&link.sent, q, start, end);
-        let all = of(2) + of(3) + of(4) + of(5);
-        for (name, qid, share) in [("a1", 2, 45), ("a2", 3, 15), ("b", 4, 30), ("c", 5, 10)] {
-            let got = of(qid) as f64 / all as f64 * 100.0;
-            writeln!(table, "{rate:<11} {name:<6} {share:>4}%  {got:.3}%").unwrap();
-            // At 1 Mb/s five seconds are 800 packets: one of them is more than 1 % of a tenth.
-            let packet = 100.0 * 1514.0 * 2.0 / all as f64;
-            let share = f64::from(share);
-            assert!((got - share).abs() <= share / 100.0 + packet, "{rate} {name}: {got} % for {share} %");
+    for (rate, seed) in [(1_000_000, 21), (10_000_000, 22), (100_000_000, 23)] {
+        table += &link_share(rate, seed, span(rate));
+    }
+    for (rate, seed) in [(1_000_000_000, 24), (10_000_000_000, 25)] {
+        table += &link_share(rate, seed, span(rate));
+        if soak() {
+            link_share(rate, seed, 5 * SECOND);
         }
-        assert!((all + 2 * 1514) as f64 * 8.0 >= rate as f64 * 5.0 * 0.999, "the link is busy");
-        finish(link);
     }
     snapshot("hfsc_linkshare.txt", &table);
+}
+
+/// Rows of the table; the figures hold over `span`.
+fn link_share(rate: u64, seed: u64, span: u64) -> String {
+    let part = |p: u64| rate / 100 * p;
+    let queues = vec![
+        node("a", 1, None, part(60)),
+        node("a1", 2, Some("a"), part(45)),
+        node("a2", 3, Some("a"), part(15)),
+        node("b", 4, None, part(30)),
+        as_default(node("c", 5, None, part(10))),
+    ];
+    let mut link = Link::new(hfsc(rate, queues), 512);
+    let start = link.now.after(span / 5);
+    let end = start.after(span);
+    flood(&mut link, &[2, 3, 4, 5], end, &mut Random::new(seed), four_frames(rate));
+    let of = |q| bytes_of(&link.sent, q, start, end);
+    let all = of(2) + of(3) + of(4) + of(5);
+    let mut rows = String::new();
+    for (name, qid, share) in [("a1", 2, 45), ("a2", 3, 15), ("b", 4, 30), ("c", 5, 10)] {
+        let got = of(qid) as f64 / all as f64 * 100.0;
+        writeln!(rows, "{rate:<11} {name:<6} {share:>4}%  {got:.3}%").unwrap();
+        // At 1 Mb/s five seconds are 800 packets: one of them is more than 1 % of a tenth.
+        let packet = 100.0 * 1514.0 * 2.0 / all as f64;
+        let share = f64::from(share);
+        assert!((got - share).abs() <= share / 100.0 + packet, "{rate} {name}: {got} % for {share} %");
+    }
+    let seconds = span as f64 / 1e9;
+    assert!((all + 2 * 1514) as f64 * 8.0 >= rate as f64 * seconds * 0.999, "the link is busy");
+    finish(link);
+    rows
 }
 
 #[test]
@@ -60,6 +72,8 @@ fn every_real_time_packet_leaves_within_its_bound_while_all_others_are_flooded()
         (10_000_000, 1_000_000, 10, 100_000, 200, 20, 32),
         (10_000_000, 2_000_000, 2, 200_000, 200, 10, 33),
         (100_000_000, 10_000_000, 5, 1_000_000, 1000, 9, 34),
+        (1_000_000_000, 50_000_000, 5, 5_000_000, 1000, 5, 35),
+        (10_000_000_000, 200_000_000, 1, 20_000_000, 1500, 1, 36),
     ] {
         let tree = hfsc(
             rate,
@@ -79,7 +93,7 @@ fn every_real_time_packet_leaves_within_its_bound_while_all_others_are_flooded()
                 &[2, 3],
                 Instant::from_nanos(start + n * every * 1_000_000),
                 &mut random,
-                200_000,
+                four_frames(rate).min(200_000),
             );
             link.send(1, bytes, n as u32);
         }
@@ -104,7 +118,13 @@ fn bound_of(conf: &TreeConf, name: &str, bytes: u32) -> u64 {
 
 #[test]
 fn an_upper_limit_holds_within_one_per_cent_and_one_packet() {
-    for (rate, limit, seed) in [(10_000_000_u64, 2_000_000_u64, 41), (100_000_000, 30_000_000, 42)] {
+    for (rate, limit, seed) in [
+        (10_000_000_u64, 2_000_000_u64, 41),
+        (100_000_000, 30_000_000, 42),
+        (1_000_000_000, 300_000_000, 43),
+        (10_000_000_000, 2_000_000_000, 44),
+    ] {
+        let span = if soak() { 5 * SECOND } else { span(rate) };
         let mut link = Link::new(
             hfsc(
                 rate,
@@ -118,15 +138,15 @@ fn an_upper_limit_holds_within_one_per_cent_and_one_packet() {
         let mut random = Random::new(seed);
         // Alone: the link is not full and it stays below. Beside another: still.
         for queues in [&[1][..], &[1, 2]] {
-            let start = link.now.after(SECOND);
-            flood(&mut link, queues, start.after(5 * SECOND), &mut random, 500_000);
-            let end = link.now;
-            let got = bytes_of(&link.sent, 1, start, end) as f64 * 8.0 / 5.0;
-            let slack = limit as f64 / 100.0 + 1514.0 * 8.0 / 5.0;
+            let start = link.now.after(span / 5);
+            flood(&mut link, queues, start.after(span), &mut random, four_frames(rate).min(500_000));
+            let (end, seconds) = (link.now, span as f64 / 1e9);
+            let got = bytes_of(&link.sent, 1, start, end) as f64 * 8.0 / seconds;
+            let slack = limit as f64 / 100.0 + 1514.0 * 8.0 / seconds;
             assert!((got - limit as f64).abs() <= slack, "{got} b/s for {limit}");
         }
         let all = link.sent.iter().map(|f| u64::from(f.bytes)).sum::<u64>();
-        assert!(all * 8 > rate * 5, "the other took the rest");
+        assert!(all as f64 * 8.0 > rate as f64 * span as f64 / 1e9, "the other took the rest");
         finish(link);
     }
 }

@@ -281,15 +281,32 @@ pub fn snapshot(name: &str, text: &str) {
 pub fn flood(link: &mut Link, queues: &[u16], until: Instant, random: &mut Random, step: u64) {
     let mut seq = 0;
     while link.now < until {
+        let stats = link.stats();
         for &qid in queues {
-            let class = link.stats().conf.classes.iter().position(|c| c.qid == qid).unwrap();
-            while link.stats().counters[class].queued.packets < 10 {
+            let class = stats.conf.classes.iter().position(|c| c.qid == qid).unwrap();
+            // What leaves at once while these come is made up for in the next step.
+            for _ in stats.counters[class].queued.packets..10 {
                 link.send(qid, 64 + random.below(1451) as u32, seq);
                 seq += 1;
             }
         }
         link.run_until(link.now.after(step).min(until));
     }
+}
+
+/// The full sizes are asked for.
+pub fn soak() -> bool {
+    std::env::var_os("SOFTNET_SOAK").is_some()
+}
+
+/// Nanoseconds that a flood at this rate is measured over: five seconds, above 100 Mb/s as many packets as at that rate.
+pub fn span(rate: u64) -> u64 {
+    5_000_000_000 / (rate / 100_000_000).max(1)
+}
+
+/// Nanoseconds in which a link sends four large frames.
+pub fn four_frames(rate: u64) -> u64 {
+    4 * 1514 * 8_000_000_000 / rate
 }
 
 /// The books balance, also when all that waits has been thrown away.
