@@ -260,6 +260,29 @@ fn a_batch_gets_the_verdicts_of_its_packets() {
 }
 
 #[test]
+fn the_first_packets_of_all_find_the_states_that_others_of_their_batch_have_made() {
+    let w = World::new("pass\n");
+    let mut batch = Batch::new();
+    for n in 0..40_u16 {
+        batch.push(w.packet(&build::udp4(CLIENT, SERVER, 1000 + n % 2, 53, b""))).unwrap();
+    }
+    let mut whys = Vec::new();
+    {
+        let mut worker = w.pf.worker(1);
+        let mut root = Root::claim();
+        let mut held = root.top();
+        let now = Instant::from_secs(1000);
+        let mut cx = PfCx::new(&w.pf, &w.ruleset, &mut worker, held.at::<PfRules>(), now);
+        let _passed = cx.test_batch(IN, Via::One(LAN), &mut batch, |m, refused| {
+            whys.push(refused.why);
+            w.fixture.done(m);
+        });
+    }
+    assert_eq!((whys, batch.len()), (vec![], 40));
+    batch.drain().for_each(|m| w.fixture.done(m));
+}
+
+#[test]
 fn rules_are_compiled_again_when_addresses_change() {
     let mut w = World::new("block in from any to (lan0)\n");
     let to_router = build::udp4(CLIENT, "192.0.2.1".parse().unwrap(), 1, 2, b"");

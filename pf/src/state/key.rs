@@ -121,6 +121,11 @@ pub(crate) struct Hash {
     pub(crate) tag: u32,
 }
 
+impl Hash {
+    /// Not worked out.
+    pub(crate) const NONE: Hash = Hash { row: 0, tag: 0 };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -197,7 +197,7 @@ pub(crate) struct Passing<'a> {
 
 impl Lookup {
     pub(crate) const NOTHING: Lookup =
-        Lookup { key: Key::EMPTY, hash: Hash { row: 0, tag: 0 }, kind: LookFor::Nothing, seq: 0 };
+        Lookup { key: Key::EMPTY, hash: Hash::NONE, kind: LookFor::Nothing, seq: 0 };
 
     /// Whether the packet is an error about one of the state's packets.
     #[inline(always)]
@@ -294,9 +294,7 @@ impl States {
             lookup.kind = LookFor::Packet;
         }
         // An insertion hashes for itself: without states there is nothing to find, and most packets insert nothing.
-        if self.count() != 0 {
-            lookup.hash = self.seed.hash(&lookup.key);
-        }
+        lookup.hash = if self.count() == 0 { Hash::NONE } else { self.seed.hash(&lookup.key) };
         Ok(())
     }
 
@@ -322,9 +320,11 @@ impl States {
         index: IfIndex,
         f: impl FnOnce(u32, &mut State) -> R,
     ) -> Option<R> {
-        let row = self.table.row(lookup.hash);
+        // A packet before this one in its batch may have made the first state there is.
+        let hash = if lookup.hash == Hash::NONE { self.seed.hash(&lookup.key) } else { lookup.hash };
+        let row = self.table.row(hash);
         let (overflow, mut held) = held.lock(&row.lock);
-        for node in self.table.candidates(row, *overflow, lookup.hash.tag) {
+        for node in self.table.candidates(row, *overflow, hash.tag) {
             let Some(slot) = self.table.slot(node.slot()) else { continue };
             let (mut state, _held) = held.lock(&slot.state);
             if state.is_found(node, &lookup.key, direction, index) {
