@@ -89,7 +89,9 @@ fn transmit(
         return;
     };
     let mut victims = cx.local.victims.take().unwrap_or_default();
-    let turn = ifq.enqueue_batch(held, batch, cx.now, &mut victims);
+    // Not when this turn of the loop began: a drainer that is late by now is relieved of its turn.
+    let now = cx.shared.clock.now();
+    let turn = ifq.enqueue_batch(held, batch, now, &mut victims);
     end_victims(cx, &mut victims);
     cx.local.victims = Some(victims);
     if let Some(turn) = turn {

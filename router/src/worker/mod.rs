@@ -353,6 +353,11 @@ fn run_stages(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, pending: &mut Pending) {
             for (stage, m) in cx.local.late.drain(..) {
                 pending.push(stage, m, &cx.stats.ledger);
             }
+            // A burst of super-frames takes longer than a bucket lasts.
+            if !cx.local.turns.is_empty() {
+                cx.now = cx.shared.clock.now();
+                output::serve_due(cx, &mut held);
+            }
             if stalled {
                 break;
             }
