@@ -79,6 +79,15 @@ impl DaemonError {
     }
 }
 
+/// What the command line says besides the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Orders {
+    /// How coarse locking is, whatever the file says.
+    pub locking: Option<Locking>,
+    /// How often the balance is logged.
+    pub audit: Option<Duration>,
+}
+
 /// Signals, as flags and as a descriptor to wake up on.
 struct Signals {
     stop: Arc<AtomicBool>,
@@ -122,9 +131,9 @@ struct Daemon {
 }
 
 /// Runs a router until it is told to stop; says how its books stood at the end.
-pub fn run(path: &Path, locking: Option<Locking>) -> Result<Books, DaemonError> {
+pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
     let mut files = Files::load(path)?;
-    if let Some(locking) = locking {
+    if let Some(locking) = orders.locking {
         files.conf.locking = locking;
     }
     for warning in files.warnings() {
@@ -152,7 +161,7 @@ pub fn run(path: &Path, locking: Option<Locking>) -> Result<Books, DaemonError> 
         control = %server.path().display(),
         "running"
     );
-    daemon.serve(&mut server, &mut signals)?;
+    daemon.serve(&mut server, &mut signals, orders.audit)?;
     drop(server);
     daemon.end()
 }
@@ -195,10 +204,17 @@ impl Daemon {
         Ok(())
     }
 
-    fn serve(&mut self, server: &mut Server, signals: &mut Signals) -> Result<(), DaemonError> {
+    fn serve(
+        &mut self,
+        server: &mut Server,
+        signals: &mut Signals,
+        audit: Option<Duration>,
+    ) -> Result<(), DaemonError> {
         let mut revive_at = Instant::now() + REVIVE_EVERY;
+        let mut audit_at = audit.map(|every| Instant::now() + every);
         while !self.stop {
-            let wait = self.sessions.next_wait().min(revive_at.saturating_duration_since(Instant::now()));
+            let next = audit_at.map_or(revive_at, |at| at.min(revive_at));
+            let wait = self.sessions.next_wait().min(next.saturating_duration_since(Instant::now()));
             let wait =
                 if self.router.shared().pf.source_count() == 0 { wait } else { wait.min(SETTLE_EVERY) };
             let shared = self.router.shared().clone();
@@ -221,8 +237,23 @@ impl Daemon {
                 revive_at = Instant::now() + REVIVE_EVERY;
                 self.revive();
             }
+            if let Some((at, every)) = audit_at.as_mut().zip(audit)
+                && Instant::now() >= *at
+            {
+                *at = Instant::now() + every;
+                self.log_balance();
+            }
         }
         Ok(())
+    }
+
+    /// Logs how the books stand, and shouts if they do not balance.
+    fn log_balance(&mut self) {
+        match self.router.audit(&mut self.root) {
+            Ok(books) if books.balanced() => tracing::info!("audit: {books}"),
+            Ok(books) => tracing::error!("audit: {books}"),
+            Err(late) => tracing::warn!("no audit: {late}"),
+        }
     }
 
     /// Does what pf on the workers has asked for.

@@ -5,7 +5,7 @@ use kern::{
     Pool,
     mbuf::{Audit, Balance},
 };
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// What a quiet moment showed: the pool's side and the packets' side.
 #[derive(Clone, Debug)]
@@ -31,5 +31,22 @@ impl Books {
         self.audit.balanced()
             && self.balance.held() == i128::from(self.audit.packets())
             && self.audit.unexplained == 0
+    }
+}
+
+/// The balance in one sentence.
+impl fmt::Display for Books {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.balanced() { "balanced" } else { "NOT balanced" };
+        let Balance { received, created, split, sent, delivered, merged, ended, .. } = &self.balance;
+        write!(
+            f,
+            "{verdict}: held {}, unexplained {}; packets: {received} received + {created} created + {split} split = \
+             {sent} sent + {delivered} delivered + {merged} merged + {} ended + {} held",
+            self.audit.held(),
+            self.audit.unexplained,
+            ended.iter().sum::<u64>(),
+            self.audit.packets()
+        )
     }
 }
