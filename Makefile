@@ -5,7 +5,7 @@ CARGO  ?= cargo
 DEBS    = iproute2 iperf3 tcpdump iputils-ping ethtool python3 python3-venv kmod procps
 # Debian packages that building needs (aws-lc builds C).
 TOOLS   = gcc libc6-dev make cmake
-NET_TESTS = tap namespaces pf_net pfctl altq_net scapy
+NET_TESTS = tap namespaces pf_net pfctl altq_net scapy leak_net
 NET_ENV = SOFTNET_NET_TESTS=1 SOFTNET_BIN=$(CURDIR)/target/release/softnet
 IS_ROOT = $(filter 0,$(shell id -u))
 
@@ -39,8 +39,9 @@ bench: build     ## every figure beside its ceiling
 	target/release/softnet bench forward
 	target/release/softnet bench esp
 
-loom:            ## concurrency of kern under the model checker
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test -p kern --test loom --release
+loom:            ## locks, depot, interface queue and the laboratory's queues under the model checker
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test -p kern -p altq --test loom --release
+	$(CARGO) test -p router --test leak_loom --release
 
 fuzz:            ## property and fuzz tests at their long size
 	SOFTNET_SOAK=1 $(CARGO) test --release --workspace --no-fail-fast -- fuzz random arbitrary proptest

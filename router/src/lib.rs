@@ -34,6 +34,7 @@ pub mod reass;
 pub mod report;
 pub mod route;
 pub mod router;
+pub mod scenario;
 pub mod stats;
 pub mod testbed;
 pub mod worker;

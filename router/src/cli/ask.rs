@@ -24,6 +24,9 @@ pub enum Failure {
     /// Which router is not clear.
     #[error("{0}")]
     Which(String),
+    /// No leave, or no device.
+    #[error("{0}")]
+    System(String),
     /// The daemon did not start, or ended badly.
     #[error(transparent)]
     Daemon(#[from] crate::daemon::DaemonError),
@@ -48,9 +51,11 @@ impl Failure {
             // Who reads our output and has seen enough is no failure.
             Failure::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => Exit::Good,
             Failure::Which(_) => Exit::Usage,
-            Failure::Daemon(_) | Failure::Router(_) | Failure::Output(_) | Failure::Unexpected => {
-                Exit::System
-            }
+            Failure::System(_)
+            | Failure::Daemon(_)
+            | Failure::Router(_)
+            | Failure::Output(_)
+            | Failure::Unexpected => Exit::System,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     control::proto::MbufReport,
     iface::link::LinkEnd,
+    scenario::GATEWAYS,
     testbed::{
         Party, Testbed, Texts,
         jobs::Pace,
@@ -34,26 +35,6 @@ pub struct Demo {
     #[arg(long, default_value = "32")]
     megabytes: u64,
 }
-
-/// A gateway's files, as they stand in `configs/`.
-const GATEWAYS: [(&str, [&str; 3]); 2] = [
-    (
-        "gw-a",
-        [
-            include_str!("../../../configs/gateway-a/softnet.toml"),
-            include_str!("../../../configs/gateway-a/pf.conf"),
-            include_str!("../../../configs/gateway-a/ipsec.conf"),
-        ],
-    ),
-    (
-        "gw-b",
-        [
-            include_str!("../../../configs/gateway-b/softnet.toml"),
-            include_str!("../../../configs/gateway-b/pf.conf"),
-            include_str!("../../../configs/gateway-b/ipsec.conf"),
-        ],
-    ),
-];
 
 /// Hosts send packets that fit into the tunnel.
 const HOST_MTU: usize = 1400;

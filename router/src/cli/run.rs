@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn how_often_is_a_time_with_a_unit() {
         assert_eq!(every("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(every("1m"), Ok(Duration::from_secs(60)));
+        assert_eq!(every("1m"), Ok(Duration::from_mins(1)));
         assert_eq!(every("500ms"), Ok(Duration::from_millis(500)));
         for wrong in ["", "10", "0s", "-10s", "1ms", "soon", "1y"] {
             assert!(every(wrong).is_err_and(|said| said.contains("as 10s")), "{wrong}");

@@ -10,10 +10,12 @@ use super::{
     run::{Outcome, on_threads},
     world::{Crypto, Placement, Plan, TX_RING, Traffic, World},
 };
-use kern::{Pool, mbuf::PoolConfig};
+use kern::{Pool, mbuf::PoolConfig, time::Duration};
 
 /// Clusters of a cell's pool: an epoch, and what may be on its way.
 pub const CLUSTERS: u32 = 32_768;
+/// Preemption points of which one finds its CPU slow: a few hundred in the input queue's windows of a cell.
+pub const STALL: u64 = 1024;
 /// Packets between two sweeps.
 pub const EPOCH: u32 = 20_000;
 
@@ -43,6 +45,8 @@ pub struct Setting {
     pub seed: u64,
     /// Give back what a sweep finds.
     pub reclaim: bool,
+    /// One preemption point in so many finds its CPU slow; 0: none.
+    pub stall: u64,
     /// The cores to use.
     pub cores: Vec<core_affinity::CoreId>,
 }
@@ -83,7 +87,7 @@ impl Cell {
         let pool =
             Pool::new(PoolConfig { clusters: CLUSTERS as usize, jumbos: 2 }).map_err(SetupError::of)?;
         let freight = Real::new(pool.clone(), self.vcpus, self.v6)?;
-        let plan = self.plan(setting.seed, CLUSTERS);
+        let plan = Plan { stall: setting.stall, ..self.plan(setting.seed, CLUSTERS) };
         let world = World::new(Relaxed::new(layout::words(plan.slots)), freight, plan);
         let outcome = on_threads(&world, setting.packets, setting.reclaim, &setting.cores);
         let held = pool.audit().held();
@@ -123,6 +127,8 @@ impl Cell {
                 Extra::Host6 | Extra::RouteTo => 8,
                 _ => TX_RING,
             },
+            stall: STALL,
+            patience: Duration::from_secs(10),
         }
     }
 }

@@ -32,7 +32,10 @@ impl<M: Memory, F: Freight> World<M, F> {
             return self.crypto_dispatch_hardware(cpu, packet);
         }
         self.sa_ref(cpu, 1);
-        let Some(job) = self.freight.begin(cpu.hand, packet, out) else { return };
+        let Some(job) = self.freight.begin(cpu.hand, packet, out) else {
+            cpu.counts.qfull += 1;
+            return;
+        };
         let request = Request { job, out };
         if self.plan.crypto == Crypto::Fast {
             // Both ends of the channel live in the world, so it is never closed.

@@ -22,7 +22,7 @@ pub trait Freight: Sync {
     fn receive(&self, hand: &mut Self::Hand, kind: Kind) -> Option<Self::Packet>;
     /// pf: whether the packet passes.
     fn filter(&self, hand: &mut Self::Hand, packet: &mut Self::Packet, out: bool) -> bool;
-    /// The first half of ESP, cipher included. `None`: the packet has ended.
+    /// The first half of ESP, cipher included. `None`: too many are between the halves; the packet has ended.
     fn begin(&self, hand: &mut Self::Hand, packet: Self::Packet, out: bool) -> Option<Self::Job>;
     /// The second half: adds what may go on.
     fn finish(&self, hand: &mut Self::Hand, job: Self::Job, out: bool, done: &mut Vec<Self::Packet>);

@@ -11,10 +11,12 @@
 //! | [`locks`] | which path takes what: one table a profile, beside the lock map |
 //! | [`profile`] | the profiles and what each expects |
 //! | [`cpu`] | a virtual CPU: spl, nested interrupts, what it holds |
+//! | [`preempt`] | what may happen between two steps: nested interrupts, slow CPUs |
 //! | [`world`], [`input`], [`crypto`], [`output`], [`side`] | the paths |
-//! | [`freight`], [`real`] | what the packets carry: nothing (model checkers), or clusters, ESP, pf and ALTQ |
+//! | [`freight`], [`real`], `tunnel` | what the packets carry: nothing (model checkers), or clusters, ESP, pf and ALTQ |
 //! | [`run`], [`sweep`] | epochs: traffic, quiet, count what nobody can reach, give it back |
 //! | [`cell`], [`table`], [`report`], [`plot`] | one row, all rows, and what they say |
+//! | [`gateways`] | the daemon itself: real gateways, by workers and locking |
 //! | [`schedule`], [`trace`] | one small case under a deterministic scheduler, told step by step |
 //!
 //! A faulty queue loses packets; it never touches memory it does not own and never frees twice: links are indices, whoever takes
@@ -24,12 +26,14 @@ pub mod cell;
 pub mod cpu;
 pub mod crypto;
 pub mod freight;
+pub mod gateways;
 pub mod input;
 pub mod layout;
 pub mod locks;
 pub mod memory;
 pub mod output;
 pub mod plot;
+pub mod preempt;
 pub mod profile;
 pub mod queue;
 pub mod real;
@@ -40,4 +44,5 @@ pub mod side;
 pub mod sweep;
 pub mod table;
 pub mod trace;
+mod tunnel;
 pub mod world;

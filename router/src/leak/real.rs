@@ -1,27 +1,26 @@
 //! Real freight: clusters of the pool through pf's rules, ESP in two halves, and ALTQ.
 //!
 //! Each packet is a run of its own between the halves of ESP, as in 2013. Transport mode uses the tunnel's transform; what
-//! differs, and matters here, is the path behind it. The peer that seals what arrives is an SA of the NIC's own.
+//! differs, and matters here, is the path behind it.
 
 use super::{
     freight::{End, Freight},
+    tunnel::{Tunnel, number_of},
     world::{Kind, TX_RING},
 };
 use altq::{Drain, Framing, IfQueue, QueueFlags, QueueSpec, SchedulerKind, TreeSpec, Turn, Victims};
 use ipsec::{
     esp::{Releasing, input, output},
     order::{Leave, Worker},
-    sa::{Handling, Lifetime, Mode, Padding, Protocol, Sa, SaConfig, SaIndex, Setup, Spi},
-    transform::Suite,
+    sa::Sa,
 };
 use kern::{
     Batch, Class, Ledger, Magazines, Mbuf, Owner, Pool, Why,
     lock::{Leaf, Root, levels},
-    secret::SecretBytes,
     time::{Clock, Instant},
 };
 use pf::{Direction, Environment, IfIndex, Names, Pf, PfCx, Ruleset, Verdict};
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 use wire::IpProto;
 
 /// pf's rules in every cell: some to look at, none that keeps state.
@@ -34,9 +33,9 @@ const INNER: usize = 200;
 /// A run between the halves.
 pub enum Job {
     /// Sealed, to leave in its turn.
-    Out(output::Pending<Arc<Sa>, Box<Batch>>),
+    Out(Arc<Sa>, output::Pending<Arc<Sa>, Box<Batch>>),
     /// Opened, to be looked at in its turn.
-    In(input::Opened<Arc<Sa>, Box<Batch>>),
+    In(Arc<Sa>, input::Opened<Arc<Sa>, Box<Batch>>),
 }
 
 /// What a virtual CPU keeps.
@@ -57,9 +56,7 @@ pub struct Real {
     pool: Pool,
     pf: Pf,
     rules: Ruleset,
-    out: Arc<Sa>,
-    inbound: Arc<Sa>,
-    peer: Arc<Sa>,
+    tunnel: Tunnel,
     queue: IfQueue,
     turn: Leaf<Option<Turn>, levels::Log>,
     template: Vec<u8>,
@@ -86,13 +83,8 @@ impl Real {
         let rules = pf
             .compile(&Arc::new(conf), &Environment::default(), &mut Names::default())
             .map_err(SetupError::of)?;
-        let us: IpAddr = if v6 { "2001:db8::1" } else { "203.0.113.1" }.parse().map_err(SetupError::of)?;
-        let peer: IpAddr = if v6 { "2001:db8::2" } else { "203.0.113.2" }.parse().map_err(SetupError::of)?;
-        let sa = |src, dst, spi| sa(src, dst, spi, vcpus as usize);
         Ok(Real {
-            out: sa(us, peer, 0x1001)?,
-            inbound: sa(peer, us, 0x1002)?,
-            peer: sa(peer, us, 0x1002)?,
+            tunnel: Tunnel::new(vcpus as usize, v6)?,
             queue: IfQueue::new(tree()?),
             turn: Leaf::new(None),
             template: template(v6),
@@ -118,19 +110,20 @@ impl Real {
     /// A packet as the peer sends it: sealed, with the outer header in front.
     fn sealed(&self, hand: &mut Hand, m: Mbuf) -> Option<Mbuf> {
         let Hand { root, ledger, worker, now, .. } = hand;
+        let peer = self.tunnel.peer(number_of(&m));
         let mut run = Box::new(Batch::new());
         if let Err(m) = run.push(m) {
             ledger.end(m, Why::PendingFull);
             return None;
         }
         let mut top = root.top();
-        match output::begin(&*self.peer, run, *now, &mut top, |m, why| ledger.end(m, why)) {
+        match output::begin(&**peer, run, *now, &mut top, |m, why| ledger.end(m, why)) {
             Ok(pending) => {
                 let (mut run, leave) =
                     output::finish(pending, *worker, &mut top, |m, why| ledger.end(m, why));
                 if leave == Leave::Taken {
                     let mut owed = Releasing::default();
-                    owed.note_output(&self.peer);
+                    owed.note_output(peer);
                     owed.written_output(*worker, &mut run, &mut top);
                 }
                 run.pop()
@@ -141,31 +134,6 @@ impl Real {
             }
         }
     }
-}
-
-fn sa(src: IpAddr, dst: IpAddr, spi: u32, workers: usize) -> Result<Arc<Sa>, SetupError> {
-    let suite = Suite::Aes128Gcm16;
-    let config = SaConfig {
-        src,
-        dst,
-        spi: Spi(spi),
-        protocol: Protocol::Esp,
-        mode: Mode::Tunnel,
-        encap: None,
-        reqid: 0,
-        suite,
-        esn: false,
-        replay: 4096,
-        peer_window: 4096,
-        padding: Padding::Lenient,
-        handling: Handling::default(),
-        soft: Lifetime::default(),
-        hard: Lifetime::default(),
-    };
-    let key: Vec<u8> = (0..suite.material_len()).map(|i| (i * 7 + spi as usize) as u8).collect();
-    let key = Arc::new(SecretBytes::copy_of(&key).map_err(SetupError::of)?);
-    let setup = Setup { workers, ..Setup::new(Clock::Real.now()) };
-    Sa::new(SaIndex(spi), config, key, &setup).map(Arc::new).map_err(SetupError::of)
 }
 
 /// PRIQ with two classes, at a rate that is never the limit.
@@ -268,6 +236,8 @@ impl Freight for Real {
     fn begin(&self, hand: &mut Hand, m: Mbuf, out: bool) -> Option<Job> {
         m.set_owner(Owner::Crypto);
         let Hand { root, ledger, now, .. } = hand;
+        let sa = if out { self.tunnel.out(number_of(&m)) } else { self.tunnel.inbound(&m) };
+        let (sa, own) = (Arc::clone(sa), Arc::clone(sa));
         let mut run = Box::new(Batch::new());
         if let Err(m) = run.push(m) {
             ledger.end(m, Why::PendingFull);
@@ -275,11 +245,11 @@ impl Freight for Real {
         }
         let mut top = root.top();
         let begun = if out {
-            output::begin(Arc::clone(&self.out), run, *now, &mut top, |m, why| ledger.end(m, why))
-                .map(Job::Out)
+            output::begin(sa, run, *now, &mut top, |m, why| ledger.end(m, why))
+                .map(|pending| Job::Out(own, pending))
         } else {
-            input::begin(Arc::clone(&self.inbound), run, *now, &mut top, |m, why| ledger.end(m, why))
-                .map(|pending| Job::In(pending.open(&mut top, |m, why| ledger.end(m, why))))
+            input::begin(sa, run, *now, &mut top, |m, why| ledger.end(m, why))
+                .map(|pending| Job::In(own, pending.open(&mut top, |m, why| ledger.end(m, why))))
         };
         begun.map_err(|mut declined| ledger.end_all(&mut declined.run, Why::HandOverFull)).ok()
     }
@@ -288,17 +258,17 @@ impl Freight for Real {
         let Hand { root, ledger, worker, out_owed, in_owed, .. } = hand;
         let mut top = root.top();
         let (mut run, parked) = match job {
-            Job::Out(pending) => {
+            Job::Out(sa, pending) => {
                 let (run, leave) = output::finish(pending, *worker, &mut top, |m, why| ledger.end(m, why));
                 if leave == Leave::Taken {
-                    out_owed.note_output(&self.out);
+                    out_owed.note_output(&sa);
                 }
                 (run, leave == Leave::Parked)
             }
-            Job::In(opened) => {
+            Job::In(sa, opened) => {
                 let (run, leave) = input::finish(opened, *worker, &mut top, |m, why| ledger.end(m, why));
                 if leave == Leave::Taken {
-                    in_owed.note_input(&self.inbound);
+                    in_owed.note_input(&sa);
                 }
                 (run, leave == Leave::Parked)
             }

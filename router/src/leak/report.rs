@@ -178,6 +178,29 @@ impl Report {
         self.rows.iter().all(|row| row.as_expected)
     }
 
+    /// What consistent locks cost: `giant` and `fine`, one CPU and two, as measured. Nothing if not all was run.
+    pub fn throughput(&self) -> String {
+        let cell = |profile: &str, vcpus: u32, traffic: &str| {
+            self.rows.iter().find(|r| {
+                let which = (r.table, r.crypto, r.family) == ("main", "fast", "inet");
+                which && (r.profile, r.vcpus, r.traffic) == (profile, vcpus, traffic)
+            })
+        };
+        let mut lines = String::new();
+        for profile in ["giant", "fine"] {
+            let figures: Option<Vec<String>> = ["none", "tunnel", "transport"]
+                .iter()
+                .map(|traffic| {
+                    let (one, two) = (cell(profile, 1, traffic)?, cell(profile, 2, traffic)?);
+                    Some(format!("{traffic} {:.2} and {:.2}", one.mpps, two.mpps))
+                })
+                .collect();
+            let Some(figures) = figures else { return String::new() };
+            lines.extend(["  ", profile, ": ", &figures.join(", "), "\n"]);
+        }
+        format!("throughput of FAST, inet, in Mpps, on 1 CPU and on 2:\n{lines}")
+    }
+
     /// Which rows of the report of 2013 are reproduced, in words.
     pub fn words(&self) -> String {
         let main = |keep: &dyn Fn(&Row) -> bool| -> Vec<&Row> {

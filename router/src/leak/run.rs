@@ -17,7 +17,7 @@ use super::{
     sweep::Found,
     world::World,
 };
-use kern::time::{Clock, Duration};
+use kern::time::Clock;
 
 const RUN: u32 = 0;
 const PARK: u32 = 1;
@@ -25,8 +25,6 @@ const STOP: u32 = 2;
 
 /// Turns without work before a CPU lets others have the core.
 const IDLE_TURNS: u32 = 64;
-/// Without progress for this long a cell is stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a cell came to.
 #[derive(Clone, Debug, Default)]
@@ -137,7 +135,7 @@ impl<M: Memory, F: Freight> World<M, F> {
     /// Until the NIC has raised what it should, or the pool is empty, or nothing moves.
     fn traffic(&self, cpu: &mut Cpu<'_, F>, outcome: &mut Outcome) {
         let (mut nothing, mut last, mut turns) = (0, self.mem.load(RAISED), 0u32);
-        let mut until = M::TIMED.then(|| Clock::Real.now() + PATIENCE);
+        let mut until = M::TIMED.then(|| Clock::Real.now() + self.plan.patience);
         while self.mem.load(RAISED) < self.mem.load(TARGET) {
             self.rest(cpu, &mut nothing);
             turns = turns.wrapping_add(1);
@@ -147,7 +145,7 @@ impl<M: Memory, F: Freight> World<M, F> {
             let raised = self.mem.load(RAISED);
             if raised != last {
                 last = raised;
-                until = until.map(|_| Clock::Real.now() + PATIENCE);
+                until = until.map(|_| Clock::Real.now() + self.plan.patience);
             } else if until.is_some_and(|until| Clock::Real.now() > until) {
                 return self.give_up(outcome, "no packet was raised");
             }
@@ -155,7 +153,7 @@ impl<M: Memory, F: Freight> World<M, F> {
     }
 
     fn await_all(&self, parked: u32, outcome: &mut Outcome) {
-        let until = M::TIMED.then(|| Clock::Real.now() + PATIENCE);
+        let until = M::TIMED.then(|| Clock::Real.now() + self.plan.patience);
         for cpu in 1..self.plan.vcpus {
             while self.mem.load(idle(cpu)) != parked {
                 if until.is_some_and(|until| Clock::Real.now() > until) {
@@ -284,4 +282,43 @@ where
 /// cores of their own where there are two.
 pub fn core_of(id: u32, vcpus: u32, cores: usize) -> usize {
     (id as usize * cores) / (vcpus as usize).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leak::{
+        cell::Cell,
+        freight::Bare,
+        layout::{self, KERNEL},
+        memory::Relaxed,
+        profile::Profile,
+        world::{Crypto, Plan, Traffic},
+    };
+    use kern::time::Duration;
+
+    const SLOTS: u32 = 256;
+
+    fn world(profile: Profile) -> World<Relaxed, Bare> {
+        let cell = Cell::new(profile, 2, Traffic::Tunnel, Crypto::Fast, false);
+        let plan = Plan { patience: Duration::from_millis(100), ..cell.plan(2013, SLOTS) };
+        World::new(Relaxed::new(layout::words(SLOTS)), Bare, plan)
+    }
+
+    #[test]
+    fn a_cell_that_cannot_go_on_is_ended_and_says_how_it_stood() {
+        let world = world(Profile::Giant);
+        // Held by a CPU that does not exist.
+        world.mem.store(KERNEL, 9);
+        let outcome = on_threads(&world, 1000, true, &[]);
+        let stuck = outcome.stuck.unwrap();
+        assert!(stuck.contains("ipintrq head 0 tail 0 len"), "{stuck}");
+        assert!(stuck.contains("of 1000"), "{stuck}");
+    }
+
+    #[test]
+    fn a_cell_that_goes_on_is_not_ended_by_the_watchdog() {
+        let outcome = on_threads(&world(Profile::Giant), 2000, true, &[]);
+        assert_eq!((outcome.stuck, outcome.counts.raised, outcome.found.leaked), (None, 2000, 0));
+    }
 }

@@ -94,6 +94,7 @@ impl<M: Memory, F: Freight> World<M, F> {
 
     fn m_ext_free(&self, cpu: &mut Cpu<'_, F>, link: u32) {
         let count = self.mem.load(refs(link));
+        self.point(cpu);
         self.mem.store(refs(link), count.wrapping_sub(1));
         if count != 1 {
             return;

@@ -79,3 +79,60 @@ impl<M: Memory, F: Freight> World<M, F> {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leak::{
+        cell::Cell,
+        freight::Bare,
+        layout,
+        locks::Path,
+        memory::Relaxed,
+        profile::Profile,
+        world::{Crypto, Kind, Traffic},
+    };
+
+    const SLOTS: u32 = 8;
+
+    /// Three packets on `crp_q` and two on `ipintrq`.
+    fn planted(cpu: &mut Cpu<'_, Bare>) -> World<Relaxed, Bare> {
+        let cell = Cell::new(Profile::Giant, 2, Traffic::Tunnel, Crypto::Fast, false);
+        let world = World::new(Relaxed::new(layout::words(SLOTS)), Bare, cell.plan(2013, SLOTS));
+        for (q, by, count) in [(Q::Crp, Path::Callback, 3), (Q::Ip, Path::DriverRx, 2)] {
+            (0..count).for_each(|_| world.if_enqueue(cpu, q, (Kind::Esp, ()), by));
+        }
+        world
+    }
+
+    #[test]
+    fn what_waits_where_nobody_serves_is_stranded_not_leaked() {
+        let mut nothing = ();
+        let mut cpu = Cpu::new(0, 2013, &mut nothing);
+        let world = planted(&mut cpu);
+        // A length that has lost its increments: whoever believes it does not look at the head.
+        world.mem.store(Q::Ip.len(), 0);
+        let found = world.sweep(&mut cpu, true);
+        assert_eq!((found.stranded, found.leaked), (5, 0));
+        let place = |queue: &str, path: &str| found.last_seen[&(queue.to_owned(), path.to_owned())];
+        assert_eq!((place("crp_q", "Callback"), place("ipintrq", "DriverRx")), (3, 2));
+        let again = world.sweep(&mut cpu, true);
+        assert_eq!((again.stranded, again.leaked), (0, 0), "it was given back");
+    }
+
+    #[test]
+    fn what_hangs_on_nobody_is_leaked_and_stays_so_unless_it_is_given_back() {
+        let mut nothing = ();
+        let mut cpu = Cpu::new(0, 2013, &mut nothing);
+        let world = planted(&mut cpu);
+        // The head of ipintrq overwritten, as by a second producer that saw it empty.
+        let first = world.mem.load(Q::Ip.head());
+        world.mem.store(Q::Ip.head(), world.mem.load(next(first)));
+        for _ in 0..2 {
+            let found = world.sweep(&mut cpu, false);
+            assert_eq!((found.stranded, found.leaked), (4, 1));
+        }
+        world.sweep(&mut cpu, true);
+        assert_eq!(world.sweep(&mut cpu, true).leaked, 0);
+    }
+}

@@ -96,6 +96,10 @@ pub struct Plan {
     pub epoch: u32,
     /// Descriptors of the transmit ring.
     pub ring: usize,
+    /// One in so many preemption points finds its CPU slow; 0: none.
+    pub stall: u64,
+    /// Without progress for this long a cell is stuck.
+    pub patience: Duration,
 }
 
 /// A packet in a slot.
@@ -132,15 +136,16 @@ pub struct World<M, F: Freight> {
     pub capture: (Sender<u32>, Receiver<u32>),
 }
 
-/// The watchdog of one wait: after ten seconds the cell is stuck, and everyone goes on without what he waits for, to its end.
+/// The watchdog of one wait: in the end the cell is stuck, and everyone goes on without what he waits for, to its end.
 struct Patience {
+    limit: Duration,
     until: Option<Instant>,
     turns: u32,
 }
 
 impl Patience {
-    fn new() -> Patience {
-        Patience { until: None, turns: 0 }
+    fn new(limit: Duration) -> Patience {
+        Patience { limit, until: None, turns: 0 }
     }
 
     fn over<M: Memory>(&mut self, mem: &M) -> bool {
@@ -149,7 +154,7 @@ impl Patience {
             return false;
         }
         let now = Clock::Real.now();
-        if now > *self.until.get_or_insert(now + Duration::from_secs(10)) {
+        if now > *self.until.get_or_insert(now + self.limit) {
             mem.store(layout::STUCK, 1);
         }
         mem.load(layout::STUCK) != 0
@@ -251,7 +256,7 @@ impl<M: Memory, F: Freight> World<M, F> {
     /// Takes a queue's own lock, at splnet.
     pub fn lock_queue(&self, cpu: &mut Cpu<'_, F>, q: Q) {
         cpu.spl += 1;
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(self.plan.patience);
         while !self.mem.swap_if(q.lock(), 0, cpu.id + 1) && !patience.over(&self.mem) {
             self.mem.pause();
         }
@@ -292,7 +297,7 @@ impl<M: Memory, F: Freight> World<M, F> {
         let since = M::TIMED.then(|| Clock::Real.now());
         // Not ours yet: an interrupt that comes meanwhile may take it.
         cpu.depth[which] = 0;
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(self.plan.patience);
         let mut turns = 0;
         while !self.mem.swap_if(at, 0, cpu.id + 1) && !patience.over(&self.mem) {
             turns += 1;
@@ -323,25 +328,6 @@ impl<M: Memory, F: Freight> World<M, F> {
             self.mem.tell(|| format!("releases {}", ["softnet_lock", "KERNEL_LOCK"][which]));
         }
         self.mem.store([SOFTNET, KERNEL][which], 0);
-    }
-
-    /// A preemption point: an interrupt of the NIC may come here, on this thread, if it is not masked.
-    pub fn point(&self, cpu: &mut Cpu<'_, F>) {
-        // Often where nothing else brings packets, seldom where they would only fill the window ahead of time.
-        let one_in = if self.plan.vcpus == 1 { 4 } else { 256 };
-        if self.interruptible(cpu) && cpu.chance(one_in) {
-            self.interrupt(cpu);
-        }
-    }
-
-    fn interruptible(&self, cpu: &Cpu<'_, F>) -> bool {
-        let masked = cpu.spl > 0 && self.plan.rules.spl;
-        !masked && !cpu.in_interrupt && cpu.id == self.plan.placement.nic
-    }
-
-    /// Delivers the NIC's interrupts, if it has any and they are not masked.
-    fn interrupt(&self, cpu: &mut Cpu<'_, F>) -> bool {
-        self.interruptible(cpu) && (self.nic(cpu) | self.tx_interrupt(cpu))
     }
 
     /// Puts a packet into a slot, on the way into a queue by this path.

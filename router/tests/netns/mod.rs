@@ -64,6 +64,7 @@ pub(crate) struct Namespace {
     name: String,
 }
 
+#[allow(dead_code, reason = "not every test file has one")]
 impl Namespace {
     /// A fresh one, its loopback up.
     pub(crate) fn new() -> Namespace {
@@ -74,7 +75,6 @@ impl Namespace {
     }
 
     /// Its name, for `ip netns exec`.
-    #[allow(dead_code, reason = "not every test file enters by name")]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -95,7 +95,6 @@ impl Namespace {
     }
 
     /// Runs `body` on a thread inside.
-    #[allow(dead_code, reason = "not every test file enters by thread")]
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         body: impl FnOnce() -> T + Send + 'static,

@@ -1,16 +1,18 @@
 //! `softnet leak`: one core against many, who loses clusters, and why.
 
+mod daemon;
+mod text;
+
 use super::{
     Exit,
     ask::{At, Failure},
-    table::{self, Align, row},
 };
 use crate::leak::{
-    cell::{Cell, Setting},
+    cell::{Cell, STALL, Setting},
     layout::CPUS,
     plot,
     profile::Profile,
-    report::{Report, Row, Verdict},
+    report::Report,
     table::{self as tables, Entry, Expect, Which},
     trace,
     world::{Crypto, Placement, Traffic},
@@ -46,6 +48,9 @@ pub struct Leak {
     /// Who runs where: nic=CPU,soft=CPU|local,ret=CPU
     #[arg(long, value_parser = placement)]
     placement: Option<Placed>,
+    /// One preemption point in N finds its CPU slow (0: none, the natural rate)
+    #[arg(long, value_name = "N", default_value_t = STALL)]
+    stall: u64,
     /// Leave lost clusters lost, until the pool is exhausted
     #[arg(long)]
     no_reclaim: bool,
@@ -55,6 +60,10 @@ pub struct Leak {
     /// Tell one small case step by step, from this schedule on, and how consistent locks change it
     #[arg(long, value_name = "SEED", conflicts_with_all = ["profile", "vcpus", "plot", "no_reclaim"])]
     schedule: Option<u64>,
+    /// Two real gateways on TAP instead, a tunnel between them, in network namespaces of their own (root): do they balance?
+    #[arg(long, conflicts_with_all = ["profile", "vcpus", "crypto", "traffic", "family", "placement", "schedule",
+        "plot", "no_reclaim"])]
+    daemon: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -118,13 +127,22 @@ pub fn run(at: &At, args: &Leak) -> Result<Exit, Failure> {
     if let Some(seed) = args.schedule {
         return schedule(at, seed);
     }
-    let entries = args.entries()?;
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     if cores.len() < 2 {
         eprintln!("softnet leak: this machine has one core for us; one core against many needs two");
         return Ok(Exit::Usage);
     }
-    let setting = Setting { packets: args.packets, seed: args.seed, reclaim: !args.no_reclaim, cores };
+    if args.daemon {
+        return daemon::run(at, args.packets, &cores);
+    }
+    let entries = args.entries()?;
+    let setting = Setting {
+        packets: args.packets,
+        seed: args.seed,
+        reclaim: !args.no_reclaim,
+        stall: args.stall,
+        cores,
+    };
     // Draws on a terminal only, and on standard error.
     let bar = ProgressBar::new(entries.len() as u64).with_style(
         ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}")
@@ -136,7 +154,7 @@ pub fn run(at: &At, args: &Leak) -> Result<Exit, Failure> {
     });
     bar.finish_and_clear();
     let report = Report::new(rows.map_err(|e| Failure::Which(e.to_string()))?);
-    at.print(&report, || text(&report))?;
+    at.print(&report, || text::of(&report))?;
     // After the table: a picture that cannot be drawn costs nobody the figures.
     if let Some(path) = &args.plot {
         plot::draw(&report, path).map_err(|e| Failure::Which(e.to_string()))?;
@@ -244,111 +262,4 @@ impl TrafficWord {
             TrafficWord::Transport => Traffic::Transport,
         }
     }
-}
-
-/// The tables, and what they say of the report.
-pub fn text(report: &Report) -> String {
-    let part = |name: &str| -> Vec<&Row> { report.rows.iter().filter(|row| row.table == name).collect() };
-    let mut text = String::new();
-    for (name, title) in [("main", "the report's table"), ("beyond", "beyond the report")] {
-        let rows = part(name);
-        if !rows.is_empty() {
-            text.extend([title, ":\n", &set(&rows), "\n"]);
-        }
-    }
-    for row in report.rows.iter().filter(|row| row.stuck.is_some()) {
-        let what = row.stuck.as_deref().unwrap_or_default();
-        text.extend(["stuck: ", row.profile, " ", row.crypto, " ", row.traffic, ": ", what, "\n"]);
-    }
-    text += &report.words();
-    let odd: Vec<&Row> = report.rows.iter().filter(|row| !row.as_expected).collect();
-    let verdict = if odd.is_empty() {
-        "every cell is as expected\n".to_owned()
-    } else {
-        format!("{} cells are NOT as expected\n", odd.len())
-    };
-    text += &verdict;
-    text + "A cell without a loss says: none seen in so many packets, which is no proof.\n"
-}
-
-fn set(rows: &[&Row]) -> String {
-    let mut lines = vec![row([
-        "profile",
-        "crypto",
-        "traffic",
-        "family",
-        "CPUs",
-        "packets",
-        "leaked",
-        "stranded",
-        "incidents",
-        "jammed",
-        "qfull",
-        "corrupt",
-        "Mpps",
-        "S wait",
-        "K wait",
-        "S hold",
-        "K hold",
-        "last seen",
-        "verdict",
-        "",
-    ])];
-    lines.extend(rows.iter().map(|row| cells(row)));
-    let left = [0, 1, 2, 3, 17, 18, 19];
-    let columns: Vec<Align> =
-        (0..20).map(|n| if left.contains(&n) { Align::Left } else { Align::Right }).collect();
-    table::set(&columns, &lines)
-}
-
-fn cells(row: &Row) -> Vec<String> {
-    let verdict = match row.verdict {
-        Verdict::Leak => "leak",
-        Verdict::None => "none",
-        Verdict::Stranded => "stranded",
-        Verdict::Indeterminate => "indeterminate",
-    };
-    let place = row.last_seen.first().map_or_else(|| "-".to_owned(), |(q, path, _)| format!("{q}, {path}"));
-    let wait = |l: &crate::leak::report::LockUse| {
-        (l.waited * 100).checked_div(l.taken).map_or_else(|| "-".to_owned(), |percent| format!("{percent}%"))
-    };
-    let hold = |l: &crate::leak::report::LockUse| {
-        if l.hold_ns == 0 { "-".to_owned() } else { format!("{}ns", l.hold_ns) }
-    };
-    let mut note = row.note.to_owned();
-    if let Some(n) = row.exhausted_after {
-        note = format!("pool exhausted after {n} packets; {note}");
-    }
-    if row.odd > 0 {
-        note = format!("{} odd; {note}", row.odd);
-    }
-    if !row.as_expected {
-        note = format!("EXPECTED {}; {note}", row.expected);
-    }
-    vec![
-        row.profile.to_owned(),
-        if row.placement.contains("soft=local") {
-            row.crypto.to_owned()
-        } else {
-            format!("{} ({})", row.crypto, row.placement)
-        },
-        row.traffic.to_owned(),
-        row.family.to_owned(),
-        row.vcpus.to_string(),
-        row.packets.to_string(),
-        row.leaked.to_string(),
-        row.stranded.to_string(),
-        row.incidents.to_string(),
-        row.jammed.to_string(),
-        row.qfull.to_string(),
-        row.corrupt_seen.to_string(),
-        format!("{:.2}", row.mpps),
-        wait(&row.softnet),
-        wait(&row.kernel),
-        hold(&row.softnet),
-        hold(&row.kernel),
-        place,
-        verdict.to_owned(),
-        note.trim_end_matches("; ").to_owned(),
-    ]
 }
