@@ -13,28 +13,20 @@ mod common;
 use altq::{Drain, IfQueue, Turn, Victims};
 use common::{default_queue, priq};
 use kern::{
-    Batch, Mbuf, Why,
+    Batch, Mbuf,
     lock::Root,
     testing::Fixture,
     time::{Clock, Instant},
 };
-use loom::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    thread,
-};
+use loom::{sync::Arc, thread};
 
-/// Drains as long as it has the turn; how many frames it wrote.
-fn drain(queue: &IfQueue, root: &mut Root, mut turn: Option<Turn>, now: Instant) -> u32 {
-    let ledger = kern::Ledger::new();
-    let mut written = 0;
+/// Drains as long as it has the turn; the frames it wrote.
+fn drain(queue: &IfQueue, root: &mut Root, mut turn: Option<Turn>, now: Instant) -> Vec<Mbuf> {
+    let mut written = Vec::new();
     while let Some(mine) = turn.take() {
         let (mut out, mut victims) = (Batch::new(), Victims::new());
         let next = queue.next_burst(&mut root.top(), mine, now, &mut out, &mut victims, 1);
-        written += out.len() as u32;
-        ledger.end_all(&mut out, Why::Sink);
+        written.extend(out.drain());
         assert_eq!(victims.drain().count(), 0, "nothing is refused at this rate");
         turn = match next {
             Drain::More(turn) => Some(turn),
@@ -45,7 +37,7 @@ fn drain(queue: &IfQueue, root: &mut Root, mut turn: Option<Turn>, now: Instant)
     written
 }
 
-fn send(queue: &IfQueue, m: Mbuf, now: Instant) -> u32 {
+fn send(queue: &IfQueue, m: Mbuf, now: Instant) -> Vec<Mbuf> {
     let mut root = Root::claim();
     let (mut batch, mut victims) = (Batch::new(), Victims::new());
     batch.push(m).unwrap();
@@ -63,12 +55,12 @@ fn two_senders_lose_nothing_and_leave_nothing_behind() {
         let fixture = Fixture::with_jumbos(2, 1);
         let packets = [fixture.packet(&[0x45; 60]), fixture.packet(&[0x45; 60])];
         let queue = Arc::new(IfQueue::new(priq(4_000_000_000, vec![default_queue("a", 1, 1, 50)])));
-        let written = Arc::new(AtomicU32::new(0));
         let senders = packets.map(|m| {
-            let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
-            thread::spawn(move || written.fetch_add(send(&queue, m, now), Ordering::Relaxed))
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || send(&queue, m, now))
         });
-        senders.into_iter().for_each(|sender| drop(sender.join().unwrap()));
-        assert_eq!(written.load(Ordering::Relaxed), 2, "every packet is written by somebody");
+        let written: Vec<Mbuf> = senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect();
+        assert_eq!(written.len(), 2, "every packet is written by somebody");
+        written.into_iter().for_each(|m| fixture.done(m));
     });
 }
