@@ -23,7 +23,8 @@ use crate::{
     packet::Packet,
     pf::{Pf, Worker},
     random::Random,
-    rule::{Action, Direction},
+    route::Routed,
+    rule::{Action, Direction, RouteKind},
     ruleset::{Compiled, Constant, Ruleset, Translation},
     slab::RuleSlot,
     state::{
@@ -33,7 +34,8 @@ use crate::{
     },
     table::{Counted, Fate},
     track::NodeKey,
-    verdict::{Answer, Passed, Refused, Reset, Verdict, refuse},
+    treatment::Treatment,
+    verdict::{Answer, Exception, Passed, Reset, Verdict, refuse},
 };
 
 /// Which interface the packets of a batch are at.
@@ -110,18 +112,19 @@ impl<'a> PfCx<'a> {
         self.decide(direction, index, m, &seen)
     }
 
-    /// Tests the packets of a batch. Those that pass stay, in order; the others go to `refused`, in order.
+    /// Tests the packets of a batch. Those that pass stay, in order; the others go to `except`, in order, which gives
+    /// back those that stay all the same.
     #[inline(always)]
     pub fn test_batch(
         &mut self,
         direction: Direction,
         via: Via,
         batch: &mut Batch,
-        refused: impl FnMut(Mbuf, Refused),
+        except: impl FnMut(Mbuf, Exception) -> Option<Mbuf>,
     ) -> Passed {
         match via {
             Via::One(index) if self.pass_all_unseen(direction, index, batch) => Passed::proof(),
-            _ => self.test_each(direction, via, batch, refused),
+            _ => self.test_each(direction, via, batch, except),
         }
     }
 
@@ -132,9 +135,9 @@ impl<'a> PfCx<'a> {
         direction: Direction,
         via: Via,
         batch: &mut Batch,
-        mut refused: impl FnMut(Mbuf, Refused),
+        mut except: impl FnMut(Mbuf, Exception) -> Option<Mbuf>,
     ) -> Passed {
-        let mut refusals = [None; BATCH];
+        let mut exceptions = [None; BATCH];
         let mut any = false;
         let mut at = 0;
         let unseen = !self.rules.looks(direction) && self.pf.states.count() == 0;
@@ -151,28 +154,25 @@ impl<'a> PfCx<'a> {
             }
             for (m, seen) in chunk.iter_mut().zip(&mut ahead) {
                 let index = via.of(m);
-                let refusal = if self.pass_unseen(direction, index, m) {
+                let exception = if self.pass_unseen(direction, index, m) {
                     None
                 } else {
                     if unseen {
                         self.look(direction, m, seen);
                     }
-                    Refused::of(&self.decide(direction, index, m, seen))
+                    Exception::of(&self.decide(direction, index, m, seen))
                 };
-                any |= refusal.is_some();
-                refusals[at] = refusal;
+                any |= exception.is_some();
+                exceptions[at] = exception;
                 at += 1;
             }
         }
         self.worker.ahead = ahead;
         if any {
-            let mut refusals = refusals.into_iter();
-            batch.sift(|m| match refusals.next().flatten() {
+            let mut exceptions = exceptions.into_iter();
+            batch.sift(|m| match exceptions.next().flatten() {
                 None => Some(m),
-                Some(refusal) => {
-                    refused(m, refusal);
-                    None
-                }
+                Some(exception) => except(m, exception),
             });
         }
         Passed::proof()
@@ -383,7 +383,18 @@ impl<'a> PfCx<'a> {
         {
             return self.block(why);
         }
+        if hit.treatment != 0 {
+            return self.treat(m, p, hit);
+        }
         Verdict::pass()
+    }
+
+    /// What few states say of their packets.
+    #[cold]
+    fn treat(&mut self, m: &mut Mbuf, p: &Packet, hit: &Hit) -> Verdict {
+        let treatment = self.pf.slab.treatments.get(hit.treatment).copied().unwrap_or_default();
+        treatment.apply(m, p, &mut self.worker.ids);
+        route(treatment.route, hit.forward, m)
     }
 
     /// Makes of a packet what its state says.
@@ -525,6 +536,9 @@ impl<'a> PfCx<'a> {
             m.hdr_mut().tag = outcome.tag;
         }
         choose_queue(m, p, outcome.queue, outcome.low_delay_queue);
+        if outcome.treatment != Treatment::NONE {
+            outcome.treatment.apply(m, p, &mut self.worker.ids);
+        }
         Verdict::pass()
     }
 
@@ -540,8 +554,15 @@ impl<'a> PfCx<'a> {
         }
         let becomes = p.key(direction);
         let opens = seen.lookup.opens_state(p);
+        let mut treatment = outcome.treated_by(rule);
+        if let Some(pool) = rule.rare.as_ref().and_then(|rare| rare.route.as_ref()) {
+            match pool.choose(&seen.p, &self.pf.slab.hops, &mut self.worker.random) {
+                Ok(routed) => treatment.route = Some(routed),
+                Err(why) => return self.block(why),
+            }
+        }
         if opens && (rule.keep.is_some() || becomes != seen.p.key(direction)) {
-            let hit = match self.keep_state(direction, index, m, judged, becomes) {
+            let hit = match self.keep_state(direction, index, m, judged, becomes, treatment) {
                 Ok(hit) => hit,
                 Err(verdict) => return verdict,
             };
@@ -553,7 +574,11 @@ impl<'a> PfCx<'a> {
         }
         let (queue, low_delay_queue) = outcome.queues(rule);
         choose_queue(m, p, queue, low_delay_queue);
-        Verdict::pass()
+        if treatment == Treatment::NONE {
+            return Verdict::pass();
+        }
+        treatment.apply(m, p, &mut self.worker.ids);
+        route(treatment.route, true, m)
     }
 
     /// Makes the state of a packet that a rule passes. If another worker has made it meanwhile, that one decides.
@@ -565,6 +590,7 @@ impl<'a> PfCx<'a> {
         m: &mut Mbuf,
         judged: &Judged,
         becomes: Key,
+        treatment: Treatment,
     ) -> Result<Hit, Verdict> {
         let Judged { seen, rule, ref outcome, by, .. } = *judged;
         let (nat, sticky) = by.map_or((RuleSlot::NONE, None), |by| (by.rule.slot, by.sticky));
@@ -573,8 +599,18 @@ impl<'a> PfCx<'a> {
         let (queue, low_delay_queue) = outcome.queues(rule);
         let allow_opts = outcome.allow_opts || rule.allow_opts;
         let anchor = outcome.anchor.map_or(RuleSlot::NONE, |call| call.slot);
+        let hops = &self.pf.slab.hops;
+        let treatment_number = match treatment {
+            Treatment::NONE => 0,
+            _ => match self.pf.slab.treatments.number(treatment) {
+                Some(number) => number,
+                None => return Err(self.block(Why::PfStateInsert)),
+            },
+        };
         let making = Making {
             rule,
+            treatment: treatment_number,
+            binds: Routed::binds(treatment.route, hops, direction, index),
             anchor,
             tag: outcome.tag,
             queue,
@@ -646,8 +682,22 @@ impl<'a> PfCx<'a> {
             Why::PfSynproxy => counters.synproxy.inc(),
             Why::PfSrcLimit => counters.src_limit.inc(),
             Why::PfTranslate => counters.translate.inc(),
+            Why::PfRoute => counters.no_route.inc(),
             _ => {}
         }
+    }
+}
+
+/// What becomes of a packet that passes and may be routed.
+#[inline(always)]
+fn route(routed: Option<Routed>, forward: bool, m: &Mbuf) -> Verdict {
+    match routed {
+        Some(routed) if routed.is_for(forward) => match routed.kind {
+            RouteKind::DupTo if m.hdr().flags.has(PktFlags::COPIED) => Verdict::pass(),
+            RouteKind::DupTo => Verdict::Copy(Passed::proof(), routed.hop),
+            _ => Verdict::Route(Passed::proof(), routed.hop),
+        },
+        _ => Verdict::pass(),
     }
 }
 
@@ -753,7 +803,7 @@ fn choose_queue(m: &mut Mbuf, p: &Packet, queue: u16, low_delay_queue: u16) {
     if queue == 0 {
         return;
     }
-    let low_delay = p.is_low_delay() || p.is_empty_ack();
+    let low_delay = p.wants_low_delay();
     let hdr = m.hdr_mut();
     if low_delay {
         hdr.flags.set(PktFlags::LOW_DELAY);

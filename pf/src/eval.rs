@@ -12,6 +12,7 @@ use crate::{
     packet::Packet,
     rule::{Action, Direction, Ports},
     ruleset::{Compiled, Ruleset},
+    treatment::Treatment,
 };
 
 /// What evaluation came to.
@@ -28,6 +29,8 @@ pub(crate) struct Outcome<'r> {
     pub(crate) low_delay_queue: u16,
     /// A match rule lets IP options pass.
     pub(crate) allow_opts: bool,
+    /// What match rules say besides.
+    pub(crate) treatment: Treatment,
 }
 
 /// What rules do while they are evaluated.
@@ -200,7 +203,15 @@ pub(crate) fn first_match<'r>(
 impl<'r> Outcome<'r> {
     /// Decided without evaluation.
     pub(crate) const fn decided(tag: u16) -> Outcome<'r> {
-        Outcome { rule: None, anchor: None, tag, queue: 0, low_delay_queue: 0, allow_opts: false }
+        Outcome {
+            rule: None,
+            anchor: None,
+            tag,
+            queue: 0,
+            low_delay_queue: 0,
+            allow_opts: false,
+            treatment: Treatment::NONE,
+        }
     }
 
     /// The queues of a packet that a rule passes.
@@ -215,6 +226,16 @@ impl<'r> Outcome<'r> {
             (self.queue, self.low_delay_queue) = (rule.queue, rule.low_delay_queue);
         }
         self.allow_opts |= rule.allow_opts;
+        self.treatment = self.treated_by(rule);
+    }
+
+    /// What a packet gets that has come to this rule.
+    #[inline(always)]
+    pub(crate) fn treated_by(&self, rule: &Compiled) -> Treatment {
+        match &rule.rare {
+            Some(rare) => self.treatment.then(rare.normalise, rare.prio),
+            None => self.treatment,
+        }
     }
 }
 
@@ -265,7 +286,7 @@ impl Compiled {
         {
             return false;
         }
-        if !self.received.matches(p.received) {
+        if self.prio.is_some_and(|prio| prio != p.prio) || !self.received.matches(p.received) {
             return false;
         }
         if let Some((wanted, not)) = self.tagged

@@ -32,6 +32,7 @@ mod env_file;
 pub mod ether;
 mod eval;
 pub mod ids;
+mod intern;
 pub mod limiter;
 pub mod names;
 mod nat;
@@ -41,6 +42,7 @@ pub mod pf;
 pub mod pool;
 pub mod print;
 mod random;
+pub mod route;
 pub mod rule;
 pub mod ruleset;
 pub mod show;
@@ -49,6 +51,7 @@ pub mod state;
 pub mod table;
 pub mod timeout;
 pub mod track;
+mod treatment;
 mod verdict;
 
 pub use anchor::{Fresh, Kind, Which};
@@ -58,10 +61,11 @@ pub use env::Environment;
 pub use env_file::EnvError;
 pub use ids::Names;
 pub use pf::{Pf, Worker};
+pub use route::{HopId, NextHop};
 pub use rule::Direction;
 pub use ruleset::Ruleset;
 pub use state::{States, info::StateInfo, proxy::Segment};
-pub use verdict::{Answer, Passed, Refused, Reset, Verdict};
+pub use verdict::{Answer, Exception, Passed, Refused, Reset, Verdict};
 
 /// Number of an interface, as `PktHdr::rcvif` and `PktHdr::egress` have it. 0 is no interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

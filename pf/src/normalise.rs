@@ -1,6 +1,7 @@
 //! Normalisation (`scrub` in pf.conf(5)): what a packet says that a receiver could take in two ways is made to say one thing.
 //!
-//! A packet is changed in place and its checksums follow, also when they are partial. What `scrub` does about fragments is
+//! A packet is changed in place and its checksums follow, also when they are partial. Scrub rules do it ahead of all
+//! others; `scrub (...)` of match and pass rules to what passes (see [`crate::treatment`]). What `scrub` does about fragments is
 //! not here: which are put together, the [ruleset](crate::Ruleset::reassembles) says; how, the router knows.
 
 use std::hash::{BuildHasher, RandomState};
@@ -17,7 +18,7 @@ use crate::{
 };
 
 /// What is done to a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Normalise {
     /// Don't-fragment is cleared.
     pub(crate) no_df: bool,
@@ -46,7 +47,7 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    fn next(&mut self) -> u16 {
+    pub(crate) fn next(&mut self) -> u16 {
         self.drawn = self.drawn.wrapping_add(1);
         self.key.hash_one(self.drawn) as u16
     }
@@ -138,7 +139,19 @@ impl Normalise {
     pub(crate) const NONE: Normalise =
         Normalise { no_df: false, random_id: false, min_ttl: 0, max_mss: 0, set_tos: None };
 
-    /// Whether it does anything.
+    /// This, and what a later rule says.
+    pub(crate) fn then(self, later: Normalise) -> Normalise {
+        let either = |a, b| if b == 0 { a } else { b };
+        Normalise {
+            no_df: self.no_df || later.no_df,
+            random_id: self.random_id || later.random_id,
+            min_ttl: either(self.min_ttl.into(), later.min_ttl.into()) as u8,
+            max_mss: either(self.max_mss, later.max_mss),
+            set_tos: later.set_tos.or(self.set_tos),
+        }
+    }
+
+    /// Whether it does nothing.
     #[inline(always)]
     pub(crate) fn is_none(self) -> bool {
         self == Normalise::NONE

@@ -59,6 +59,8 @@ pub struct Packet {
     pub bytes: u32,
     /// Packets on the wire.
     pub segments: u32,
+    /// 802.1p priority it came with.
+    pub prio: u8,
     /// The tag it carries.
     pub tag: u16,
     /// The interface it was received on.
@@ -84,6 +86,7 @@ impl Packet {
         payload: 0,
         bytes: 0,
         segments: 1,
+        prio: 0,
         tag: 0,
         received: IfIndex(0),
     };
@@ -108,6 +111,7 @@ impl Packet {
         let hdr = m.hdr();
         self.fragment |= hdr.flags.has(PktFlags::FRAG);
         self.options |= hdr.flags.has(PktFlags::OPTIONS);
+        self.prio = hdr.prio;
         self.tag = if hdr.host().is_none() { hdr.tag } else { 0 };
         self.received = IfIndex(hdr.rcvif);
         (self.sport, self.dport, self.icmp, self.code, self.segments) = (0, 0, 0, 0, 1);
@@ -222,6 +226,12 @@ impl Packet {
     #[inline(always)]
     pub fn is_empty_ack(&self) -> bool {
         self.proto == IpProto::TCP.0 && !self.fragment && self.tcp.flags & 0x17 == 0x10 && self.payload == 0
+    }
+
+    /// Whether it goes to the second queue, or gets the second priority, of a rule that names two.
+    #[inline(always)]
+    pub fn wants_low_delay(&self) -> bool {
+        self.is_low_delay() || self.is_empty_ack()
     }
 
     /// Whether the TOS octet asks for low delay (RFC 1349).

@@ -401,7 +401,7 @@ pub struct Keep {
 }
 
 /// `route-to`, `reply-to`, `dup-to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RouteKind {
     /// Packets of the rule go there.
     RouteTo,

@@ -22,11 +22,12 @@ use crate::{
     env::Environment,
     ids::{Names, TooManyNames},
     nat::Translate,
-    normalise::ScrubRules,
+    normalise::{Normalise, ScrubRules},
     pool::Pool,
     random::Random,
+    route::RoutePool,
     rule::{
-        Action, Direction, Host, IcmpMatch, Keep, On, Peer, Ports, Rule, Rules, SourceTrack, StateKind,
+        Action, Direction, Host, IcmpMatch, Keep, On, Peer, Ports, Route, Rule, Rules, SourceTrack, StateKind,
         TcpFlags,
     },
     slab::{RuleSlab, RuleSlot, TooManyRules},
@@ -108,6 +109,8 @@ pub(crate) struct Compiled {
     pub(crate) flags: Option<TcpFlags>,
     pub(crate) icmp: Option<IcmpMatch>,
     pub(crate) tos: Option<u8>,
+    /// Priority it must have.
+    pub(crate) prio: Option<u8>,
     pub(crate) fragment: bool,
     /// Tag it must have, or must not have.
     pub(crate) tagged: Option<(u16, bool)>,
@@ -135,6 +138,19 @@ pub(crate) struct Compiled {
     pub(crate) nat_pass: bool,
     /// It calls what this number stands for; 0 is no call.
     pub(crate) call: u16,
+    /// What few rules say besides.
+    pub(crate) rare: Option<Box<Rare>>,
+}
+
+/// What few rules say besides.
+#[derive(Debug)]
+pub(crate) struct Rare {
+    /// Where its packets go.
+    pub(crate) route: Option<RoutePool>,
+    /// `scrub (...)`, `set tos`.
+    pub(crate) normalise: Normalise,
+    /// `set prio`: for most packets, for low-delay ones.
+    pub(crate) prio: Option<(u8, u8)>,
 }
 
 /// What a rule says of the states it makes.
@@ -175,6 +191,7 @@ impl Compiled {
             && self.dst == AddrTest::Any
             && self.flags.is_none()
             && self.tos.is_none()
+            && self.prio.is_none()
             && !self.fragment
             && self.tagged.is_none()
             && self.received == Iface::Any
@@ -498,7 +515,7 @@ impl Ruleset {
             _ if open => Constant::Look,
             None => Constant::Pass { rule: None, allow_opts: false },
             Some((_, r)) if r.action != Action::Pass || r.keep.is_some() || r.queue != 0 => Constant::Look,
-            Some((_, r)) if r.log || r.tag != 0 || !r.translates.is_empty() => Constant::Look,
+            Some((_, r)) if r.log || r.tag != 0 || !r.translates.is_empty() || r.rare.is_some() => Constant::Look,
             Some((i, r)) => Constant::Pass { rule: Some(i as u32), allow_opts: r.allow_opts },
         }
     }
@@ -540,7 +557,9 @@ fn by_name(staged: &[Staged]) -> HashMap<&str, HashMap<&str, table::Shared>> {
 fn spoken_of(rules: &Rules) -> HashMap<&str, u32> {
     let mut names = HashMap::new();
     for rule in rules.all() {
-        let pools = rule.nat.iter().chain(&rule.rdr).flat_map(|pool| pool.hosts.iter().map(|h| &h.host));
+        let routes = rule.route.iter().map(|route| &route.pool);
+        let pools = rule.nat.iter().chain(&rule.rdr).chain(routes);
+        let pools = pools.flat_map(|pool| pool.hosts.iter().map(|h| &h.host));
         for host in [&rule.from.host, &rule.to.host].into_iter().chain(pools) {
             if let Host::Table(name) = host {
                 *names.entry(name.as_str()).or_default() += 1;
@@ -602,17 +621,45 @@ impl Compiler<'_> {
 
     /// The addresses of a pool as this router has them.
     fn prefixes(&self, pool: &Pool, family: Option<Family>) -> Vec<Prefix> {
-        let mut prefixes = Vec::new();
-        for item in &pool.hosts {
-            match &item.host {
-                Host::Prefix(p) => prefixes.push(*p),
-                Host::Range(a, b) => prefixes.extend(Prefix::covering(*a, *b)),
-                Host::Dynamic(d) => prefixes.extend(self.env.addresses_of(d, family)),
-                Host::Table(name) => prefixes.extend(self.table(name)),
-                Host::Any | Host::NoRoute | Host::UrpfFailed => {}
-            }
+        pool.hosts.iter().flat_map(|item| self.prefixes_of(&item.host, family)).collect()
+    }
+
+    fn prefixes_of(&self, host: &Host, family: Option<Family>) -> Vec<Prefix> {
+        match host {
+            Host::Prefix(p) => vec![*p],
+            Host::Range(a, b) => Prefix::covering(*a, *b),
+            Host::Dynamic(d) => self.env.addresses_of(d, family),
+            Host::Table(name) => self.table(name),
+            Host::Any | Host::NoRoute | Host::UrpfFailed => Vec::new(),
         }
-        prefixes
+    }
+
+    fn rare(&mut self, rule: &Rule) -> Option<Box<Rare>> {
+        let route = rule.route.as_ref().map(|route| self.route(route));
+        // A scrub rule's own is in its list.
+        let is_filter = Kind::of(rule.action) == Some(Kind::Filter);
+        let normalise = if is_filter { Normalise::from(&rule.scrub) } else { Normalise::NONE };
+        let rare = Rare { route, normalise, prio: rule.set_prio };
+        let is_some = rare.route.is_some() || !rare.normalise.is_none() || rare.prio.is_some();
+        is_some.then(|| Box::new(rare))
+    }
+
+    /// The next hops of a rule. Interfaces that this router does not have are number 0.
+    fn route(&mut self, route: &Route) -> RoutePool {
+        let index = |name: Option<&String>| {
+            name.and_then(|name| self.env.interface(name)).map_or(IfIndex(0), |i| i.index)
+        };
+        let mut gateways = Vec::new();
+        let mut link = None;
+        for item in &route.pool.hosts {
+            let iface = index(item.interface.as_ref());
+            if item.host == Host::Any {
+                link = link.or(Some(iface));
+            }
+            gateways.extend(self.prefixes_of(&item.host, None).into_iter().map(|prefix| (prefix, iface)));
+        }
+        let link = link.filter(|_| gateways.is_empty());
+        RoutePool::new(route, gateways, link, &mut self.random)
     }
 
     fn table(&self, name: &str) -> Vec<Prefix> {
@@ -704,6 +751,7 @@ impl Compiler<'_> {
             flags: rule.flags.filter(|f| f.mask != 0),
             icmp: rule.icmp,
             tos: rule.tos,
+            prio: rule.prio,
             fragment: rule.fragment,
             tagged,
             quick: rule.quick,
@@ -720,6 +768,7 @@ impl Compiler<'_> {
             probability: rule.probability,
             translates: self.translates(rule),
             nat_pass: rule.nat_pass,
+            rare: self.rare(rule),
             call: rule.anchor.as_ref().map_or(Ok(0), |call| self.names.call(&call.target()))?,
         })
     }

@@ -21,9 +21,11 @@ use std::sync::{
 use kern::{counter::Counter, lock::Leaf};
 
 use crate::{
+    route::{HopId, NextHop, NextHops},
     rule::{Keep, Overload},
     timeout::Timeout,
     track::Limits,
+    treatment::Treatments,
 };
 
 const CHUNK: usize = 256;
@@ -44,6 +46,9 @@ pub struct RuleSlab {
     chunks: Box<[OnceLock<Chunk>]>,
     free: Leaf<Free>,
     workers: usize,
+    /// What the rules have chosen beyond their own life.
+    pub(crate) hops: NextHops,
+    pub(crate) treatments: Treatments,
 }
 
 #[derive(Debug, Default)]
@@ -123,7 +128,15 @@ impl RuleSlab {
             chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
             free: Leaf::new(Free::default()),
             workers: workers.max(1),
+            hops: NextHops::new(),
+            treatments: Treatments::new(),
         }
+    }
+
+    /// A next hop that a rule has chosen.
+    #[inline]
+    pub fn next_hop(&self, id: HopId) -> Option<&NextHop> {
+        self.hops.get(id.0)
     }
 
     /// Takes a slot for a rule of the main ruleset or of the anchor at `path`; its counters are at 0.

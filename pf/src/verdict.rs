@@ -3,7 +3,7 @@
 use kern::Why;
 use wire::IpProto;
 
-use crate::{addr::Family, packet::Packet, rule::Reply};
+use crate::{addr::Family, packet::Packet, route::HopId, rule::Reply};
 
 /// Proof that pf has passed a packet, or every packet of a batch. Only pf makes one; whoever transmits or forwards
 /// demands it.
@@ -24,6 +24,10 @@ impl Passed {
 pub enum Verdict {
     /// It goes on.
     Pass(Passed),
+    /// It goes on, by this next hop and no other.
+    Route(Passed, HopId),
+    /// It goes on, and a copy goes by this next hop.
+    Copy(Passed, HopId),
     /// It ends here.
     Block(Why),
     /// It ends here, and its sender is told.
@@ -35,6 +39,17 @@ impl Verdict {
     pub(crate) const fn pass() -> Verdict {
         Verdict::Pass(Passed::proof())
     }
+}
+
+/// What a packet of a batch gets that is not just passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exception {
+    /// It does not pass.
+    Refused(Refused),
+    /// It goes by this next hop.
+    Route(HopId),
+    /// It goes on, and a copy goes by this next hop.
+    Copy(HopId),
 }
 
 /// Why a packet of a batch did not pass.
@@ -74,14 +89,16 @@ pub struct Reset {
     pub acknowledge: bool,
 }
 
-impl Refused {
-    /// What a verdict refuses, if it does.
+impl Exception {
+    /// What a verdict is for a packet of a batch; none if it passes.
     #[inline(always)]
-    pub(crate) fn of(verdict: &Verdict) -> Option<Refused> {
+    pub(crate) fn of(verdict: &Verdict) -> Option<Exception> {
         match *verdict {
             Verdict::Pass(_) => None,
-            Verdict::Block(why) => Some(Refused { why, answer: None }),
-            Verdict::Return(answer, why) => Some(Refused { why, answer: Some(answer) }),
+            Verdict::Route(_, hop) => Some(Exception::Route(hop)),
+            Verdict::Copy(_, hop) => Some(Exception::Copy(hop)),
+            Verdict::Block(why) => Some(Exception::Refused(Refused { why, answer: None })),
+            Verdict::Return(answer, why) => Some(Exception::Refused(Refused { why, answer: Some(answer) })),
         }
     }
 }

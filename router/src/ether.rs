@@ -175,7 +175,7 @@ fn address<'a>(
         hooks::tunnel_output(cx, interface, m, out);
         return None;
     }
-    let gateway = cx.net.gateway(m.hdr().nexthop);
+    let gateway = hooks::gateway(cx, m.hdr().nexthop);
     let to = gateway.unwrap_or_else(|| destination(&m));
     let (m, mac) = match neighbour::resolve(cx, held, interface, to, m) {
         Resolved::Mac(m, mac) => (m, mac),

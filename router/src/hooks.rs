@@ -13,11 +13,13 @@
 //! but there is no SA" is an answer that ends it.
 
 mod natt;
+mod routed;
 mod size;
 mod tunnel;
 mod way;
 
 pub(crate) use natt::{Keepalives, follow_peers, is_for_natt, keep_alive};
+pub(crate) use routed::{gateway, is_routed};
 pub(crate) use size::too_big_input;
 pub(crate) use tunnel::{Tunnels, tunnel_output};
 pub(crate) use way::Ways;
@@ -37,14 +39,14 @@ use ipsec::{
     spd::{Decision, Path, Rest},
 };
 use kern::{
-    Batch, Class, Mbuf, Owner, PktFlags, Why,
+    Batch, Class, Mbuf, Owner, PktFlags, Pool, Why,
     lock::{
         Held,
         levels::{PfRules, Softnet, Top},
     },
     time::Instant,
 };
-use pf::{Answer, Direction, PfCx, Refused, Reset, Via};
+use pf::{Answer, Direction, Exception, PfCx, Refused, Reset, Via};
 use std::sync::Arc;
 use way::Way;
 use wire::IpProto;
@@ -138,16 +140,28 @@ fn pf_batch(
 ) {
     let Some(rules) = cx.net.pf.as_deref() else { return };
     cx.stats.count.pf_tests.add(batch.len() as u64);
-    let mut refused = cx.local.refused.take().unwrap_or_default();
+    let mut exceptions = cx.local.exceptions.take().unwrap_or_default();
     {
         let held: Held<'_, PfRules> = held.at();
+        let place = routed::Place::new(cx.shared, &cx.stats.ledger, direction, via);
         let mut pf = PfCx::new(&cx.shared.pf, rules, &mut cx.local.pf, held, cx.now);
-        let _passed = pf.test_batch(direction, via, batch, |m, refusal| refused.push((m, refusal)));
+        let _passed = pf.test_batch(direction, via, batch, |m, exception| {
+            place.stays(m, exception, &mut cx.local.late).map_or_else(
+                |other| {
+                    exceptions.push(other);
+                    None
+                },
+                Some,
+            )
+        });
     }
-    for (m, refusal) in refused.drain(..) {
-        refuse(cx, m, refusal, out);
+    for (m, exception) in exceptions.drain(..) {
+        match exception {
+            Exception::Refused(refusal) => refuse(cx, m, refusal, out),
+            Exception::Route(hop) | Exception::Copy(hop) => routed::divert(cx, m, hop, direction, out),
+        }
     }
-    cx.local.refused = Some(refused);
+    cx.local.exceptions = Some(exceptions);
     send_own(cx, out);
     if cx.net.hash_flows {
         // What pf has translated is another flow on the wire.
@@ -524,20 +538,22 @@ fn resize(cx: &Cx<'_>, run: &mut Batch, is_wrong: impl Fn(&Mbuf) -> bool, class:
 
 fn moved(cx: &Cx<'_>, m: Mbuf, class: Class) -> Option<Mbuf> {
     let ledger = &cx.stats.ledger;
-    let Some(mut other) = cx.shared.pool.alloc(class, Owner::Worker) else {
+    let Some(mut other) = twin(&cx.shared.pool, &m, class) else {
         cx.end(m, Why::NoBuffer);
         return None;
     };
-    let Ok(room) = other.append(m.len()) else {
-        cx.end(m, Why::NoBuffer);
-        return None;
-    };
-    room.copy_from_slice(m.data());
     ledger.split(&mut other);
+    ledger.merge(m);
+    Some(other)
+}
+
+/// A buffer with the octets of a packet and what its header says of it; offloads apart. Not in the books yet.
+fn twin(pool: &Pool, m: &Mbuf, class: Class) -> Option<Mbuf> {
+    let mut other = pool.alloc(class, Owner::Worker)?;
+    other.append(m.len()).ok()?.copy_from_slice(m.data());
     other.hdr_mut().inherit(m.hdr());
     other.set_l3(m.l3());
     other.set_l4(m.l4());
-    ledger.merge(m);
     Some(other)
 }
 

@@ -14,7 +14,7 @@
 //! | `flags` | device, `ether_input`, `ip_input`, cutting | all |
 //! | `csum_start`, `csum_offset`, `gso`, `gso_size` | device, GRO, whoever rewrites lengths | cutting, device |
 //! | `rcvif` | `ether_input` | pf, ICMP, host |
-//! | `egress`, `nexthop` | `forward`, `ip_output` | `ip_output`, `ether_output` |
+//! | `egress`, `nexthop` | `forward`, `ip_output`; pf, with a number of its own | `forward`, `ip_output`, `ether_output` |
 //! | `hash` | `ip_input` (symmetric, of the flow) | pf, device (queue choice) |
 //! | `sa` | SPD lookup, `esp_input`: 1 + index of the SA | `esp_output`; SPD check, pf |
 //! | `nexthop` too | SPD lookup, between two SAs of a bundle: what is left of it, or what it came out of | ESP stages |
@@ -175,6 +175,8 @@ impl PktFlags {
     pub const REFRAG: PktFlags = PktFlags(1 << 12);
     /// `tag` is the host that sent it, as it was before pf translated the source.
     const HOST: PktFlags = PktFlags(1 << 13);
+    /// A copy, or a packet of which pf has had a copy made: there will be no other.
+    pub const COPIED: PktFlags = PktFlags(1 << 14);
 
     /// No flag.
     pub const fn empty() -> Self {

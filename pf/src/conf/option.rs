@@ -93,7 +93,6 @@ fn translation(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&s
             def.af_to = Some(At::new(at, pool::af_to(c, env)?));
         }
         "scrub" => {
-            c.note(at, "scrub (...)");
             c.parenthesised(|c| scrub::option(c, &mut def.rule.scrub))?;
         }
         "no-df" | "random-id" | "min-ttl" | "max-mss" | "set-tos" => {
@@ -132,7 +131,6 @@ fn rare(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&str>) ->
             def.rule.once = true;
         }
         "prio" => {
-            c.note(at, "prio");
             def.rule.prio = Some(priority(c)?);
         }
         "set" => {
@@ -285,7 +283,6 @@ fn set_option(c: &mut Cursor, def: &mut RuleDef) -> Parsed<()> {
     let word = c.word("`prio` or `tos`")?;
     match word.value {
         "prio" => {
-            c.note(word.at, "set prio");
             if c.accept_sym("(") {
                 let first = priority(c)?;
                 c.accept_sym(",");
@@ -296,7 +293,6 @@ fn set_option(c: &mut Cursor, def: &mut RuleDef) -> Parsed<()> {
             def.rule.set_prio = Some((both, both));
         }
         "tos" => {
-            c.note(word.at, "set tos");
             def.rule.scrub.set_tos = Some(icmp::tos(c)?);
         }
         other => {

@@ -220,17 +220,19 @@ pub(crate) fn is_route(c: &Cursor) -> bool {
 /// `route-to (if host) ...`
 pub(crate) fn route(c: &mut Cursor, env: &Environment, def: &mut RuleDef) -> Parsed<()> {
     let word = c.word("route-to")?;
-    let Some(&(kind, keyword)) = RouteKind::ALL.iter().find(|(_, k)| *k == word.value) else {
+    let Some(&(kind, _)) = RouteKind::ALL.iter().find(|(_, k)| *k == word.value) else {
         return Err(c.expected("route-to, reply-to or dup-to"));
     };
-    c.note(word.at, keyword);
     if def.route.is_some() {
         return Err(Fault::new(word.at, "cannot respecify route-to/reply-to/dup-to"));
     }
     let mut pool = PoolDef::new(word.at);
     pool.hosts = c.list(route_host)?;
     options(c, &mut pool)?;
-    let prefer_inet6 = c.accept_noted("prefer-ipv6-nexthop");
+    if pool.hosts.len() > 1 && pool.hosts.iter().any(|h| h.host.is_none()) {
+        c.note(word.at, "route-to { IF, ... }");
+    }
+    let prefer_inet6 = c.accept("prefer-ipv6-nexthop");
     options(c, &mut pool)?;
     let _ = env;
     def.route = Some(RouteDef { kind, pool, prefer_inet6 });

@@ -6,8 +6,6 @@
 use super::{cursor::Use, error::Fault};
 
 const TRANSLATION: &str = "there is no address translation yet";
-const NORMALISATION: &str = "there is no normalisation yet";
-const ROUTING: &str = "pf does not choose routes yet";
 const LIMITERS: &str = "there are no limiters yet";
 const SCTP: &str = "there is no SCTP engine";
 const LOG: &str = "there is no packet log yet";
@@ -20,10 +18,7 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("endpoint-independent", TRANSLATION),
     ("map-e-portset", TRANSLATION),
     // Routes.
-    ("route-to", ROUTING),
-    ("reply-to", ROUTING),
-    ("dup-to", ROUTING),
-    ("prefer-ipv6-nexthop", ROUTING),
+    ("route-to { IF, ... }", "an interface without address is a next hop alone only"),
     ("no-route", ASK),
     ("urpf-failed", ASK),
     // States.
@@ -32,17 +27,13 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("tcp.tsdiff", "nothing uses this timeout yet"),
     // Other options of rules.
     ("once", "rules are not removed by packets yet"),
-    ("prio", "priorities are not matched by rules yet"),
-    ("set prio", "priorities are not set by rules yet"),
-    ("set tos", NORMALISATION),
     ("max-pkt-rate", "packets are not metered by rules yet"),
     ("max-pkt-size", "packets are not metered by rules yet"),
     ("ridentifier", "rules have no identifiers yet"),
     ("set ruleset-optimization profile", "rules are not ordered by their counters yet"),
     // Tables, normalisation, log.
     ("file", "tables are read from the configuration only"),
-    ("scrub (...)", "only scrub rules normalise yet"),
-    ("reassemble tcp", NORMALISATION),
+    ("reassemble tcp", "timestamps are not looked at yet"),
     ("os", "there are no operating system fingerprints yet"),
     ("set fingerprints", "there are no operating system fingerprints yet"),
     ("log (matches)", LOG),

@@ -45,8 +45,10 @@ pub(crate) mod flag {
     pub(crate) const MODULATED: u16 = 1 << 9;
     /// Its rule stands in an anchor, whose call counts its packets, too.
     pub(crate) const ANCHORED: u16 = 1 << 10;
+    /// Its packets get a treatment.
+    pub(crate) const TREATED: u16 = 1 << 11;
     /// What a packet of this state needs besides being passed.
-    pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED | ANCHORED;
+    pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED | ANCHORED | TREATED;
 }
 
 /// What one end of a flow has sent (TCP), or how far it has come (the rest).
@@ -106,6 +108,8 @@ pub(crate) struct State {
     pub(crate) anchor: u32,
     /// What is added to the sequence numbers of `src`, of `dst`.
     pub(crate) diff: [u32; 2],
+    /// Number of what its packets get besides; 0 is nothing.
+    pub(crate) treatment: u32,
 }
 
 impl State {
@@ -131,6 +135,7 @@ impl State {
         nat: u32::MAX,
         anchor: u32::MAX,
         diff: [0; 2],
+        treatment: 0,
     };
 
     #[inline(always)]

@@ -17,6 +17,7 @@ use super::{
     tcp,
 };
 use crate::{
+    IfIndex,
     rule::{Direction, SourceTrack, StateKind},
     ruleset::Compiled,
     slab::{RuleSlot, Slot},
@@ -41,6 +42,10 @@ pub(crate) struct Making<'a> {
     pub(crate) nat: RuleSlot,
     /// The address that its source is to keep.
     pub(crate) sticky: Option<u128>,
+    /// Number of what its packets get besides; 0 is nothing.
+    pub(crate) treatment: u32,
+    /// The interface that it is bound to if its rule wants it bound; none if that cannot be known.
+    pub(crate) binds: Option<IfIndex>,
 }
 
 /// What came of putting a state into the table.
@@ -144,7 +149,7 @@ impl States {
     }
 
     pub(super) fn first(&self, key: Key, passing: &Passing, making: &Making) -> State {
-        let Passing { direction, index, p, data, now } = *passing;
+        let Passing { direction, p, data, now, .. } = *passing;
         let Making { rule, anchor, tag, becomes, nat, .. } = *making;
         let (wire, stack) = match direction {
             Direction::In => (key, becomes),
@@ -163,17 +168,19 @@ impl States {
             queue: making.queue,
             low_delay_queue: making.low_delay_queue,
             flags: set(keep.is_some_and(|k| k.sloppy), flag::SLOPPY)
-                | set(keep.is_some_and(|k| k.bound), flag::BOUND)
+                | set(making.binds.is_some() && keep.is_some_and(|k| k.bound), flag::BOUND)
                 | set(making.allow_opts, flag::ALLOW_OPTS)
                 | set(adaptive, flag::ADAPTIVE)
                 | set(wire != stack, flag::TWO_KEYS)
                 | set(keep.is_some_and(|k| k.track == Some(SourceTrack::Rule)), flag::TRACKED)
                 | set(keep.is_some_and(|k| k.track == Some(SourceTrack::Global)), flag::TRACKED_GLOBALLY)
                 | set(making.sticky.is_some(), flag::STICKY)
-                | set(anchor != RuleSlot::NONE, flag::ANCHORED),
+                | set(anchor != RuleSlot::NONE, flag::ANCHORED)
+                | set(making.treatment != 0, flag::TREATED),
             last: now,
             created: now,
-            ifindex: index.0,
+            ifindex: making.binds.unwrap_or(passing.index).0,
+            treatment: making.treatment,
             nat: nat.0,
             anchor: anchor.0,
             ..State::FREE

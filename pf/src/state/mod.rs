@@ -139,6 +139,10 @@ pub(crate) struct Hit {
     /// Sequence numbers are to be rewritten: what is added to the sender's, and taken off its acknowledgements.
     pub(crate) modulates: bool,
     pub(crate) diffs: (u32, u32),
+    /// Number of what its packets get besides; 0 is nothing.
+    pub(crate) treatment: u32,
+    /// The packet goes the way of the first.
+    pub(crate) forward: bool,
 }
 
 impl Hit {
@@ -156,6 +160,8 @@ impl Hit {
         anchor: RuleSlot::NONE,
         modulates: false,
         diffs: (0, 0),
+        treatment: 0,
+        forward: true,
     };
 }
 
@@ -522,6 +528,8 @@ impl State {
         hit.diffs = self.diffs(direction);
         hit.nat = RuleSlot(self.nat);
         hit.anchor = RuleSlot(self.anchor);
+        hit.treatment = self.treatment;
+        hit.forward = direction == self.direction;
         hit.key = match direction {
             Direction::In => self.stack,
             Direction::Out => self.wire,

@@ -71,6 +71,8 @@ fn making(rules: &Ruleset, becomes: Key) -> Making<'_> {
         becomes,
         nat: RuleSlot::NONE,
         sticky: None,
+        treatment: 0,
+        binds: Some(AT.1),
     }
 }
 

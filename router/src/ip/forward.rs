@@ -2,7 +2,7 @@
 //!
 //! Route lookup first; what is ours goes to ESP, reassembly or the host stack. The rest loses a hop (RFC 1812 5.3.1),
 //! must not be a broadcast (RFC 2644), a group (no multicast routing here) or link-local (RFC 4291 2.5.6), is looked up in the
-//! SPD *before* any translation, and goes to `esp_output` or `ip_output`.
+//! SPD *before* any translation on its way out, and goes to `esp_output` or `ip_output`.
 
 use crate::{
     ether, hooks,
@@ -66,6 +66,10 @@ pub(crate) fn ip_forward(
 #[inline(always)]
 fn decide(cx: &mut Cx<'_>, m: &mut Mbuf) -> Next {
     let net = cx.net;
+    if hooks::is_routed(m) {
+        let (id, egress) = (NextHopId(m.hdr().nexthop), m.hdr().egress);
+        return onwards(cx, m, id, egress);
+    }
     let id = if m.hdr().family == 4 {
         let Some(dst) = m.data().get(16..20).and_then(|d| d.first_chunk::<4>()) else {
             return Next::End(Why::IpTruncated);
@@ -170,7 +174,7 @@ fn onwards(cx: &mut Cx<'_>, m: &mut Mbuf, id: NextHopId, egress: u16) -> Next {
     h.nexthop = id.0;
     match hooks::policy_out(cx, m) {
         Policy::None => {
-            if egress == m.hdr().rcvif {
+            if egress == m.hdr().rcvif && !hooks::is_routed(m) {
                 icmp::redirect(cx, m, id);
             }
             Next::Out

@@ -107,7 +107,7 @@ pub struct Local {
     pub(crate) tx: Option<Box<Batch>>,
     pub(crate) burst: Option<Box<Batch>>,
     pub(crate) run: Option<Box<Batch>>,
-    pub(crate) refused: Option<Vec<(Mbuf, pf::Refused)>>,
+    pub(crate) exceptions: Option<Vec<(Mbuf, pf::Exception)>>,
     pub(crate) victims: Option<Victims>,
     /// Packets made where no batch was at hand; the loop sends them on after the stage.
     pub(crate) late: Vec<(Stage, Mbuf)>,
@@ -129,7 +129,7 @@ impl Local {
             tx: None,
             burst: None,
             run: None,
-            refused: Some(Vec::with_capacity(kern::mbuf::BATCH)),
+            exceptions: Some(Vec::with_capacity(kern::mbuf::BATCH)),
             victims: Some(Victims::new()),
             late: Vec::with_capacity(LATE),
             turns: Vec::with_capacity(crate::stats::INTERFACES),

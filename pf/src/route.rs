@@ -1,0 +1,172 @@
+//! Next hops that rules choose: `route-to`, `reply-to`, `dup-to` (BSD: `pf_route`).
+//!
+//! pf says where a packet goes, the router sends it there. A next hop is an interface and perhaps a gateway; packets and
+//! states carry its number. The pool of a rule names interfaces with addresses; the next hop is chosen when a state is made,
+//! and for each packet of a rule without state.
+//!
+//! `sticky-address` makes a pool choose by a hash of the source, so a source keeps its next hop also when it has no states.
+
+use std::net::IpAddr;
+
+use kern::Why;
+
+use crate::{
+    IfIndex,
+    addr::{Family, Prefix},
+    intern::Interned,
+    nat::Addresses,
+    packet::Packet,
+    pool::{Method, Pool},
+    random::Random,
+    rule::{Direction, Route, RouteKind},
+};
+
+/// Where a packet goes that a rule routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NextHop {
+    /// The interface; 0 is one that this router does not have.
+    pub iface: IfIndex,
+    /// The router there; none is the packet's own destination.
+    pub gateway: Option<IpAddr>,
+}
+
+/// All next hops that rules have chosen.
+pub(crate) type NextHops = Interned<NextHop>;
+
+/// The number of a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HopId(pub(crate) u32);
+
+/// In `PktHdr::nexthop`: pf has chosen it.
+const CHOSEN: u32 = 1 << 31;
+/// How often, in the bits from here to [`CHOSEN`].
+const TIMES: u32 = 28;
+/// Times that a packet is routed by rules at most (BSD: `pf_route` counts to 3).
+const MOST: u32 = 4;
+
+impl HopId {
+    /// What `PktHdr::nexthop` is to be when it was `before`; none if the packet has been routed too often.
+    pub const fn to_header(self, before: u32) -> Option<u32> {
+        let times = if before & CHOSEN != 0 { (before & !CHOSEN) >> TIMES } else { 0 };
+        if times < MOST { Some(CHOSEN | (times + 1) << TIMES | self.0) } else { None }
+    }
+
+    /// What `PktHdr::nexthop` says, if pf has written it.
+    #[inline(always)]
+    pub const fn from_header(nexthop: u32) -> Option<HopId> {
+        if nexthop & CHOSEN == 0 { None } else { Some(HopId(nexthop & ((1 << TIMES) - 1))) }
+    }
+}
+
+/// What a rule says about routes, for one packet or for those of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Routed {
+    pub(crate) kind: RouteKind,
+    pub(crate) hop: HopId,
+}
+
+impl Routed {
+    /// Whether this is for a packet that goes the way of the rule (`forward`), or the other way.
+    pub(crate) fn is_for(self, forward: bool) -> bool {
+        match self.kind {
+            RouteKind::RouteTo => forward,
+            RouteKind::ReplyTo => !forward,
+            RouteKind::DupTo => true,
+        }
+    }
+
+    /// The interface that a state made here is bound to, if its rule wants it bound: none if that is not known yet.
+    pub(crate) fn binds(routed: Option<Routed>, hops: &NextHops, direction: Direction, at: IfIndex) -> Option<IfIndex> {
+        match routed {
+            Some(Routed { kind: RouteKind::ReplyTo, .. }) => None,
+            Some(Routed { kind: RouteKind::RouteTo, hop }) if direction == Direction::Out => {
+                hops.get(hop.0).map(|hop| hop.iface)
+            }
+            _ => Some(at),
+        }
+    }
+}
+
+/// The next hops of a rule.
+#[derive(Debug)]
+pub(crate) struct RoutePool {
+    kind: RouteKind,
+    prefer_inet6: bool,
+    choice: Choice,
+}
+
+#[derive(Debug)]
+enum Choice {
+    /// An interface alone.
+    Link(IfIndex),
+    /// Addresses, and behind which interface each of them is.
+    Gateways { addresses: Addresses, interfaces: Box<[(Prefix, IfIndex)]> },
+}
+
+impl RoutePool {
+    /// The pool of a rule; `gateways` are its addresses on this router, `link` is an interface without address.
+    pub(crate) fn new(
+        route: &Route,
+        gateways: Vec<(Prefix, IfIndex)>,
+        link: Option<IfIndex>,
+        random: &mut Random,
+    ) -> RoutePool {
+        let choice = match link {
+            Some(index) => Choice::Link(index),
+            None => {
+                let prefixes: Vec<Prefix> = gateways.iter().map(|&(prefix, _)| prefix).collect();
+                let addresses = Addresses::new(&prefixes, method(&route.pool), false, random);
+                Choice::Gateways { addresses, interfaces: gateways.into() }
+            }
+        };
+        RoutePool { kind: route.kind, prefer_inet6: route.prefer_inet6, choice }
+    }
+
+    /// Chooses for a packet.
+    #[cold]
+    pub(crate) fn choose(&self, p: &Packet, hops: &NextHops, random: &mut Random) -> Result<Routed, Why> {
+        let hop = match &self.choice {
+            Choice::Link(iface) => NextHop { iface: *iface, gateway: None },
+            Choice::Gateways { addresses, interfaces } => {
+                let mut pick = |family| {
+                    let address = addresses.pick(family, p.src, p.src, random)?;
+                    let holds = |prefix: &Prefix| {
+                        let (first, last) = prefix.range();
+                        prefix.family() == family && (first..=last).contains(&address)
+                    };
+                    let iface = interfaces.iter().find(|(prefix, _)| holds(prefix))?.1;
+                    Some(NextHop { iface, gateway: Some(family.address(address)) })
+                };
+                let preferred = self.prefer_inet6.then(|| pick(Family::Inet6)).flatten();
+                preferred.or_else(|| pick(p.family)).ok_or(Why::PfRoute)?
+            }
+        };
+        if hop.iface == IfIndex(0) {
+            return Err(Why::PfRoute);
+        }
+        hops.number(hop).map(|n| Routed { kind: self.kind, hop: HopId(n) }).ok_or(Why::PfRoute)
+    }
+}
+
+fn method(pool: &Pool) -> Option<Method> {
+    match pool.method {
+        Some(Method::Random | Method::RoundRobin) if pool.sticky => Some(Method::SourceHash(None)),
+        method => method,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_says_which_next_hop_and_ends_a_loop() {
+        let mut header = 77;
+        for _ in 0..MOST {
+            header = HopId(5).to_header(header).unwrap();
+            assert_eq!(HopId::from_header(header), Some(HopId(5)));
+        }
+        assert_eq!(HopId(5).to_header(header), None);
+        assert_eq!(HopId::from_header(77), None, "a next hop of the routing table");
+    }
+}

@@ -1,0 +1,8 @@
+//! pf on the packet path, in memory: two gateways with a raw wire at each end, and one or two between them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+#[path = "../ipsec/bed.rs"]
+#[allow(dead_code, reason = "each test program uses a part")]
+mod bed;
+mod route;
