@@ -19,7 +19,7 @@ use crate::{
     IfIndex,
     counters::PfCounters,
     eval::{Effects, Outcome, evaluate, first_match},
-    nat::{Chooser, rewrite},
+    nat::{Chooser, Translate, family, rewrite},
     packet::Packet,
     pf::{Pf, Worker},
     random::Random,
@@ -408,6 +408,9 @@ impl<'a> PfCx<'a> {
         hit: &Hit,
         is_error: bool,
     ) -> Result<(), Why> {
+        if hit.translates && hit.key.family() != p.family {
+            return self.change_family(direction, m, p, hit, is_error);
+        }
         if is_error {
             return rewrite::translate_error(m, direction, p.l4, &hit.key, hit.diffs.1);
         }
@@ -422,6 +425,26 @@ impl<'a> PfCx<'a> {
             rewrite::modulate(m, p.l4, p.tcp.header, hit.diffs)?;
         }
         Ok(())
+    }
+
+    /// Makes of a packet one of the other family.
+    #[cold]
+    fn change_family(
+        &mut self,
+        direction: Direction,
+        m: &mut Mbuf,
+        p: &Packet,
+        hit: &Hit,
+        is_error: bool,
+    ) -> Result<(), Why> {
+        if is_error {
+            return family::translate_error(m, p.l4, &hit.key, hit.diffs.1);
+        }
+        self.count(hit.nat, direction, p.segments, p.bytes);
+        if hit.modulates {
+            rewrite::modulate(m, p.l4, p.tcp.header, hit.diffs)?;
+        }
+        family::onwards(m, &hit.key, self.worker.ids.next())
     }
 
     fn by_rules(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, seen: &Seen) -> Verdict {
@@ -458,6 +481,10 @@ impl<'a> PfCx<'a> {
         if let Action::Block(reply) = rule.action {
             self.count_decided(direction, rule, outcome.anchor, &p);
             return refuse(reply, &seen.p);
+        }
+        if !opens && rule.translates.iter().any(Translate::changes_family) {
+            // Without a state it would have to stay what it is.
+            return self.block(Why::PfTranslate);
         }
         if opens && !rule.translates.is_empty() {
             let mut walk = self.walk(direction, opens);
@@ -545,18 +572,21 @@ impl<'a> PfCx<'a> {
     /// A rule passes a packet: its state is made, and it becomes what it was translated to.
     fn pass(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, judged: &Judged) -> Verdict {
         let Judged { seen, p, rule, outcome, .. } = *judged;
-        self.count_decided(direction, rule, outcome.anchor, p);
+        // A rule for one family knows nothing of the addresses of the other.
+        let changes_family = p.family != seen.p.family;
+        let (counted, asks) = if changes_family { (&seen.p, p) } else { (p, &seen.p) };
+        self.count_decided(direction, rule, outcome.anchor, counted);
         if p.options && !rule.allow_opts && !outcome.allow_opts {
             return self.block(Why::PfOptions);
         }
         if outcome.tag != 0 {
             m.hdr_mut().tag = outcome.tag;
         }
-        let becomes = p.key(direction);
+        let becomes = p.key(if changes_family { Direction::Out } else { direction });
         let opens = seen.lookup.opens_state(p);
         let mut treatment = outcome.treated_by(rule);
         if let Some(pool) = rule.rare.as_ref().and_then(|rare| rare.route.as_ref()) {
-            match pool.choose(&seen.p, &self.pf.slab.hops, &mut self.worker.random) {
+            match pool.choose(asks, &self.pf.slab.hops, &mut self.worker.random) {
                 Ok(routed) => treatment.route = Some(routed),
                 Err(why) => return self.block(why),
             }
@@ -610,7 +640,11 @@ impl<'a> PfCx<'a> {
         let making = Making {
             rule,
             treatment: treatment_number,
-            binds: Routed::binds(treatment.route, hops, direction, index),
+            binds: if becomes.family() == p.family {
+                Routed::binds(treatment.route, hops, direction, index)
+            } else {
+                None
+            },
             anchor,
             tag: outcome.tag,
             queue,
@@ -660,7 +694,11 @@ impl<'a> PfCx<'a> {
         let Ok(p) = Packet::read(m) else { return };
         if let Some(key) = self.pf.states.before_translation(&mut self.held, hint, &p) {
             // What was translated once can be translated back.
-            let _ = rewrite::translate(m, Direction::Out, &key);
+            let _ = if key.family() == p.family {
+                rewrite::translate(m, Direction::Out, &key)
+            } else {
+                family::undo(m, &key, self.worker.ids.next())
+            };
         }
     }
 
@@ -768,7 +806,7 @@ impl<'r> Walk<'_, '_, 'r> {
                 states: self.states,
                 held: self.held,
                 random: self.random,
-                direction: self.direction,
+                direction: to.key_direction(self.direction),
             };
             let chosen = chooser.apply(to, p, kept)?;
             by.sticky = to.is_sticky().then_some(chosen).or(by.sticky);

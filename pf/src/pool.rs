@@ -69,3 +69,13 @@ pub struct Pool {
     /// `endpoint-independent`: one mapping of a UDP source for all its destinations (RFC 4787).
     pub endpoint_independent: bool,
 }
+
+impl Pool {
+    /// The method, where `sticky-address` is kept by a hash of the source instead of by states.
+    pub(crate) fn method_by_source(&self) -> Option<Method> {
+        match self.method {
+            Some(Method::Random | Method::RoundRobin) if self.sticky => Some(Method::SourceHash(None)),
+            method => method,
+        }
+    }
+}

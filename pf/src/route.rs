@@ -16,7 +16,6 @@ use crate::{
     intern::Interned,
     nat::Addresses,
     packet::Packet,
-    pool::{Method, Pool},
     random::Random,
     rule::{Direction, Route, RouteKind},
 };
@@ -76,7 +75,12 @@ impl Routed {
     }
 
     /// The interface that a state made here is bound to, if its rule wants it bound: none if that is not known yet.
-    pub(crate) fn binds(routed: Option<Routed>, hops: &NextHops, direction: Direction, at: IfIndex) -> Option<IfIndex> {
+    pub(crate) fn binds(
+        routed: Option<Routed>,
+        hops: &NextHops,
+        direction: Direction,
+        at: IfIndex,
+    ) -> Option<IfIndex> {
         match routed {
             Some(Routed { kind: RouteKind::ReplyTo, .. }) => None,
             Some(Routed { kind: RouteKind::RouteTo, hop }) if direction == Direction::Out => {
@@ -111,13 +115,12 @@ impl RoutePool {
         link: Option<IfIndex>,
         random: &mut Random,
     ) -> RoutePool {
-        let choice = match link {
-            Some(index) => Choice::Link(index),
-            None => {
-                let prefixes: Vec<Prefix> = gateways.iter().map(|&(prefix, _)| prefix).collect();
-                let addresses = Addresses::new(&prefixes, method(&route.pool), false, random);
-                Choice::Gateways { addresses, interfaces: gateways.into() }
-            }
+        let choice = if let Some(index) = link {
+            Choice::Link(index)
+        } else {
+            let prefixes: Vec<Prefix> = gateways.iter().map(|&(prefix, _)| prefix).collect();
+            let addresses = Addresses::new(&prefixes, route.pool.method_by_source(), false, random);
+            Choice::Gateways { addresses, interfaces: gateways.into() }
         };
         RoutePool { kind: route.kind, prefer_inet6: route.prefer_inet6, choice }
     }
@@ -145,13 +148,6 @@ impl RoutePool {
             return Err(Why::PfRoute);
         }
         hops.number(hop).map(|n| Routed { kind: self.kind, hop: HopId(n) }).ok_or(Why::PfRoute)
-    }
-}
-
-fn method(pool: &Pool) -> Option<Method> {
-    match pool.method {
-        Some(Method::Random | Method::RoundRobin) if pool.sticky => Some(Method::SourceHash(None)),
-        method => method,
     }
 }
 

@@ -21,14 +21,14 @@ use crate::{
     conf::{self, Limit, PfConf},
     env::Environment,
     ids::{Names, TooManyNames},
-    nat::Translate,
+    nat::{FamilyChange, Translate},
     normalise::{Normalise, ScrubRules},
     pool::Pool,
     random::Random,
     route::RoutePool,
     rule::{
-        Action, Direction, Host, IcmpMatch, Keep, On, Peer, Ports, Route, Rule, Rules, SourceTrack, StateKind,
-        TcpFlags,
+        Action, AfTo, Direction, Host, IcmpMatch, Keep, On, Peer, Ports, Route, Rule, Rules, SourceTrack,
+        StateKind, TcpFlags,
     },
     slab::{RuleSlab, RuleSlot, TooManyRules},
     table::{self, Counted, Staged, TableError, Tables, Wanted},
@@ -515,7 +515,9 @@ impl Ruleset {
             _ if open => Constant::Look,
             None => Constant::Pass { rule: None, allow_opts: false },
             Some((_, r)) if r.action != Action::Pass || r.keep.is_some() || r.queue != 0 => Constant::Look,
-            Some((_, r)) if r.log || r.tag != 0 || !r.translates.is_empty() || r.rare.is_some() => Constant::Look,
+            Some((_, r)) if r.log || r.tag != 0 || !r.translates.is_empty() || r.rare.is_some() => {
+                Constant::Look
+            }
             Some((i, r)) => Constant::Pass { rule: Some(i as u32), allow_opts: r.allow_opts },
         }
     }
@@ -558,7 +560,8 @@ fn spoken_of(rules: &Rules) -> HashMap<&str, u32> {
     let mut names = HashMap::new();
     for rule in rules.all() {
         let routes = rule.route.iter().map(|route| &route.pool);
-        let pools = rule.nat.iter().chain(&rule.rdr).chain(routes);
+        let families = rule.af_to.iter().flat_map(|to| std::iter::once(&to.from).chain(&to.to));
+        let pools = rule.nat.iter().chain(&rule.rdr).chain(routes).chain(families);
         let pools = pools.flat_map(|pool| pool.hosts.iter().map(|h| &h.host));
         for host in [&rule.from.host, &rule.to.host].into_iter().chain(pools) {
             if let Host::Table(name) = host {
@@ -720,7 +723,22 @@ impl Compiler<'_> {
             let prefixes = self.prefixes(pool, rule.family);
             translates.push(Translate::source(pool, &prefixes, &mut self.random));
         }
+        if let Some(to) = &rule.af_to {
+            translates.push(Translate::Family(Box::new(self.family_change(to, &rule.to.host))));
+        }
         translates.into_boxed_slice()
+    }
+
+    fn family_change(&mut self, to: &AfTo, destination: &Host) -> FamilyChange {
+        let family = Some(to.family);
+        let from = self.prefixes(&to.from, family);
+        let other = to.to.as_ref().map(|pool| (pool, self.prefixes(pool, family)));
+        let within = match destination {
+            Host::Prefix(prefix) => prefix.length(),
+            _ => 0,
+        };
+        let other = other.as_ref().map(|(pool, prefixes)| (*pool, &prefixes[..]));
+        FamilyChange::new(to.family, (&to.from, &from), other, within, &mut self.random)
     }
 
     fn rule(&mut self, rule: &Rule) -> Result<Compiled, CompileError> {

@@ -12,7 +12,7 @@ use kern::{
     lock::{Root, levels::PfRules},
     time::Instant,
 };
-use pf::{Answer, IfIndex, Kind, PfCx, Refused, Reset, Verdict, Via, answer, show};
+use pf::{Answer, Exception, IfIndex, Kind, PfCx, Refused, Reset, Verdict, Via, answer, show};
 use wire::{IpProto, build, checksum, ipv4, ipv6, tcp};
 
 fn udp() -> Vec<u8> {
@@ -212,6 +212,7 @@ fn a_batch_gets_the_verdicts_of_its_packets() {
         "block proto udp\npass proto tcp\n",
         "set skip on lan0\nblock all\n",
         "block return in on lan0 proto udp\n",
+        "block all\npass in on lan0 route-to (wan0 203.0.113.254) inet proto udp no state\n",
     ] {
         let mut w = World::new(rules);
         let packet = |n: u16| {
@@ -221,11 +222,14 @@ fn a_batch_gets_the_verdicts_of_its_packets() {
                 build::udp4(CLIENT, SERVER, 1000 + n, 53, b"")
             }
         };
-        let single: Vec<Option<Refused>> = (0..200)
+        let refused = |why, answer| Some(Exception::Refused(Refused { why, answer }));
+        let single: Vec<Option<Exception>> = (0..200)
             .map(|n| match w.verdict(IN, LAN, &packet(n)) {
                 Verdict::Pass(_) => None,
-                Verdict::Block(why) => Some(Refused { why, answer: None }),
-                Verdict::Return(answer, why) => Some(Refused { why, answer: Some(answer) }),
+                Verdict::Route(_, hop) => Some(Exception::Route(hop)),
+                Verdict::Copy(_, hop) => Some(Exception::Copy(hop)),
+                Verdict::Block(why) => refused(why, None),
+                Verdict::Return(answer, why) => refused(why, Some(answer)),
             })
             .collect();
         for via in [Via::One(LAN), Via::Rcvif] {
@@ -244,10 +248,11 @@ fn a_batch_gets_the_verdicts_of_its_packets() {
                 let mut held = root.top();
                 let mut cx =
                     PfCx::new(&w.pf, &w.ruleset, &mut worker, held.at::<PfRules>(), Instant::from_secs(1000));
-                let _passed = cx.test_batch(IN, via, &mut batch, |m, refused| {
+                let _passed = cx.test_batch(IN, via, &mut batch, |m, exception| {
                     order.push(m.hdr().nexthop);
-                    got[m.hdr().nexthop as usize] = Some(refused);
+                    got[m.hdr().nexthop as usize] = Some(exception);
                     w.fixture.done(m);
+                    None
                 });
             }
             assert!(order.is_sorted());
@@ -266,19 +271,20 @@ fn the_first_packets_of_all_find_the_states_that_others_of_their_batch_have_made
     for n in 0..40_u16 {
         batch.push(w.packet(&build::udp4(CLIENT, SERVER, 1000 + n % 2, 53, b""))).unwrap();
     }
-    let mut whys = Vec::new();
+    let mut exceptions = Vec::new();
     {
         let mut worker = w.pf.worker(1);
         let mut root = Root::claim();
         let mut held = root.top();
         let now = Instant::from_secs(1000);
         let mut cx = PfCx::new(&w.pf, &w.ruleset, &mut worker, held.at::<PfRules>(), now);
-        let _passed = cx.test_batch(IN, Via::One(LAN), &mut batch, |m, refused| {
-            whys.push(refused.why);
+        let _passed = cx.test_batch(IN, Via::One(LAN), &mut batch, |m, exception| {
+            exceptions.push(exception);
             w.fixture.done(m);
+            None
         });
     }
-    assert_eq!((whys, batch.len()), (vec![], 40));
+    assert_eq!((exceptions, batch.len()), (vec![], 40));
     batch.drain().for_each(|m| w.fixture.done(m));
 }
 

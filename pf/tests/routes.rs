@@ -28,7 +28,7 @@ fn way(w: &mut World, direction: Direction, index: IfIndex, octets: &[u8]) -> Wa
         Verdict::Route(_, id) => Way::Route(hop(id)),
         Verdict::Copy(_, id) => Way::Copy(hop(id)),
         Verdict::Block(why) => Way::Block(why),
-        other => panic!("{other:?}"),
+        other @ Verdict::Return(..) => panic!("{other:?}"),
     }
 }
 

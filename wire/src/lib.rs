@@ -43,6 +43,7 @@ mod parsed;
 mod proto;
 pub mod rewrite;
 pub mod segment;
+pub mod siit;
 pub mod tcp;
 pub mod udp;
 

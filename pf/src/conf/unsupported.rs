@@ -14,7 +14,8 @@ const ASK: &str = "pf cannot ask the routing table yet";
 /// Keywords as the grammar notes them, and why there is no engine.
 const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Translation.
-    ("af-to", TRANSLATION),
+    ("match ... af-to", "a packet changes its family by a pass rule"),
+    ("synproxy with af-to", "the router answers in one family only"),
     ("endpoint-independent", TRANSLATION),
     ("map-e-portset", TRANSLATION),
     // Routes.

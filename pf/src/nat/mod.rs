@@ -1,4 +1,4 @@
-//! Translation: which addresses and ports a new flow gets (`nat`, `rdr`, `binat`; `nat-to`, `rdr-to`, `binat-to`).
+//! Translation: which addresses and ports a new flow gets (`nat`, `rdr`, `binat`; `nat-to`, `rdr-to`, `binat-to`, `af-to`).
 //!
 //! A packet without a state is translated before the filter rules look at it, as far as the packet as they see it goes;
 //! its octets change only when it passes, so that what is blocked is answered as it came. The choice is kept in the
@@ -8,6 +8,7 @@
 //! A source port is free if no state has the key that the flow would get on the wire: the same port serves many
 //! destinations. Not done: `endpoint-independent`, `map-e-portset`.
 
+pub(crate) mod family;
 mod pool;
 pub(crate) mod rewrite;
 
@@ -25,6 +26,7 @@ use crate::{
     rule::Direction,
     state::{States, key::Key},
 };
+pub(crate) use family::FamilyChange;
 pub(crate) use pool::Addresses;
 
 /// Ports that are tried before a source is given up: all of a small range, a sample of a large one.
@@ -39,6 +41,8 @@ pub(crate) enum Translate {
     Source(Addresses, SourcePorts),
     /// The destination, and which port it gets.
     Destination(Addresses, Option<Offset>),
+    /// Both, of the other family.
+    Family(Box<FamilyChange>),
 }
 
 /// Which source port a translated flow gets.
@@ -48,6 +52,17 @@ pub(crate) enum SourcePorts {
     Static,
     /// One from here to there.
     Range(u16, u16),
+}
+
+impl SourcePorts {
+    fn of(pool: &Pool) -> SourcePorts {
+        match pool.ports {
+            PoolPorts::Static => SourcePorts::Static,
+            PoolPorts::Range(first, 0) => SourcePorts::Range(first, first),
+            PoolPorts::Range(first, last) => SourcePorts::Range(first.min(last), first.max(last)),
+            PoolPorts::Default | PoolPorts::PortSet(_) => SourcePorts::Range(NAT_PORTS.0, NAT_PORTS.1),
+        }
+    }
 }
 
 /// A destination port: `to`, or as far beyond it as the packet's is beyond `from`, going round after `span`.
@@ -67,13 +82,8 @@ impl Offset {
 impl Translate {
     /// A source translation, of the pool's addresses as this router has them.
     pub(crate) fn source(pool: &Pool, prefixes: &[Prefix], random: &mut Random) -> Translate {
-        let ports = match pool.ports {
-            PoolPorts::Static => SourcePorts::Static,
-            PoolPorts::Range(first, 0) => SourcePorts::Range(first, first),
-            PoolPorts::Range(first, last) => SourcePorts::Range(first.min(last), first.max(last)),
-            PoolPorts::Default | PoolPorts::PortSet(_) => SourcePorts::Range(NAT_PORTS.0, NAT_PORTS.1),
-        };
-        Translate::Source(Addresses::new(prefixes, pool.method, pool.sticky, random), ports)
+        let addresses = Addresses::new(prefixes, pool.method, pool.sticky, random);
+        Translate::Source(addresses, SourcePorts::of(pool))
     }
 
     /// A destination translation; `from` is the first port of the rule's destination.
@@ -92,7 +102,18 @@ impl Translate {
     pub(crate) fn is_sticky(&self) -> bool {
         match self {
             Translate::Source(addresses, _) | Translate::Destination(addresses, _) => addresses.sticky,
+            Translate::Family(_) => false,
         }
+    }
+
+    /// Whether packets become those of the other family.
+    pub(crate) fn changes_family(&self) -> bool {
+        matches!(self, Translate::Family(_))
+    }
+
+    /// The direction of the key that a packet gets: one of another family goes on by itself, and its answers come in.
+    pub(crate) fn key_direction(&self, direction: Direction) -> Direction {
+        if self.changes_family() { Direction::Out } else { direction }
     }
 
     /// One side of `binat`, which keeps ports and the bits of the host.
@@ -131,6 +152,10 @@ impl Chooser<'_, '_> {
             Translate::Destination(addresses, offset) => {
                 self.destination(addresses, *offset, p, sticky)?;
                 Ok(p.dst)
+            }
+            Translate::Family(change) => {
+                self.change_family(change, p)?;
+                Ok(p.src)
             }
         }
     }

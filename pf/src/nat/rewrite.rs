@@ -53,7 +53,7 @@ fn set_addresses(data: &mut [u8], p: &Parsed, partial: bool, src: u128, dst: u12
     Ok(())
 }
 
-fn set_ports(data: &mut [u8], p: &Parsed, partial: bool, src: u16, dst: u16) -> Result<(), Why> {
+pub(super) fn set_ports(data: &mut [u8], p: &Parsed, partial: bool, src: u16, dst: u16) -> Result<(), Why> {
     if p.flags.contains(parse::Flags::PORTS) && p.proto.has_ports_or_id() {
         for (end, old, new) in [(End::Src, p.src_port, src), (End::Dst, p.dst_port, dst)] {
             // An ICMP identifier is both ports: it is written once.
@@ -175,7 +175,7 @@ pub(crate) fn translate_error(
 }
 
 /// Gives a quoted TCP segment the sequence number that its sender gave it.
-fn unshow(quoted: &mut [u8], l4: usize, shown: u32) {
+pub(super) fn unshow(quoted: &mut [u8], l4: usize, shown: u32) {
     let number =
         |q: &[u8]| q.get(l4 + 4..).and_then(<[u8]>::first_chunk::<4>).map(|b| u32::from_be_bytes(*b));
     let before = number(quoted).unwrap_or(0);

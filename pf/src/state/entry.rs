@@ -4,7 +4,7 @@
 //! need stands in the third.
 
 use super::key::Key;
-use crate::{rule::Direction, slab::RuleSlot, track::NodeKey};
+use crate::{addr::Family, rule::Direction, slab::RuleSlot, track::NodeKey};
 
 /// Where a state is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -47,6 +47,8 @@ pub(crate) mod flag {
     pub(crate) const ANCHORED: u16 = 1 << 10;
     /// Its packets get a treatment.
     pub(crate) const TREATED: u16 = 1 << 11;
+    /// Its keys are of different families: packets of both ends come in, and go on as the other key says.
+    pub(crate) const TWO_FAMILIES: u16 = 1 << 12;
     /// What a packet of this state needs besides being passed.
     pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED | ANCHORED | TREATED;
 }
@@ -146,6 +148,17 @@ impl State {
     /// A number that no other state of this process has, `slot` being where it is.
     pub(crate) fn id(&self, slot: u32) -> u64 {
         u64::from(self.generation) << 32 | u64::from(slot)
+    }
+
+    /// The way that a packet goes which came in this direction: of two families, the one says who sent it.
+    #[inline(always)]
+    pub(crate) fn way(&self, direction: Direction, family: Family) -> Direction {
+        if self.has(flag::TWO_FAMILIES) && self.wire.family() != family { Direction::Out } else { direction }
+    }
+
+    /// The direction in which its stack key is written.
+    pub(crate) fn stack_direction(&self) -> Direction {
+        if self.has(flag::TWO_FAMILIES) { Direction::Out } else { self.direction }
     }
 
     /// The sender of a packet of this direction, and the other end.

@@ -135,7 +135,7 @@ impl State {
             ifindex: self.ifindex,
             bound: self.has(flag::BOUND),
             wire: ends(&self.wire, self.direction),
-            stack: ends(&self.stack, self.direction),
+            stack: ends(&self.stack, self.stack_direction()),
             src: peer(&self.src),
             dst: peer(&self.dst),
             age: now.saturating_sub(self.created),

@@ -172,6 +172,7 @@ impl States {
                 | set(making.allow_opts, flag::ALLOW_OPTS)
                 | set(adaptive, flag::ADAPTIVE)
                 | set(wire != stack, flag::TWO_KEYS)
+                | set(wire.family != stack.family, flag::TWO_FAMILIES)
                 | set(keep.is_some_and(|k| k.track == Some(SourceTrack::Rule)), flag::TRACKED)
                 | set(keep.is_some_and(|k| k.track == Some(SourceTrack::Global)), flag::TRACKED_GLOBALLY)
                 | set(making.sticky.is_some(), flag::STICKY)

@@ -367,11 +367,15 @@ impl States {
     ) -> Option<Key> {
         let place = self.table.slot(hint.0)?;
         let (state, _held) = held.lock(&place.state);
-        let is_it = state.phase == Phase::Live
-            && state.generation == hint.1
-            && state.has(flag::TWO_KEYS)
-            && state.wire == p.key(Direction::Out);
-        is_it.then_some(state.stack)
+        let key = p.key(Direction::Out);
+        let is_it = state.phase == Phase::Live && state.generation == hint.1 && state.has(flag::TWO_KEYS);
+        if !is_it {
+            return None;
+        }
+        // An answer that has changed its family has the key that the question came with.
+        let from_wire = state.wire == key;
+        let from_stack = state.has(flag::TWO_FAMILIES) && state.stack == key;
+        from_wire.then_some(state.stack).or(from_stack.then_some(state.wire))
     }
 
     /// Finds the state of a packet and tracks the packet in it.
@@ -387,12 +391,13 @@ impl States {
         let outbox = &mut cache.outbox;
         let tracked = self.find(held, lookup, passing.direction, passing.index, |slot, state| {
             state.fill(slot, hit);
+            let turned = Passing { direction: state.way(passing.direction, passing.p.family), ..*passing };
             let tracked = match lookup.kind {
-                LookFor::Quoted => icmp::belongs(state, passing.direction, passing.p, lookup.seq),
-                _ => state.step(passing, self, outbox),
+                LookFor::Quoted => icmp::belongs(state, turned.direction, passing.p, lookup.seq),
+                _ => state.step(&turned, self, outbox),
             };
             if state.flags & flag::REWRITTEN != 0 {
-                state.fill_rewriting(passing.direction, hit);
+                state.fill_rewriting(turned.direction, hit);
             }
             tracked
         });
@@ -504,8 +509,18 @@ impl State {
     #[inline(always)]
     fn is_found(&self, node: Node, key: &Key, direction: Direction, index: IfIndex) -> bool {
         let its = if node.is_stack() { &self.stack } else { &self.wire };
-        let side = !self.has(flag::TWO_KEYS) || (node.is_stack() == (direction == Direction::Out));
+        let side = !self.has(flag::TWO_KEYS) || self.is_right_side(node.is_stack(), direction);
         self.phase == Phase::Live && its == key && side && (!self.has(flag::BOUND) || self.ifindex == index.0)
+    }
+
+    /// Whether packets of a direction are looked for on this side.
+    #[inline(always)]
+    fn is_right_side(&self, is_stack: bool, direction: Direction) -> bool {
+        if self.has(flag::TWO_FAMILIES) {
+            direction == Direction::In
+        } else {
+            is_stack == (direction == Direction::Out)
+        }
     }
 
     /// Says what its packets are to get.

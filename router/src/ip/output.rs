@@ -19,6 +19,7 @@ use kern::{
 };
 use pf::Via;
 use std::net::IpAddr;
+use wire::siit;
 
 /// Stage: packets on their way out, to `ether_output`.
 pub(crate) fn ip_output(
@@ -271,7 +272,14 @@ fn too_big(
     mtu: u16,
     out: &mut Pending,
 ) -> Option<Mbuf> {
+    let family = m.hdr().family;
     hooks::untranslate(cx, held, &mut m);
+    // What fits is told in the family that the sender speaks.
+    let mtu = match (family, m.hdr().family) {
+        (4, 6) => mtu.saturating_add(siit::DIFFERENCE),
+        (6, 4) => mtu - siit::DIFFERENCE,
+        _ => mtu,
+    };
     icmp::error(cx, m, Why::TooBig, Error::TooBig { mtu }, out);
     None
 }

@@ -5,4 +5,5 @@
 #[path = "../ipsec/bed.rs"]
 #[allow(dead_code, reason = "each test program uses a part")]
 mod bed;
+mod nat64;
 mod route;

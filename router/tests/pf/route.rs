@@ -25,14 +25,14 @@ fn bed(mtu: u16, pf: [&str; 2]) -> Bed {
 }
 
 /// What is of interest of a wire's frames: datagrams.
-fn datagrams(frames: Vec<Vec<u8>>) -> usize {
+fn datagrams(frames: &[Vec<u8>]) -> usize {
     frames.iter().filter(|f| parse_ip(&f[14..]).is_ok_and(|p| p.proto == IpProto::UDP)).count()
 }
 
 /// Datagrams on the usual wire and on the other one since the last call.
 fn ways(bed: &Bed) -> (usize, usize) {
     let alt: Vec<_> = bed.net.watch("alt").unwrap().iter().flat_map(LinkEnd::captured).collect();
-    (datagrams(bed.on_the_wire()), datagrams(alt))
+    (datagrams(&bed.on_the_wire()), datagrams(&alt))
 }
 
 fn udp(v6: bool, from: usize) -> Vec<u8> {
