@@ -69,7 +69,7 @@ pub struct PolicyReport {
     pub spis: Vec<u32>,
 }
 
-/// All SAs, by index.
+/// All SAs, the oldest first.
 pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport> {
     sad.iter()
         .map(|sa| {

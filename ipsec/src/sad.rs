@@ -5,12 +5,15 @@
 //! next snapshot is the same `Arc`, at the same index; an index that an SA has just left is not given to another in
 //! the very next snapshot, so a packet that notes an index never means a stranger.
 //!
-//! The hash table is open and at most half full. Not here: SPI allocation for key exchange.
+//! A packet that was given an SA just before that SA left goes through its *successor*: the newest with the same ends,
+//! protocol, mode and `-u`. So a change of keys loses nothing that is already under way.
+//!
+//! The hash table is open and at most half full.
 
 use crate::{
     ip::{destination, source},
     natt,
-    sa::{Protocol, Sa, SaIndex, Spi},
+    sa::{Life, Protocol, Sa, SaConfig, SaIndex, Spi},
 };
 use std::{net::IpAddr, sync::Arc};
 use wire::IpProto;
@@ -33,27 +36,40 @@ pub struct Sad {
     /// IPComp's tunnels: what they leave alone comes as plain IP in IP.
     plain: Vec<Arc<Sa>>,
     in_udp: bool,
+    /// Indexes in the order in which their SAs were added.
+    order: Vec<SaIndex>,
+    /// What the SAs were like that the database before this one had and this one has not. Not their keys.
+    left: Vec<(SaIndex, SaConfig)>,
 }
 
 impl Sad {
-    /// A database of these SAs, each with an index of its own.
+    /// A database of these SAs, oldest first, each with an index of its own.
     pub fn new(sas: impl IntoIterator<Item = Arc<Sa>>) -> Sad {
         let mut slots: Vec<Option<Arc<Sa>>> = vec![];
-        let mut len = 0;
+        let mut order = vec![];
         for sa in sas {
             let at = sa.index().0 as usize;
             if slots.len() <= at {
                 slots.resize(at + 1, None);
             }
+            order.push(sa.index());
             slots[at] = Some(sa);
-            len += 1;
         }
-        let mut sad = Sad { slots, table: Box::default(), len, plain: vec![], in_udp: false };
+        let len = order.len();
+        let mut sad =
+            Sad { slots, table: Box::default(), len, plain: vec![], in_udp: false, order, left: vec![] };
         sad.fill();
         let in_udp = sad.iter().any(|sa| sa.config().encap.is_some());
         sad.in_udp = in_udp;
         sad.plain = sad.iter().filter(|sa| sa.takes_plain()).cloned().collect();
         sad
+    }
+
+    /// Notes who has left since `previous`.
+    pub(crate) fn after(mut self, previous: &Sad) -> Sad {
+        let gone = previous.iter().filter(|sa| self.get(sa.index()).is_none());
+        self.left = gone.map(|sa| (sa.index(), sa.config().clone())).collect();
+        self
     }
 
     fn fill(&mut self) {
@@ -151,6 +167,19 @@ impl Sad {
         self.slots.get(index.0 as usize)?.as_ref()
     }
 
+    /// All of them, the newest first: the order in which they are preferred for sending.
+    pub fn newest_first(&self) -> impl Iterator<Item = &Arc<Sa>> {
+        self.iter().rev()
+    }
+
+    /// The SA for packets that were to go through one that has just left.
+    #[cold]
+    pub fn successor(&self, left: SaIndex) -> Option<&Arc<Sa>> {
+        let kind = |c: &SaConfig| (c.protocol, c.src, c.dst, c.mode, c.reqid);
+        let (_, was) = self.left.iter().find(|(index, _)| *index == left)?;
+        self.newest_first().find(|sa| kind(sa.config()) == kind(was) && sa.life() != Life::Dead)
+    }
+
     /// The SA of a protocol with these ends and this SPI.
     pub fn find(&self, protocol: Protocol, src: IpAddr, dst: IpAddr, spi: Spi) -> Option<&Arc<Sa>> {
         let is_it = |sa: &&Arc<Sa>| {
@@ -160,9 +189,9 @@ impl Sad {
         self.iter().find(is_it)
     }
 
-    /// All of them, by index.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Sa>> {
-        self.slots.iter().flatten()
+    /// All of them, the oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Sa>> {
+        self.order.iter().filter_map(|index| self.get(*index))
     }
 
     /// How many there are.

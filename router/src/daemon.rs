@@ -13,6 +13,7 @@ use crate::{
     conf::{self, DriverConf, InterfaceConf, restart_needed, sentence},
     control::{
         proto::{MbufReport, RefusalKind, Request, Response},
+        setkey::Statements,
         socket::{BindError, Handler, Outbox, Reply, Server, Session},
     },
     host,
@@ -22,6 +23,7 @@ use crate::{
     },
     report::Books,
     router::{Router, RouterError, Setup},
+    sadb,
 };
 use kern::lock::{Locking, Root};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -127,6 +129,8 @@ struct Daemon {
     loaded_at: Instant,
     /// The ruleset while pf is off.
     parked: Option<Arc<::pf::Ruleset>>,
+    /// ipsec.conf as it was read last, without what setkey has changed.
+    ipsec_read: Option<ipsec::conf::ValidConf>,
     stop: bool,
 }
 
@@ -148,6 +152,7 @@ pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
         router,
         commit: Commit::new(),
         root: Root::claim(),
+        ipsec_read: files.ipsec.clone(),
         files,
         loaded_at: Instant::now(),
         parked: None,
@@ -289,7 +294,8 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration again; either all of it takes effect or nothing.
+    /// Reads the configuration again; either all of it takes effect or nothing. What setkey has changed stays unless
+    /// ipsec.conf is another now.
     fn reload(&mut self) -> Result<String, Faults> {
         let mut files = Files::load(&self.path)?;
         // What the command line said stays.
@@ -298,11 +304,16 @@ impl Daemon {
         if !keys.is_empty() {
             return Err(Faults(vec![sentence(&keys)]));
         }
+        let read = files.ipsec.clone();
+        if read == self.ipsec_read {
+            files.ipsec.clone_from(&self.files.ipsec);
+        }
         let old = std::mem::replace(&mut self.files, files);
         if let Err(faults) = self.commit_files() {
             self.files = old;
             return Err(faults);
         }
+        self.ipsec_read = read;
         Ok(format!("{}: reloaded", self.path.display()))
     }
 
@@ -340,6 +351,13 @@ impl Daemon {
         }
     }
 
+    fn setkey(&mut self, said: &Statements) -> Response {
+        match sadb::setkey(&mut self.router, &mut self.root, &mut self.files.ipsec, said) {
+            Ok(report) => Response::Setkey(report),
+            Err(faults) => Response::refused(RefusalKind::No, faults),
+        }
+    }
+
     fn answer(&mut self, request: &Request) -> Response {
         match *request {
             Request::Status => Response::Status(self.status()),
@@ -358,6 +376,7 @@ impl Daemon {
             Request::Neighbours => Response::Neighbours(self.neighbours()),
             Request::Sas => Response::Sas(self.sas()),
             Request::Policies => Response::Policies(self.policies()),
+            Request::Setkey(ref said) => self.setkey(said),
             Request::PfRules => Response::Rules(self.pf_rules()),
             Request::PfStates => Response::States(self.pf_states()),
             Request::PfQueues => Response::Queues(self.pf_queues()),

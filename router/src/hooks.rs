@@ -343,8 +343,7 @@ pub(crate) fn esp_output(
     let net = cx.net;
     // Groups are taken from the end, where nothing has to close up behind them.
     while let Some(last) = batch.as_slice().last() {
-        let Some(sa) = SaIndex::from_header(last.hdr().sa).and_then(|i| net.sad.get(i)) else {
-            // The SA went with a reload between lookup and here.
+        let Some(sa) = SaIndex::from_header(last.hdr().sa).and_then(|i| still(net, i)) else {
             batch.pop().into_iter().for_each(|m| cx.end(m, Why::SpNoSa));
             continue;
         };
@@ -364,6 +363,12 @@ pub(crate) fn esp_output(
         }
     }
     cx.local.run = Some(run);
+}
+
+/// The SA that a packet was given; if it went with a change between lookup and here, its successor.
+#[inline(always)]
+fn still(net: &NetConfig, index: SaIndex) -> Option<&Arc<Sa>> {
+    net.sad.get(index).or_else(|| net.sad.successor(index))
 }
 
 /// Brings packets of one SA together: order matters within an SA only, and a run is of one SA.

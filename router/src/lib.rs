@@ -10,6 +10,7 @@
 //! | [`host`] | packets for the router itself |
 //! | [`route`] | RIB and FIB |
 //! | [`conf`], [`commit`], [`netconfig`] | text to a checked configuration to the snapshot workers read |
+//! | [`sadb`] | SAs and policies changed while the router runs |
 //! | [`router`], [`testbed`] | all of it together, without the process; several of them in one process |
 
 mod arp;
@@ -34,6 +35,7 @@ pub mod reass;
 pub mod report;
 pub mod route;
 pub mod router;
+pub mod sadb;
 pub mod scenario;
 pub mod stats;
 pub mod testbed;

@@ -11,6 +11,7 @@ pub mod peer;
 use crate::{
     commit::{Commit, Faults, Files},
     conf::{self, DriverConf, Host, InterfaceConf},
+    control::setkey::{SetkeyReport, Statements},
     host::Sessions,
     iface::{
         driver::Driver,
@@ -18,6 +19,7 @@ use crate::{
     },
     report::Books,
     router::{Router, RouterError, Setup},
+    sadb,
     stats::WorkerStats,
 };
 use kern::{
@@ -32,6 +34,7 @@ use std::{
     sync::Arc,
 };
 use wire::HashSeed;
+use zeroize::Zeroizing;
 
 /// The least that time moves: a tick of the timers.
 const TICK_NS: u64 = 100_000;
@@ -42,6 +45,8 @@ pub struct Node {
     pub router: Router,
     /// Routes, names and devices.
     pub commit: Commit,
+    /// What is configured.
+    pub files: Files,
 }
 
 /// Somebody who takes turns with the routers: a host on a cable, a router's control thread.
@@ -200,25 +205,39 @@ impl Testbed {
             adjust(Setup { clock: self.clock.clone(), seed: HashSeed::new(1, 2), ..Setup::of(&files.conf) });
         let name = setup.name.clone();
         let router = Router::new(setup).map_err(|e| Faults(vec![e.to_string()]))?;
-        let node = Node { router, commit: Commit::new() };
+        let node = Node { router, commit: Commit::new(), files };
         self.nodes.push((name.clone(), Some(node)));
-        self.apply(&name, &files)
+        self.apply(&name, None)
     }
 
     /// Gives a router another configuration.
     pub fn reload(&mut self, name: &str, texts: Texts<'_>) -> Result<(), Faults> {
-        self.apply(name, &read(texts)?)
+        self.apply(name, Some(read(texts)?))
     }
 
-    fn apply(&mut self, name: &str, files: &Files) -> Result<(), Faults> {
+    /// Carries out statements of setkey(8) on a router.
+    pub fn setkey(&mut self, name: &str, text: &str) -> Result<SetkeyReport, String> {
+        let text = Zeroizing::new(text.to_owned()).into();
+        let said = Statements { file: "stdin".into(), text, check: false };
+        self.with_root(name, |node, root| {
+            sadb::setkey(&mut node.router, root, &mut node.files.ipsec, &said)
+        })
+    }
+
+    /// Gives a router what is in these files, or in those it has.
+    fn apply(&mut self, name: &str, files: Option<Files>) -> Result<(), Faults> {
         let place = self.place(name);
         let Some(mut node) = self.nodes[place].1.take() else { return Ok(()) };
+        let new = files.as_ref().unwrap_or(&node.files);
         let Testbed { root, cables, clock, default_link, .. } = self;
         let mut open = |i: &InterfaceConf| open(cables, clock, default_link, i);
-        let done = node.commit.prepare(&node.router, root, files, &mut open).and_then(|prepared| {
+        let done = node.commit.prepare(&node.router, root, new, &mut open).and_then(|prepared| {
             let late = |e: kern::publish::Late| Faults(vec![e.to_string()]);
             node.commit.publish(&mut node.router, root, prepared).map_err(late)
         });
+        if let (Some(files), Ok(())) = (files, &done) {
+            node.files = files;
+        }
         self.nodes[place].1 = Some(node);
         done
     }
@@ -323,7 +342,7 @@ impl Testbed {
     pub fn stop(mut self) -> Result<Vec<(String, Books)>, RouterError> {
         let nodes = std::mem::take(&mut self.nodes).into_iter();
         let stop = |(name, node): (String, Option<Node>)| {
-            let Node { router, commit } = node?;
+            let Node { router, commit, .. } = node?;
             drop(commit);
             Some(router.stop(&mut self.root).map(|books| (name, books)))
         };

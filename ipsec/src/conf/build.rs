@@ -46,7 +46,7 @@ pub fn build(
         let sa = one(valid, before.copied(), &mut free, setup, held);
         sas.push(sa.map_err(|cause| BuildError { spi: name.3, src: name.1, dst: name.2, cause })?);
     }
-    let sad = Sad::new(sas);
+    let sad = Sad::new(sas).after(previous);
     let spd = Spd::new(conf.policies(), &sad);
     Ok((sad, spd))
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! flush [protocol] ;                              spdflush ;
 //! add       [-46n] src dst protocol spi [extensions] algorithm ... ;
+//! update    [-46n] src dst protocol spi [extensions] [algorithm ...] ;
 //! get | delete     [-46n] src dst protocol spi ;
 //! deleteall        [-46n] src dst protocol ;
 //! spdadd | spdupdate [-46n] src_range dst_range upperspec -P direction [priority n] treatment ;
@@ -30,7 +31,8 @@
 //! Ours beyond setkey: `-peer-window`, the replay window of the peer in packets (32 unless said otherwise), which bounds
 //! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes; ranges
 //! of addresses and of ports with a hyphen; `-seq`, the last sequence number that was used already, each way, for an SA that
-//! another machine had before; `-f align8` and what follows `-df`, which are [`Handling`](crate::sa::Handling)'s. `-esn` is
+//! another machine had before; `update` is PF_KEY's (RFC 2367, 3.1.2): what is not named stays, and a key is never replaced,
+//! for that takes an SA with an SPI of its own; `-f align8` and what follows `-df`, which are [`Handling`](crate::sa::Handling)'s. `-esn` is
 //! FreeBSD's, as is `-natt`; `esp-udp` with ports is NetBSD's. `-keepalive` says after how many seconds without a packet a NAT
 //! keepalive is sent (20 where both ports are 4500, else none). `fwd` is taken as `in`: as in a BSD kernel, what arrives is checked, be it for us or not.
 //! What is read and can not be done (ciphers nobody should use) is refused and said to be.
@@ -42,6 +44,7 @@
 //! the caller's to wipe.
 
 mod build;
+mod caret;
 mod check;
 mod lex;
 mod parse;
@@ -51,7 +54,8 @@ pub mod statement;
 mod tests;
 
 pub use build::{BuildError, build};
-pub use check::{ValidConf, ValidSa};
+pub use caret::with_carets;
+pub use check::{Origin, ValidConf, ValidSa};
 pub use lex::Place;
 pub use permission::{Exposed, check_private};
 

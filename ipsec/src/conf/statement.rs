@@ -163,7 +163,7 @@ pub struct Algorithm {
     pub key: Option<At<Arc<SecretBytes>>>,
 }
 
-/// `add`.
+/// `add` and `update`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Add {
     /// Which SA.
@@ -240,6 +240,8 @@ pub struct PolicyAdd {
 pub enum Command {
     /// `add`.
     Add(Box<Add>),
+    /// `update`: SADB_UPDATE of RFC 2367.
+    Update(Box<Add>),
     /// `get`.
     Get(SaName),
     /// `delete`.

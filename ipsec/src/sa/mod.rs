@@ -127,6 +127,10 @@ impl Sa {
                 inbound.came_from = None;
             }
         }
+        if (config.soft, config.hard) != (previous.config.soft, previous.config.hard) {
+            // With other limits it may be young again; if not, the next packet says so.
+            previous.moving.life.store(Life::Mature as u8, Ordering::Relaxed);
+        }
         let peer = if stays { previous.peer } else { configured_peer(&config) };
         let (key, moving) = (Arc::clone(&previous.key), Arc::clone(&previous.moving));
         Sa::with_moving(previous.index, config, peer, key, moving, setup)

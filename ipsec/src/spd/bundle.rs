@@ -132,7 +132,7 @@ impl Path {
     }
 }
 
-/// A request with its SAs.
+/// A request with its SAs, the newest first.
 #[derive(Debug)]
 struct Step {
     sas: Box<[Arc<Sa>]>,
@@ -170,7 +170,7 @@ impl Bundles {
         for (place, request) in requests.iter().enumerate() {
             let next = if place + 1 < requests.len() { first + place + 2 } else { 0 };
             let sas: Box<[Arc<Sa>]> =
-                sad.iter().filter(|sa| request.has(sa.config(), &src, &dst)).cloned().collect();
+                sad.newest_first().filter(|sa| request.has(sa.config(), &src, &dst)).cloned().collect();
             let pairs = request.ends.is_none() && (src.host().is_none() || dst.host().is_none());
             self.steps.push(Step {
                 only: if let ([sa], false) = (&*sas, pairs) { Some(sa.index()) } else { None },
@@ -287,7 +287,7 @@ impl Bundles {
 }
 
 impl Step {
-    /// Of several SAs the first that is alive; the first of all if none is: `esp_output` ends the packet.
+    /// Of several SAs the newest that is alive; the newest of all if none is: `esp_output` ends the packet.
     #[inline(always)]
     fn pick(&self, packet: &Packet<'_>) -> Option<SaIndex> {
         if self.pairs {

@@ -5,9 +5,9 @@
 //! turns into *clear* by accident. On the way in the check comes after opening (5.2): a packet that a policy protects must
 //! have come out of the policy's SAs, in their order, and what came out of an SA must be what its policy is for.
 //!
-//! A policy may ask for several transforms, a *bundle*, innermost first: `bundle.rs`. Of a request's SAs the first in the
-//! file that is still alive is used, as NetBSD prefers the older: with a new pair added on both sides first and the old
-//! one removed afterwards, a change of keys loses nothing.
+//! A policy may ask for several transforms, a *bundle*, innermost first: `bundle.rs`. Of a request's SAs the one that was
+//! added last and is still alive is used, as NetBSD does with `net.key.prefered_oldsa=0`, and all of them open what
+//! arrives. So a change of keys loses nothing: add the new SA where it receives, then where it sends, then delete the old.
 //!
 //! Level `use` is setkey's opportunism: an SA if there is one, else the packet goes without that transform. It is the one
 //! way to say so.

@@ -140,21 +140,21 @@ fn a_unique_policy_wants_the_sa_with_its_number() {
 }
 
 #[test]
-fn of_several_sas_the_first_that_lives_is_used() {
+fn of_several_sas_the_newest_that_lives_is_used() {
     let sas = [sa(0, A, B, 0), sa(1, A, B, 0), sa(2, A, B, 0)];
     let spd = Spd::new(two_ways(Level::Require), &Sad::new(sas.clone()));
     let packet = udp(INSIDE, THERE, (1, 2));
     let chosen = || out(&spd, &packet);
-    assert_eq!(chosen(), Decision::Protect(SaIndex(0), Rest::NONE));
-    sas[0].note(Life::Dying);
-    assert_eq!(chosen(), Decision::Protect(SaIndex(0), Rest::NONE));
-    sas[0].note(Life::Dead);
+    assert_eq!(chosen(), Decision::Protect(SaIndex(2), Rest::NONE));
+    sas[2].note(Life::Dying);
+    assert_eq!(chosen(), Decision::Protect(SaIndex(2), Rest::NONE));
+    sas[2].note(Life::Dead);
     assert_eq!(chosen(), Decision::Protect(SaIndex(1), Rest::NONE));
     sas[1].note(Life::Dead);
-    sas[2].note(Life::Dead);
+    sas[0].note(Life::Dead);
     assert_eq!(
         chosen(),
-        Decision::Protect(SaIndex(0), Rest::NONE),
+        Decision::Protect(SaIndex(2), Rest::NONE),
         "dead as it is: esp_output ends the packet"
     );
 }
@@ -368,6 +368,22 @@ fn an_sa_is_found_by_spi_and_destination() {
             && Sad::default().inbound(Protocol::Ah, Spi(77), A).is_none()
     );
     assert_eq!(sad.free_indexes().take(3).collect::<Vec<_>>(), [SaIndex(1), SaIndex(2), SaIndex(4)]);
+}
+
+#[test]
+fn age_is_the_order_of_adding_whatever_the_index_and_who_left_has_the_newest_of_its_kind_as_successor() {
+    let old = Sad::new([sa(0, A, B, 0), sa(1, A, B, 0), sa(2, B, A, 0)]);
+    // The place of the oldest is taken by the newest.
+    let [one, other, newest] = [sa(1, A, B, 0), sa(3, A, B, 9), sa(0, A, B, 0)];
+    let sad = Sad::new([one.clone(), other, newest.clone()]).after(&old);
+    let order: Vec<_> = sad.newest_first().map(|sa| sa.index().0).collect();
+    assert_eq!(order, [0, 3, 1]);
+    assert!(sad.successor(SaIndex(2)).is_none(), "none goes from B to A any more");
+    assert!(sad.successor(SaIndex(1)).is_none(), "it has not left");
+    let sad = Sad::new([newest.clone()]).after(&old);
+    assert_eq!(sad.successor(SaIndex(1)).map(|sa| sa.index()), Some(SaIndex(0)));
+    newest.note(Life::Dead);
+    assert!(sad.successor(SaIndex(1)).is_none());
 }
 
 /// The definition: go through all policies.

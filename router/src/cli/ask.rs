@@ -33,6 +33,9 @@ pub enum Failure {
     /// The terminal.
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
+    /// What was to be read.
+    #[error("{0}")]
+    Input(io::Error),
     /// The router answered something else.
     #[error("the router's answer is for another question")]
     Unexpected,
@@ -55,6 +58,7 @@ impl Failure {
             | Failure::Daemon(_)
             | Failure::Router(_)
             | Failure::Output(_)
+            | Failure::Input(_)
             | Failure::Unexpected => Exit::System,
         }
     }

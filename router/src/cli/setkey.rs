@@ -4,30 +4,106 @@ use super::{
     Exit,
     ask::{At, Failure, answer},
 };
-use crate::control::proto::Request;
+use crate::control::{
+    proto::{Request, SaReport},
+    setkey::{SetkeyAnswer, SetkeyReport, Statements},
+};
 use clap::Args;
+use std::{
+    fmt::Write,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+use zeroize::Zeroizing;
 
-/// What to show.
+/// What to show, or to change.
 #[derive(Clone, Debug, Args)]
+#[group(id = "what", required = true, multiple = false, args = ["dump", "flush", "stdin", "file"])]
 pub struct Setkey {
     /// Dump: security associations
-    #[arg(short = 'D', required = true)]
+    #[arg(short = 'D')]
     dump: bool,
+    /// Flush: remove all security associations
+    #[arg(short = 'F')]
+    flush: bool,
     /// Policies instead
-    #[arg(short = 'P')]
+    #[arg(short = 'P', conflicts_with_all = ["stdin", "file"])]
     policies: bool,
+    /// Dead associations as well
+    #[arg(short = 'a', requires = "dump")]
+    all: bool,
+    /// Carry out statements from standard input: all, or none
+    #[arg(short = 'c')]
+    stdin: bool,
+    /// Carry out statements from a file that nobody else can read
+    #[arg(short = 'f', value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Check the statements and change nothing
+    #[arg(short = 'n', conflicts_with_all = ["dump", "flush"])]
+    check: bool,
 }
 
 /// Runs the command.
 pub fn run(at: &At, args: &Setkey) -> Result<Exit, Failure> {
-    if args.policies {
-        let report = answer!(at.ask(&Request::Policies)?, Policies);
-        at.print(&report, || entries("SPD", report.iter().map(|policy| policy.text.as_str())))?;
-    } else {
-        let report = answer!(at.ask(&Request::Sas)?, Sas);
-        at.print(&report, || entries("SAD", report.iter().map(|sa| sa.text.as_str())))?;
+    match (&args.file, args.policies) {
+        (Some(path), _) => change(at, &path.display().to_string(), read_private(path)?, args.check),
+        _ if args.stdin => change(at, "stdin", read_all(&mut io::stdin().lock()).map_err(Failure::Input)?, args.check),
+        (_, policies) if args.flush => {
+            let text = if policies { "spdflush;" } else { "flush;" };
+            change(at, "flush", Zeroizing::new(text.to_owned()), false)
+        }
+        (_, true) => {
+            let report = answer!(at.ask(&Request::Policies)?, Policies);
+            at.print(&report, || entries("SPD", report.iter().map(|policy| policy.text.as_str())))?;
+            Ok(Exit::Good)
+        }
+        (_, false) => {
+            let mut report = answer!(at.ask(&Request::Sas)?, Sas);
+            report.retain(|sa| args.all || sa.state != "dead");
+            at.print(&report, || associations(&report))?;
+            Ok(Exit::Good)
+        }
     }
+}
+
+fn change(at: &At, file: &str, text: Zeroizing<String>, check: bool) -> Result<Exit, Failure> {
+    let said = Statements { file: file.to_owned(), text: text.into(), check };
+    let report = answer!(at.ask(&Request::Setkey(said))?, Setkey);
+    for warning in &report.warnings {
+        eprintln!("softnet: warning: {warning}");
+    }
+    at.print(&report, || answers(&report))?;
     Ok(Exit::Good)
+}
+
+/// Reads a file with keys; refuses one that others can read.
+fn read_private(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    ipsec::conf::check_private(path).map_err(|e| Failure::Which(e.to_string()))?;
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    std::fs::File::open(path).and_then(|mut file| read_all(&mut file)).map_err(|e| Failure::Input(named(e)))
+}
+
+fn read_all(from: &mut impl Read) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    from.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// What setkey prints of questions among the statements.
+fn answers(report: &SetkeyReport) -> String {
+    report.answers.iter().fold(String::new(), |mut all, answer| {
+        let text = match answer {
+            SetkeyAnswer::Sas(sas) => associations(sas),
+            SetkeyAnswer::Policies(policies) => entries("SPD", policies.iter().map(|p| p.text.as_str())),
+        };
+        // Writing to a string does not fail.
+        let _ = write!(all, "{text}");
+        all
+    })
+}
+
+fn associations(sas: &[SaReport]) -> String {
+    entries("SAD", sas.iter().map(|sa| sa.text.as_str()))
 }
 
 /// Entries one after the other, or setkey's words for none.
@@ -39,10 +115,25 @@ pub fn entries<'a>(database: &str, texts: impl Iterator<Item = &'a str>) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn entries_are_told_one_after_the_other() {
         assert_eq!(entries("SAD", ["a b\n\tesp\n", "b a\n\tesp\n"].into_iter()), "a b\n\tesp\nb a\n\tesp\n");
         assert_eq!(entries("SPD", std::iter::empty()), "No SPD entries.\n");
+    }
+
+    #[test]
+    fn a_file_of_keys_that_others_can_read_is_refused() {
+        let path = std::env::temp_dir().join(format!("softnet-setkey-{}", std::process::id()));
+        std::fs::write(&path, "flush;").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let refused = read_private(&path).unwrap_err();
+        assert!(refused.to_string().contains("chmod 600"), "{refused}");
+        assert_eq!(refused.exit(), Exit::Usage);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(*read_private(&path).unwrap(), "flush;");
+        std::fs::remove_file(&path).unwrap();
+        assert!(read_private(&path).is_err());
     }
 }

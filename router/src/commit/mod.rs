@@ -29,7 +29,7 @@ pub struct Files {
     pub conf: ValidConf,
     /// pf.conf, if there is one.
     pub pf: Option<Arc<PfConf>>,
-    /// ipsec.conf, if there is one.
+    /// ipsec.conf, if there is one, and what setkey has made of it since.
     pub ipsec: Option<ipsec::conf::ValidConf>,
 }
 
@@ -151,7 +151,7 @@ fn read_ipsec(path: &Path) -> Result<ipsec::conf::ValidConf, Faults> {
 fn check_ipsec(name: &str, text: &str) -> Result<ipsec::conf::ValidConf, Faults> {
     let checked =
         ipsec::conf::Conf::parse(name, text).and_then(|c| c.check(&ipsec::conf::ValidConf::default()));
-    checked.map_err(|errors| Faults(errors.iter().map(ToString::to_string).collect()))
+    checked.map_err(|errors| Faults(vec![ipsec::conf::with_carets(&errors, text)]))
 }
 
 /// The world as pf.conf sees it: the interfaces, and `enc0` if packets inside tunnels are shown there.
@@ -256,7 +256,8 @@ impl Commit {
                 }
             }
         }
-        let (sad, spd) = build_ipsec(router, root, files)?;
+        let empty = ipsec::conf::ValidConf::default();
+        let (sad, spd) = build_ipsec(router, root, files.ipsec.as_ref().unwrap_or(&empty))?;
         self.rib.replace_all(derive::routes(&files.conf));
         let interfaces = interfaces(&files.conf, &drivers, &ifqs);
         let many = |i: &Arc<dyn Driver>| i.queues() > 1;
@@ -322,10 +323,13 @@ fn has_paths(conf: &ValidConf) -> bool {
     conf.routes.iter().any(|r| r.paths.len() > 1)
 }
 
-fn build_ipsec(router: &Router, root: &mut Root, files: &Files) -> Result<(ipsec::Sad, ipsec::Spd), Faults> {
+/// The databases that a checked ipsec.conf asks for; SAs that are there already go on.
+pub(crate) fn build_ipsec(
+    router: &Router,
+    root: &mut Root,
+    conf: &ipsec::conf::ValidConf,
+) -> Result<(ipsec::Sad, ipsec::Spd), Faults> {
     let net = router.net();
-    let empty = ipsec::conf::ValidConf::default();
-    let conf = files.ipsec.as_ref().unwrap_or(&empty);
     ipsec::conf::build(conf, Some(&net.sad), &router.sa_setup(), &mut root.top())
         .map_err(|e| Faults(vec![e.to_string()]))
 }

@@ -4,5 +4,7 @@ pub mod client;
 pub mod pf;
 pub mod proto;
 pub mod report;
+pub mod secret;
+pub mod setkey;
 pub mod socket;
 mod tell;

@@ -16,7 +16,10 @@ pub use super::report::{
     StatsReport, StatusReport,
 };
 
-use super::pf::{PfAnswer, PfRequest};
+use super::{
+    pf::{PfAnswer, PfRequest},
+    setkey::{SetkeyReport, Statements},
+};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -63,6 +66,8 @@ pub enum Request {
     Sas,
     /// Security policies: `setkey -DP`.
     Policies,
+    /// Statements in the language of setkey(8).
+    Setkey(Statements),
     /// `pfctl -s rules`.
     PfRules,
     /// `pfctl -s states`.
@@ -152,6 +157,8 @@ pub enum Response {
     Sas(Vec<SaReport>),
     /// Answer to [`Request::Policies`].
     Policies(Vec<PolicyReport>),
+    /// Answer to [`Request::Setkey`].
+    Setkey(SetkeyReport),
     /// Answer to [`Request::PfRules`].
     Rules(Vec<RuleReport>),
     /// Answer to [`Request::PfStates`].

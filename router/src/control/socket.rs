@@ -3,12 +3,13 @@
 //! The router's end lives on the control thread and never waits for a client: reads and writes are non-blocking, what a client
 //! has not taken yet is kept up to a limit, and a client that takes nothing for ten seconds is hung up on. Several clients
 //! may be there at once; their requests are handled one after the other, which is what makes configuration the control
-//! thread's turn and not a mutex.
+//! thread's turn and not a mutex. Requests may have keys in them: their octets are wiped wherever they have been.
 //!
 //! The other end is [`client`](super::client). Not here: what requests mean ([`Handler`]), and access for others than the owner (ssh does that).
 
 use super::proto::{Envelope, RefusalKind, Request, Response, VERSION};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::value::RawValue;
 use std::{
     io::{self, Read, Write},
     os::{
@@ -18,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+use zeroize::{Zeroize, Zeroizing};
 
 /// Longest request: a table of 200,000 addresses.
 const LINE: usize = 16 << 20;
@@ -287,7 +289,11 @@ impl Client {
         while !self.ended && !self.held && self.pending() < HIGH_WATER && self.input.len() <= LINE {
             match self.stream.read(&mut chunk) {
                 Ok(0) => self.ended = true,
-                Ok(n) => self.input.extend_from_slice(&chunk[..n]),
+                Ok(n) => {
+                    extend_wiped(&mut self.input, &chunk[..n]);
+                    // There may be keys in it.
+                    chunk[..n].zeroize();
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => (self.ended, self.lost) = (true, true),
@@ -301,7 +307,7 @@ impl Client {
                 self.scanned = self.input.len();
                 break;
             };
-            let line: Vec<u8> = self.input.drain(..=self.scanned + end).collect();
+            let line = self.take_line(self.scanned + end + 1);
             self.scanned = 0;
             match parse(&line) {
                 Ok(request) => match handler.handle(self.session, request) {
@@ -317,6 +323,16 @@ impl Client {
             self.ended = true;
             self.say(&Response::refused(RefusalKind::Usage, format!("a request longer than {LINE} octets")));
         }
+    }
+
+    /// The first octets of the input, leaving none of them behind in memory.
+    fn take_line(&mut self, len: usize) -> Zeroizing<Vec<u8>> {
+        let line = Zeroizing::new(self.input[..len].to_vec());
+        let left = self.input.len() - len;
+        self.input.copy_within(len.., 0);
+        self.input[left..].zeroize();
+        self.input.truncate(left);
+        line
     }
 
     fn say(&mut self, response: &Response) {
@@ -352,14 +368,26 @@ impl Client {
     }
 }
 
+/// Appends, and wipes where the octets were if they have to move.
+fn extend_wiped(to: &mut Vec<u8>, more: &[u8]) {
+    if to.capacity() - to.len() < more.len() {
+        let mut larger = Vec::with_capacity((to.len() + more.len()).next_power_of_two());
+        larger.extend_from_slice(to);
+        to.zeroize();
+        *to = larger;
+    }
+    to.extend_from_slice(more);
+}
+
 /// A request, or what is wrong with it.
 fn parse(line: &[u8]) -> Result<Request, String> {
-    let envelope: Envelope<serde_json::Value> =
-        serde_json::from_slice(line).map_err(|e| format!("not a request: {e}"))?;
+    let line = std::str::from_utf8(line).map_err(|e| format!("not a request: {e}"))?;
+    let envelope: Envelope<&RawValue> =
+        serde_json::from_str(line).map_err(|e| format!("not a request: {e}"))?;
     if envelope.v != VERSION {
         return Err(format!("version {} is asked for, and this router speaks {VERSION}", envelope.v));
     }
-    serde_json::from_value(envelope.body).map_err(|e| format!("not a request: {e}"))
+    serde_json::from_str(envelope.body.get()).map_err(|e| format!("not a request: {e}"))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ const NESTED: u8 = 4;
 pub(crate) struct Tunnels {
     /// By number of the SA: the interface on which its packets arrive; 0 for none.
     inbound: Box<[u16]>,
-    /// By interface: the SAs it sends with, in the order of the file.
+    /// By interface: the SAs it sends with, the newest first.
     outbound: Box<[Outbound]>,
 }
 
@@ -51,7 +51,7 @@ impl Tunnels {
             let Kind::Ipsec(ends) = interface.kind else { continue };
             let index = interface.index.0;
             let mut own = Vec::new();
-            for sa in sad.iter().filter(|sa| is_of(sa, ends)) {
+            for sa in sad.newest_first().filter(|sa| is_of(sa, ends)) {
                 if sa.config().src == ends.local {
                     own.push(Arc::clone(sa));
                 } else {
@@ -79,7 +79,7 @@ impl Tunnels {
         (index != 0 && h.nexthop == 0).then_some(index)
     }
 
-    /// The SA by which an interface sends: of several the first that is alive.
+    /// The SA by which an interface sends: of several the newest that is alive.
     pub(crate) fn sa(&self, interface: u16) -> Option<&Arc<Sa>> {
         let own = &self.outbound.iter().find(|out| out.interface == interface)?.sas;
         own.iter().find(|sa| sa.life() != Life::Dead).or_else(|| own.first())

@@ -2,6 +2,7 @@
 
 use kern::time::Duration;
 use router::{
+    control::setkey::SetkeyReport,
     iface::link::{LinkConfig, LinkEnd},
     testbed::{Testbed, Texts},
 };
@@ -225,6 +226,11 @@ impl Bed {
     pub(crate) fn reload(&mut self, side: usize, pf: Option<&str>, ipsec: &str) {
         let conf = self.shape.conf(side);
         self.net.reload(NAMES[side], Texts { conf: &conf, pf, ipsec: Some(ipsec) }).unwrap();
+    }
+
+    /// Carries out statements of setkey(8), which are right.
+    pub(crate) fn setkey(&mut self, side: usize, text: &str) -> SetkeyReport {
+        self.net.setkey(NAMES[side], text).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Puts a packet of a side's host on its wire.

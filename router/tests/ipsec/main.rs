@@ -5,5 +5,6 @@
 mod bed;
 mod interface;
 mod natt;
+mod rekey;
 mod size;
 mod together;

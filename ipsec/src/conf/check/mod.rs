@@ -17,7 +17,7 @@ use kern::secret::SecretBytes;
 use std::{net::IpAddr, sync::Arc};
 
 /// An SA that can be built.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidSa {
     /// Everything but the key.
     pub config: SaConfig,
@@ -26,11 +26,28 @@ pub struct ValidSa {
     /// The last sequence number used already, each way.
     pub sequence: u64,
     /// Where it was added.
+    pub origin: Origin,
+}
+
+/// Where a statement stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, as the caller named it.
+    pub file: Arc<str>,
+    /// Where in it.
     pub place: Place,
 }
 
+impl Origin {
+    /// As a message in `file` says it: the line alone if it is in the same.
+    fn seen_from(&self, file: &Arc<str>) -> String {
+        let line = self.place.line;
+        if *file == self.file { format!("line {line}") } else { format!("{}:{line}", self.file) }
+    }
+}
+
 /// A policy and its place in the order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct ValidPolicy {
     selector: Selector,
     direction: Direction,
@@ -38,11 +55,11 @@ struct ValidPolicy {
     word: DirectionWord,
     action: Action,
     priority: i64,
-    place: Place,
+    origin: Origin,
 }
 
 /// All SAs and policies that statements have made.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ValidConf {
     sas: Vec<ValidSa>,
     policies: Vec<ValidPolicy>,
@@ -95,6 +112,7 @@ impl Checker<'_> {
     fn carry_out(&mut self, command: &Command, place: Place) {
         match command {
             Command::Add(add) => self.add(add, place),
+            Command::Update(add) => self.update(add, place),
             Command::Delete(name) => self.delete(name, place),
             Command::DeleteAll { src, dst, protocol } => {
                 if let Some(protocol) = self.ipsec(protocol) {
@@ -112,9 +130,16 @@ impl Checker<'_> {
             Command::SpdUpdate(policy) => self.policy(policy, place, true),
             Command::SpdDelete(name) => self.policy_delete(name, place),
             Command::SpdFlush => self.valid.policies.clear(),
+            Command::Get(name) => {
+                self.named(name, place);
+            }
             // Questions change nothing.
-            Command::Get(_) | Command::Dump(_) | Command::SpdDump | Command::Exit => {}
+            Command::Dump(_) | Command::SpdDump | Command::Exit => {}
         }
+    }
+
+    fn origin(&self, place: Place) -> Origin {
+        Origin { file: Arc::clone(self.file), place }
     }
 
     /// The protocol of IPsec that a word means.
@@ -137,17 +162,20 @@ impl Checker<'_> {
         self.valid.sas.iter().position(|sa| name(&sa.config) == (protocol, src, dst, spi))
     }
 
+    /// Where an SA is that must be there.
+    fn named(&mut self, name: &SaName, place: Place) -> Option<usize> {
+        let protocol = self.ipsec(&name.protocol)?;
+        let found = self.find(protocol, name.src.value, name.dst.value, name.spi.value);
+        if found.is_none() {
+            let help = "one that was added before, with the same ends and SPI";
+            self.errors.add(place, "there is no such SA", help);
+        }
+        found
+    }
+
     fn delete(&mut self, name: &SaName, place: Place) {
-        let Some(protocol) = self.ipsec(&name.protocol) else { return };
-        match self.find(protocol, name.src.value, name.dst.value, name.spi.value) {
-            Some(at) => {
-                self.valid.sas.remove(at);
-            }
-            None => self.errors.add(
-                place,
-                "there is no such SA",
-                "one that was added before, with the same ends and SPI",
-            ),
+        if let Some(at) = self.named(name, place) {
+            self.valid.sas.remove(at);
         }
     }
 }

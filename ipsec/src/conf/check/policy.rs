@@ -47,15 +47,16 @@ impl Checker<'_> {
             DirectionWord::In | DirectionWord::Fwd => Direction::In,
         };
         let word = name.direction.value;
-        let policy = ValidPolicy { selector, direction, word, action, priority: add.priority, place };
+        let origin = self.origin(place);
+        let policy = ValidPolicy { selector, direction, word, action, priority: add.priority, origin };
         match self.policy_at(name) {
             Some(at) if replace => {
                 self.valid.policies.remove(at);
                 self.insert(policy);
             }
             Some(at) => {
-                let line = self.valid.policies[at].place.line;
-                let message = format!("the policy of line {line} has the same selectors and direction");
+                let there = self.valid.policies[at].origin.seen_from(self.file);
+                let message = format!("the policy of {there} has the same selectors and direction");
                 self.errors.add(place, message, "spdupdate, or spddelete before");
             }
             None => self.insert(policy),
@@ -138,8 +139,8 @@ impl Checker<'_> {
                         |(a, b)| (a.to_string(), b.to_string()),
                     );
                     warnings.push(ConfError {
-                        file: Arc::clone(self.file),
-                        place: policy.place,
+                        file: Arc::clone(&policy.origin.file),
+                        place: policy.origin.place,
                         message: format!(
                             "no {} SA goes from {a} to {b} as this policy wants: what it matches is dropped",
                             request.protocol.name()

@@ -35,42 +35,64 @@ impl Checker<'_> {
         // RFC 4301: the destination, the protocol and the SPI alone must tell an SA.
         let told = |c: &SaConfig| (Some(c.protocol), c.dst, c.spi);
         if let Some(other) = self.valid.sas.iter().find(|sa| told(&sa.config) == (protocol, dst, spi)) {
-            let message = format!("SPI {spi} of {dst} is taken by the SA of line {}", other.place.line);
+            let there = other.origin.seen_from(self.file);
             self.errors.add(
                 name.spi.place,
-                message,
+                format!("SPI {spi} of {dst} is taken by the SA of {there}"),
                 "an SPI that this destination has not, or delete the other first",
             );
         }
         let before = self.errors.list.len();
         let encap = self.encap(add);
-        let config = self.extensions(
-            add,
-            SaConfig {
-                src,
-                dst,
-                spi,
-                protocol: protocol.unwrap_or_default(),
-                mode: Mode::Any,
-                encap,
-                reqid: 0,
-                suite: Suite::Aes128Gcm16,
-                esn: false,
-                replay: 0,
-                peer_window: PEER_WINDOW,
-                padding: Padding::default(),
-                handling: Handling::default(),
-                soft: Lifetime::default(),
-                hard: Lifetime::default(),
-            },
-        );
-        let Some(protocol) = protocol else { return };
-        if let Some((suite, key)) = self.algorithms(add, protocol, place)
+        let Some(protocol) = protocol else {
+            self.extensions(add, blank(add, Protocol::default()));
+            return;
+        };
+        let config = SaConfig { encap, ..blank(add, protocol) };
+        if let Some(sa) = self.sa(add, config, None, place)
             && self.errors.list.len() == before
         {
-            let sequence = self.sequence(add, &config);
-            self.valid.sas.push(ValidSa { config: SaConfig { suite, ..config }, key, sequence, place });
+            self.valid.sas.push(sa);
         }
+    }
+
+    /// What is named of an SA changes; its key, its numbers and its age stay.
+    pub(super) fn update(&mut self, add: &Add, place: Place) {
+        let Some(at) = self.named(&add.name, place) else { return };
+        // Out of the way meanwhile, for its key is taken by nobody else.
+        let old = self.valid.sas.remove(at);
+        let new = self.sa(add, old.config.clone(), Some(&old.key), place);
+        self.valid.sas.insert(at, old);
+        let (Some(new), Some(old)) = (new, self.valid.sas.get_mut(at)) else { return };
+        let same = *new.key == *old.key && new.config.suite == old.config.suite;
+        if same && new.config.esn == old.config.esn {
+            *old = ValidSa { sequence: old.sequence, ..new };
+        } else {
+            let message = "an update leaves algorithm, key and length of sequence numbers as they are";
+            self.errors.add(place, message, "a new SA with an SPI of its own, then delete this one");
+        }
+    }
+
+    /// What a statement asks for, on top of `config`; without an algorithm, that and the key it had.
+    fn sa(
+        &mut self,
+        add: &Add,
+        config: SaConfig,
+        key: Option<&Arc<SecretBytes>>,
+        place: Place,
+    ) -> Option<ValidSa> {
+        let before = self.errors.list.len();
+        let config = self.extensions(add, config);
+        let named = [&add.encryption, &add.authentication, &add.compression];
+        let (suite, key) = match key {
+            Some(key) if named.iter().all(|a| a.is_none()) => (config.suite, Arc::clone(key)),
+            _ => self.algorithms(add, config.protocol, place)?,
+        };
+        if self.errors.list.len() > before {
+            return None;
+        }
+        let sequence = self.sequence(add, &config);
+        Some(ValidSa { config: SaConfig { suite, ..config }, key, sequence, origin: self.origin(place) })
     }
 
     fn extensions(&mut self, add: &Add, mut config: SaConfig) -> SaConfig {
@@ -219,7 +241,7 @@ impl Checker<'_> {
         };
         let same = self.valid.sas.iter().find(|sa| !key.is_empty() && *sa.key == *key);
         if let (Some(other), Some(part)) = (same, parts.first()) {
-            let message = format!("the SA of line {} has the same key", other.place.line);
+            let message = format!("the SA of {} has the same key", other.origin.seen_from(self.file));
             let help =
                 "a key of its own for each SA, each way: counter modes give both plaintexts away otherwise";
             self.errors.add(part.place, message, help);
@@ -350,6 +372,27 @@ impl Checker<'_> {
             }
         };
         self.errors.add(place, message, help);
+    }
+}
+
+/// What an SA is like of which nothing is said but its name.
+fn blank(add: &Add, protocol: Protocol) -> SaConfig {
+    SaConfig {
+        src: add.name.src.value,
+        dst: add.name.dst.value,
+        spi: add.name.spi.value,
+        protocol,
+        mode: Mode::Any,
+        encap: None,
+        reqid: 0,
+        suite: Suite::Aes128Gcm16,
+        esn: false,
+        replay: 0,
+        peer_window: PEER_WINDOW,
+        padding: Padding::default(),
+        handling: Handling::default(),
+        soft: Lifetime::default(),
+        hard: Lifetime::default(),
     }
 }
 

@@ -11,8 +11,9 @@ use super::{
 };
 use std::{net::IpAddr, sync::Arc};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "add",
+    "update",
     "get",
     "delete",
     "deleteall",
@@ -97,6 +98,7 @@ impl<'t> Parser<'t> {
     fn command(&mut self, word: &str) -> Read<Option<Command>> {
         Ok(match word {
             "add" => self.add()?.map(|a| Command::Add(Box::new(a))),
+            "update" => self.add()?.map(|a| Command::Update(Box::new(a))),
             "get" => self.sa_name()?.map(Command::Get),
             "delete" => self.sa_name()?.map(Command::Delete),
             "deleteall" => self.delete_all()?,
