@@ -318,6 +318,16 @@ impl<'a> Packet<'a> {
         Packet { data, ends: ends(data) }
     }
 
+    /// Source and destination.
+    #[inline]
+    pub fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
+        match self.ends {
+            Ends::V4 { src, dst } => Some((IpAddr::V4(src.into()), IpAddr::V4(dst.into()))),
+            Ends::V6 { src, dst } => Some((IpAddr::V6(src.into()), IpAddr::V6(dst.into()))),
+            Ends::None => None,
+        }
+    }
+
     /// Protocol, and ports or type and code.
     #[cold]
     pub fn shown(&self) -> Shown {

@@ -38,15 +38,25 @@ impl Sequence {
     /// Reserves `want` numbers, or fewer if there are no more. `None` when they are used up.
     #[inline(always)]
     pub fn reserve(&mut self, want: u32) -> Option<Numbers> {
-        // `left` would be 2^64 for a virgin ESN counter starting at 0; it starts at 1, so it fits.
-        let left = self.last.wrapping_sub(self.next).wrapping_add(1);
-        if left == 0 || self.next == 0 {
+        // It would be 2^64 for a virgin ESN counter starting at 0; it starts at 1, so it fits.
+        let left = self.left();
+        if left == 0 {
             return None;
         }
         let len = u64::from(want).min(left) as u32;
         let numbers = Numbers { first: self.next, len };
         self.next = self.next.wrapping_add(u64::from(len));
         Some(numbers)
+    }
+
+    /// How many are left; of 2⁶⁴ - 1, so many.
+    pub const fn left(&self) -> u64 {
+        if self.next == 0 { 0 } else { self.last.wrapping_sub(self.next).wrapping_add(1) }
+    }
+
+    /// Whether 15 of 16 are used up: time for a new SA.
+    pub const fn is_low(&self) -> bool {
+        self.left() <= self.last / 16
     }
 
     /// The last number that was reserved; 0 if none.
@@ -75,7 +85,8 @@ mod tests {
         assert_eq!(s.reserve(64), Some(Numbers { first: u64::from(u32::MAX) - 2, len: 3 }));
         assert_eq!(s.reserve(64), None);
         assert_eq!(s.reserve(1), None);
-        assert_eq!(s.used(), u64::from(u32::MAX));
+        assert_eq!((s.used(), s.left()), (u64::from(u32::MAX), 0));
+        assert!(s.is_low() && !Sequence::new(false).is_low() && !Sequence::new(true).is_low());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     conf::{self, DriverConf, InterfaceConf, restart_needed, sentence},
     control::{
         proto::{MbufReport, RefusalKind, Request, Response},
-        setkey::Statements,
+        setkey::{GetSpi, Statements},
         socket::{BindError, Handler, Outbox, Reply, Server, Session},
     },
     host,
@@ -23,7 +23,7 @@ use crate::{
     },
     report::Books,
     router::{Router, RouterError, Setup},
-    sadb,
+    sadb::{self, Sadb},
 };
 use kern::lock::{Locking, Root};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -126,6 +126,7 @@ struct Daemon {
     commit: Commit,
     root: Root,
     sessions: host::Sessions,
+    sadb: Sadb,
     loaded_at: Instant,
     /// The ruleset while pf is off.
     parked: Option<Arc<::pf::Ruleset>>,
@@ -152,6 +153,7 @@ pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
         router,
         commit: Commit::new(),
         root: Root::claim(),
+        sadb: Sadb::default(),
         ipsec_read: files.ipsec.clone(),
         files,
         loaded_at: Instant::now(),
@@ -223,12 +225,14 @@ impl Daemon {
             let wait =
                 if self.router.shared().pf.source_count() == 0 { wait } else { wait.min(SETTLE_EVERY) };
             let shared = self.router.shared().clone();
-            let also = [shared.host.descriptor(), signals.wake.as_fd()];
+            let wait = if self.sadb.has_news() { Duration::ZERO } else { wait.min(sadb::EVERY) };
+            let also = [shared.host.descriptor(), shared.acquires.descriptor(), signals.wake.as_fd()];
             server.turn(wait, &also, self)?;
             signals.clear();
             self.sessions.turn(&self.router, &mut self.root);
             self.settle();
             self.follow();
+            self.sadb.turn(&mut self.router, &mut self.root, &mut self.files.ipsec);
             if signals.reload.swap(false, Ordering::AcqRel) {
                 match self.reload() {
                     Ok(done) => tracing::info!("{done}"),
@@ -352,9 +356,16 @@ impl Daemon {
     }
 
     fn setkey(&mut self, said: &Statements) -> Response {
-        match sadb::setkey(&mut self.router, &mut self.root, &mut self.files.ipsec, said) {
+        match self.sadb.setkey(&mut self.router, &mut self.root, &mut self.files.ipsec, said) {
             Ok(report) => Response::Setkey(report),
             Err(faults) => Response::refused(RefusalKind::No, faults),
+        }
+    }
+
+    fn get_spi(&mut self, asked: &GetSpi) -> Response {
+        match self.sadb.get_spi(&self.router, &mut self.files.ipsec, asked) {
+            Ok(name) => Response::Spi(name),
+            Err(fault) => Response::refused(RefusalKind::No, fault),
         }
     }
 
@@ -377,12 +388,13 @@ impl Daemon {
             Request::Sas => Response::Sas(self.sas()),
             Request::Policies => Response::Policies(self.policies()),
             Request::Setkey(ref said) => self.setkey(said),
+            Request::GetSpi(ref asked) => self.get_spi(asked),
             Request::PfRules => Response::Rules(self.pf_rules()),
             Request::PfStates => Response::States(self.pf_states()),
             Request::PfQueues => Response::Queues(self.pf_queues()),
             Request::PfInfo => Response::PfInfo(self.pf_info()),
             Request::Pf(ref request) => self.pf(request),
-            Request::Ping(_) | Request::Nc(_) | Request::Data(_) | Request::Shut => {
+            Request::Ping(_) | Request::Nc(_) | Request::Data(_) | Request::Shut | Request::Monitor => {
                 Response::refused(RefusalKind::Usage, "no stream is open")
             }
         }
@@ -391,6 +403,17 @@ impl Daemon {
 
 impl Handler for Daemon {
     fn handle(&mut self, session: Session, request: Request) -> Reply {
+        match request {
+            Request::Monitor => {
+                self.sadb.subscribe(session);
+                return Reply::Stream;
+            }
+            Request::Shut if self.sadb.is_told(session) => {
+                self.sadb.closed(session);
+                return Reply::Now(Response::End);
+            }
+            _ => {}
+        }
         match self.sessions.handle(session, request, &self.router) {
             Ok(reply) => reply,
             Err(request) => Reply::Now(self.answer(&request)),
@@ -398,10 +421,14 @@ impl Handler for Daemon {
     }
 
     fn poll(&mut self, session: Session, out: &mut Outbox<'_>) {
+        if self.sadb.is_told(session) {
+            return self.sadb.poll(session, out);
+        }
         self.sessions.poll(session, out);
     }
 
     fn closed(&mut self, session: Session) {
+        self.sadb.closed(session);
         self.sessions.closed(session);
     }
 

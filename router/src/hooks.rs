@@ -279,7 +279,19 @@ pub(crate) fn policy_out(cx: &mut Cx<'_>, m: &mut Mbuf) -> Policy {
         return Policy::None;
     }
     let decision = spd.lookup_out(&Selected::read(m), &mut cx.local.flows);
+    if decision == Decision::NoSa {
+        acquire(cx, m);
+    }
     follow(decision, m)
+}
+
+/// Tells the control thread which SA this packet wants.
+#[cold]
+fn acquire(cx: &mut Cx<'_>, m: &Mbuf) {
+    let packet = Selected::read(m);
+    if let Some(wanted) = cx.net.spd.wanted(&packet, &mut cx.local.flows) {
+        cx.local.asked.ask(&cx.shared.acquires, wanted, &packet, cx.now);
+    }
 }
 
 /// Whether a policy protects this packet of the router's own, or does not let it out at all.

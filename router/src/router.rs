@@ -180,6 +180,7 @@ impl Router {
             pf: pf::Pf::new(setup.workers, setup.states),
             host: host::Port::new()?,
             peers_moved: AtomicBool::new(false),
+            acquires: crate::sadb::Acquires::new()?,
             workers: setup.workers,
             pool,
         });

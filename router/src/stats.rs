@@ -40,6 +40,9 @@ kern::counters! {
         natt_moved: "natt.moved" "outbound SAs that send elsewhere now, because the peer has moved",
         path_mtu_learned: "ipsec.path_mtu_learned" "messages that told how much an SA's way carries",
         path_mtu_ignored: "ipsec.path_mtu_ignored" "such messages that were not believed, or told nothing new",
+        sa_dying: "ipsec.expired_soft" "SAs past their soft lifetime",
+        sa_expired: "ipsec.expired_hard" "SAs past their hard lifetime, and removed",
+        sa_acquires: "ipsec.acquires" "SAs asked for by packets that had none",
         host_out: "host.out" "packets sent by the host stack",
     }
 }

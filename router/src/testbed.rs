@@ -11,7 +11,10 @@ pub mod peer;
 use crate::{
     commit::{Commit, Faults, Files},
     conf::{self, DriverConf, Host, InterfaceConf},
-    control::setkey::{SetkeyReport, Statements},
+    control::{
+        setkey::{SaEvent, SetkeyReport, Statements},
+        socket::Session,
+    },
     host::Sessions,
     iface::{
         driver::Driver,
@@ -19,7 +22,7 @@ use crate::{
     },
     report::Books,
     router::{Router, RouterError, Setup},
-    sadb,
+    sadb::Sadb,
     stats::WorkerStats,
 };
 use kern::{
@@ -47,6 +50,8 @@ pub struct Node {
     pub commit: Commit,
     /// What is configured.
     pub files: Files,
+    /// The control thread's part of the databases of IPsec.
+    pub sadb: Sadb,
 }
 
 /// Somebody who takes turns with the routers: a host on a cable, a router's control thread.
@@ -205,7 +210,9 @@ impl Testbed {
             adjust(Setup { clock: self.clock.clone(), seed: HashSeed::new(1, 2), ..Setup::of(&files.conf) });
         let name = setup.name.clone();
         let router = Router::new(setup).map_err(|e| Faults(vec![e.to_string()]))?;
-        let node = Node { router, commit: Commit::new(), files };
+        let mut sadb = Sadb::default();
+        sadb.subscribe(Session(0));
+        let node = Node { router, commit: Commit::new(), files, sadb };
         self.nodes.push((name.clone(), Some(node)));
         self.apply(&name, None)
     }
@@ -220,7 +227,15 @@ impl Testbed {
         let text = Zeroizing::new(text.to_owned()).into();
         let said = Statements { file: "stdin".into(), text, check: false };
         self.with_root(name, |node, root| {
-            sadb::setkey(&mut node.router, root, &mut node.files.ipsec, &said)
+            node.sadb.setkey(&mut node.router, root, &mut node.files.ipsec, &said)
+        })
+    }
+
+    /// The control thread's turn at the databases of IPsec; the events since the last, as one who listens is told them.
+    pub fn sa_events(&mut self, name: &str) -> Vec<SaEvent> {
+        self.with_root(name, |node, root| {
+            node.sadb.turn(&mut node.router, root, &mut node.files.ipsec);
+            node.sadb.take()
         })
     }
 

@@ -48,7 +48,8 @@ fn blotted(text: &str) -> String {
 
 /// Whether a token looks like a key wherever it stands: a string, or many hexadecimal digits.
 fn may_be_key(token: &Token<'_>) -> bool {
-    let digits = token.text.strip_prefix("0x").or_else(|| token.text.strip_prefix("0X")).unwrap_or(token.text);
+    let digits =
+        token.text.strip_prefix("0x").or_else(|| token.text.strip_prefix("0X")).unwrap_or(token.text);
     let is_hex = digits.chars().filter(char::is_ascii_hexdigit).count() * 4 > digits.len() * 3;
     token.kind != Kind::Word || (digits.len() > 10 && is_hex && !digits.contains(['.', ':']))
 }
@@ -72,10 +73,7 @@ mod tests {
         let errors = Conf::parse("stdin", &text).unwrap().check(&ValidConf::default()).unwrap_err();
         let shown = with_carets(&errors, &text);
         let stars = "*".repeat(42);
-        assert!(
-            shown.ends_with(&format!("\n  \t-r 70000 -E aes-gcm-16 {stars} ;\n  \t^")),
-            "{shown}"
-        );
+        assert!(shown.ends_with(&format!("\n  \t-r 70000 -E aes-gcm-16 {stars} ;\n  \t^")), "{shown}");
     }
 
     #[test]

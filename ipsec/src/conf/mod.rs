@@ -55,7 +55,7 @@ mod tests;
 
 pub use build::{BuildError, build};
 pub use caret::with_carets;
-pub use check::{Origin, ValidConf, ValidSa};
+pub use check::{Larval, Origin, SaId, ValidConf, ValidSa};
 pub use lex::Place;
 pub use permission::{Exposed, check_private};
 

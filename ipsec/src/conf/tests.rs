@@ -121,6 +121,7 @@ spdadd 10.0.11.41 10.0.11.33 any -P out prio high - 5 ipsec esp/transport//requi
         [
             (3, "des-cbc is not there: RFC 8221 says MUST NOT"),
             (4, "TCP MD5 signatures (RFC 2385) are not there"),
+            (5, "there is no such SA"),
         ]
     );
 }

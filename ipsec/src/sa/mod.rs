@@ -17,11 +17,13 @@
 //!
 //! Not here: key exchange.
 
+mod ageing;
 mod config;
 mod moving;
 mod path_mtu;
 mod peer;
 
+pub use ageing::Cause;
 pub use config::{Df, Fragment, Handling, Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Spi};
 pub use moving::{Life, Moving, Refused, Status, Used};
 

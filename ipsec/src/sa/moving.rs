@@ -1,6 +1,6 @@
 //! The moving part of an SA: one lock each way, and a life that both look at.
 
-use super::{Lifetime, Protocol, SaConfig, SaLevel, Setup, path_mtu::PathMtu};
+use super::{Cause, Lifetime, Protocol, SaConfig, SaLevel, Setup, path_mtu::PathMtu};
 use crate::{
     order::{Leave, PARKED, Queue, Ticket, Turns, Worker},
     replay::Window,
@@ -29,6 +29,16 @@ impl Limit {
             bytes: lifetime.bytes.unwrap_or(u64::MAX),
             packets: lifetime.packets.unwrap_or(u64::MAX),
             at: lifetime.seconds.map_or(Instant::NEVER, at),
+        }
+    }
+
+    /// What of it is used up.
+    pub(super) fn cause(&self, used: &Used, now: Instant) -> Option<Cause> {
+        match () {
+            () if used.bytes >= self.bytes => Some(Cause::Bytes),
+            () if used.packets >= self.packets => Some(Cause::Packets),
+            () if now >= self.at => Some(Cause::Seconds),
+            () => None,
         }
     }
 
@@ -151,6 +161,8 @@ pub struct Moving {
     pub(super) life: AtomicU8,
     /// Whether `came_from` has changed and the control thread does not know.
     pub(super) moved: AtomicBool,
+    /// The life of which the control thread has been told.
+    pub(super) told: AtomicU8,
     pub(super) path_mtu: PathMtu,
     pub(super) made: Instant,
     pub(super) made_on: SystemTime,
@@ -182,6 +194,7 @@ impl Moving {
             run_max: quarter(config.peer_window),
             life: AtomicU8::new(Life::Mature as u8),
             moved: AtomicBool::new(false),
+            told: AtomicU8::new(Life::Mature as u8),
             path_mtu: PathMtu::default(),
             made: setup.now,
             made_on,

@@ -17,7 +17,7 @@ use super::{Decision, Level};
 use crate::{
     sa::{Life, Mode, Protocol, Sa, SaConfig, SaIndex},
     sad::Sad,
-    selector::{Addresses, Ends, Packet, Prefix, Selector},
+    selector::{Addresses, Packet, Prefix, Selector},
 };
 use arrayvec::ArrayVec;
 use kern::time::Instant;
@@ -218,6 +218,11 @@ impl Bundles {
         }
     }
 
+    /// How many steps there are before the one without which a packet can not go on.
+    pub(super) fn missing(&self, first: u32, packet: &Packet<'_>) -> Option<usize> {
+        self.chain(first).position(|step| !step.optional && step.pick(packet).is_none())
+    }
+
     #[inline(always)]
     const fn rest(&self, next: u32) -> Rest {
         if next == 0 { Rest::NONE } else { Rest(self.mark | next) }
@@ -319,10 +324,5 @@ impl Step {
 
 /// Whether an SA's ends are those of the packet.
 fn is_between(sa: &Sa, packet: &Packet<'_>) -> bool {
-    let ends = match packet.ends {
-        Ends::V4 { src, dst } => (IpAddr::V4(src.into()), IpAddr::V4(dst.into())),
-        Ends::V6 { src, dst } => (IpAddr::V6(src.into()), IpAddr::V6(dst.into())),
-        Ends::None => return false,
-    };
-    (sa.config().src, sa.config().dst) == ends
+    packet.addresses() == Some((sa.config().src, sa.config().dst))
 }

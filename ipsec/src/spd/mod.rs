@@ -31,9 +31,12 @@ use crate::{
 };
 use bundle::Bundles;
 use kern::{Why, time::Instant};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use table::Tables;
 
@@ -94,6 +97,19 @@ pub enum Decision {
     NoSa,
     /// It ends with [`Why::SpDiscard`].
     Discard,
+}
+
+/// An SA that a packet needs and that is not there (what SADB_ACQUIRE of RFC 2367 asks a key manager for).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The number of the policy.
+    pub policy: u32,
+    /// What it asks for.
+    pub request: Request,
+    /// From whom.
+    pub src: IpAddr,
+    /// To whom.
+    pub dst: IpAddr,
 }
 
 /// A policy's action with its SAs found.
@@ -164,6 +180,24 @@ impl Spd {
             Some(Resolved::Protect(first)) => self.bundles.choose(*first, packet.data),
             Some(Resolved::Discard) | None => Decision::Discard,
         }
+    }
+
+    /// What a packet wants for which [`lookup_out`](Self::lookup_out) has found [`Decision::NoSa`].
+    #[cold]
+    pub fn wanted(&self, packet: &Packet<'_>, cache: &mut FlowCache) -> Option<Wanted> {
+        let at = cache.first(self.generation, &self.out, Direction::Out, packet)? as usize;
+        let (policy, resolved) = (self.policies.get(at)?, self.resolved.get(at)?);
+        let (Action::Protect(requests), Resolved::Protect(first)) = (&policy.action, resolved) else {
+            return None;
+        };
+        let missing = self.bundles.missing(*first, packet)?;
+        let mut ends = packet.addresses()?;
+        for request in requests.iter().take(missing) {
+            ends = request.ends.unwrap_or(ends);
+        }
+        let request = *requests.get(missing)?;
+        let (src, dst) = request.ends.unwrap_or(ends);
+        Some(Wanted { policy: policy.id, request, src, dst })
     }
 
     /// What becomes of a packet that has been through an SA of its bundle. [`Decision::Bypass`]: it is done. A rest that

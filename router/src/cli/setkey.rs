@@ -2,10 +2,11 @@
 
 use super::{
     Exit,
-    ask::{At, Failure, answer},
+    ask::{At, Failure, answer, put},
 };
 use crate::control::{
-    proto::{Request, SaReport},
+    client::ClientError,
+    proto::{Request, Response, SaReport},
     setkey::{SetkeyAnswer, SetkeyReport, Statements},
 };
 use clap::Args;
@@ -18,28 +19,31 @@ use zeroize::Zeroizing;
 
 /// What to show, or to change.
 #[derive(Clone, Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["dump", "flush", "stdin", "file"])]
+#[command(group = clap::ArgGroup::new("what").required(true))]
 pub struct Setkey {
     /// Dump: security associations
-    #[arg(short = 'D')]
+    #[arg(short = 'D', group = "what")]
     dump: bool,
     /// Flush: remove all security associations
-    #[arg(short = 'F')]
+    #[arg(short = 'F', group = "what")]
     flush: bool,
     /// Policies instead
-    #[arg(short = 'P', conflicts_with_all = ["stdin", "file"])]
+    #[arg(short = 'P', conflicts_with_all = ["stdin", "file", "monitor"])]
     policies: bool,
     /// Dead associations as well
     #[arg(short = 'a', requires = "dump")]
     all: bool,
     /// Carry out statements from standard input: all, or none
-    #[arg(short = 'c')]
+    #[arg(short = 'c', group = "what")]
     stdin: bool,
     /// Carry out statements from a file that nobody else can read
-    #[arg(short = 'f', value_name = "FILE")]
+    #[arg(short = 'f', value_name = "FILE", group = "what")]
     file: Option<PathBuf>,
+    /// Print what happens to associations until interrupted
+    #[arg(short = 'x', group = "what")]
+    monitor: bool,
     /// Check the statements and change nothing
-    #[arg(short = 'n', conflicts_with_all = ["dump", "flush"])]
+    #[arg(short = 'n', conflicts_with_all = ["dump", "flush", "monitor"])]
     check: bool,
 }
 
@@ -47,7 +51,10 @@ pub struct Setkey {
 pub fn run(at: &At, args: &Setkey) -> Result<Exit, Failure> {
     match (&args.file, args.policies) {
         (Some(path), _) => change(at, &path.display().to_string(), read_private(path)?, args.check),
-        _ if args.stdin => change(at, "stdin", read_all(&mut io::stdin().lock()).map_err(Failure::Input)?, args.check),
+        _ if args.monitor => monitor(at),
+        _ if args.stdin => {
+            change(at, "stdin", read_all(&mut io::stdin().lock()).map_err(Failure::Input)?, args.check)
+        }
         (_, policies) if args.flush => {
             let text = if policies { "spdflush;" } else { "flush;" };
             change(at, "flush", Zeroizing::new(text.to_owned()), false)
@@ -74,6 +81,27 @@ fn change(at: &At, file: &str, text: Zeroizing<String>, check: bool) -> Result<E
     }
     at.print(&report, || answers(&report))?;
     Ok(Exit::Good)
+}
+
+/// Prints events, one a line, as they come.
+fn monitor(at: &At) -> Result<Exit, Failure> {
+    let mut connection = at.connect()?;
+    connection.set_patience(None)?;
+    connection.say(&Request::Monitor)?;
+    loop {
+        let event = match connection.hear()? {
+            Response::SaEvent(event) => event,
+            Response::End => return Ok(Exit::Good),
+            Response::Refused(refusal) => return Err(ClientError::Refused(refusal).into()),
+            _ => return Err(Failure::Unexpected),
+        };
+        let line = if at.json {
+            serde_json::to_string(&event).map_err(io::Error::from)?
+        } else {
+            format!("{} {}", jiff::Zoned::now().strftime("%H:%M:%S%.3f"), event.text())
+        };
+        put((line + "\n").as_bytes())?;
+    }
 }
 
 /// Reads a file with keys; refuses one that others can read.

@@ -18,7 +18,7 @@ pub use super::report::{
 
 use super::{
     pf::{PfAnswer, PfRequest},
-    setkey::{SetkeyReport, Statements},
+    setkey::{GetSpi, SaEvent, SaName, SetkeyReport, Statements},
 };
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -68,6 +68,11 @@ pub enum Request {
     Policies,
     /// Statements in the language of setkey(8).
     Setkey(Statements),
+    /// An SPI that nobody has. Answered by [`Response::Spi`].
+    GetSpi(GetSpi),
+    /// Events of the databases of IPsec: `setkey -x`. Answered by a stream of [`Response::SaEvent`], until
+    /// [`Request::Shut`].
+    Monitor,
     /// `pfctl -s rules`.
     PfRules,
     /// `pfctl -s states`.
@@ -159,6 +164,10 @@ pub enum Response {
     Policies(Vec<PolicyReport>),
     /// Answer to [`Request::Setkey`].
     Setkey(SetkeyReport),
+    /// Answer to [`Request::GetSpi`].
+    Spi(SaName),
+    /// Something happened.
+    SaEvent(SaEvent),
     /// Answer to [`Request::PfRules`].
     Rules(Vec<RuleReport>),
     /// Answer to [`Request::PfStates`].

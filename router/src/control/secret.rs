@@ -97,7 +97,9 @@ mod tests {
 
     #[test]
     fn what_is_no_string_is_refused_and_debug_says_nothing() {
-        for json in ["7", "null", "[\"x\"]", r#""\ud83d""#, r#""\ud83dx""#, r#""\ude00""#, r#""\ud83d\u0041""#] {
+        for json in
+            ["7", "null", "[\"x\"]", r#""\ud83d""#, r#""\ud83dx""#, r#""\ude00""#, r#""\ud83d\u0041""#]
+        {
             assert!(serde_json::from_str::<SecretText>(json).is_err(), "{json}");
         }
         let secret = SecretText::from(Zeroizing::new("0x0123".to_owned()));

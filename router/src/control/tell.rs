@@ -5,6 +5,7 @@ use super::report::{
 };
 use altq::IfqStats;
 use ipsec::{
+    conf::SaId,
     dump,
     sa::{Refused, SaLevel, Used},
     spd,
@@ -19,6 +20,17 @@ impl SaReport {
     /// Every SA.
     pub fn all(sad: &ipsec::Sad, held: &mut Held<'_, impl Before<SaLevel>>, now: Instant) -> Vec<SaReport> {
         dump::sas(sad, held).iter().map(|sa| SaReport::new(sa, now)).collect()
+    }
+
+    /// An SPI that is given away and is no SA yet, as setkey tells of it.
+    pub fn larval(id: &SaId) -> SaReport {
+        let (src, dst, spi, proto) = (id.src.to_string(), id.dst.to_string(), id.spi.0, id.protocol.name());
+        let text = format!(
+            "{src} {dst} \n\t{proto} mode=any spi={spi}({spi:#010x}) reqid=0(0x00000000)\n\t\
+             seq=0x00000000 replay=0 flags=0x00000000 state=larval\n\tsadb_seq=0 pid=0 refcnt=0\n"
+        );
+        let (proto, mode, state) = (proto.into(), "any".into(), "larval".into());
+        SaReport { text, src, dst, proto, mode, spi, state, ..SaReport::default() }
     }
 
     fn new(sa: &dump::SaReport, now: Instant) -> SaReport {

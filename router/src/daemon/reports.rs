@@ -10,6 +10,7 @@ use crate::{
     },
     iface::driver::Driver,
     route::{IfIndex, NextHop},
+    sadb,
 };
 use kern::mbuf::Balance;
 
@@ -128,8 +129,7 @@ impl Daemon {
     }
 
     pub(super) fn sas(&mut self) -> Vec<SaReport> {
-        let now = self.router.shared().clock.now();
-        SaReport::all(&self.router.net().sad, &mut self.root.top(), now)
+        sadb::report(&self.router, &mut self.root, self.files.ipsec.as_ref())
     }
 
     pub(super) fn policies(&self) -> Vec<PolicyReport> {

@@ -69,6 +69,8 @@ pub struct Shared {
     pub host: host::Port,
     /// Whether a peer behind a translator has moved and the control thread does not know.
     pub peers_moved: AtomicBool,
+    /// SAs that packets wanted.
+    pub acquires: crate::sadb::Acquires,
     /// Number of workers.
     pub workers: usize,
 }
@@ -102,6 +104,8 @@ pub struct Local {
     pub releasing: ipsec::esp::Releasing,
     /// Policies that flows got.
     pub flows: ipsec::spd::FlowCache,
+    /// SAs that packets wanted lately.
+    pub asked: crate::sadb::acquire::Asked,
     /// The IPv4 identification of the next packet the router makes.
     pub ident: u16,
     pub(crate) tx: Option<Box<Batch>>,
@@ -125,6 +129,7 @@ impl Local {
             pf: shared.pf.worker(me),
             releasing: ipsec::esp::Releasing::with_capacity(1024),
             flows: ipsec::spd::FlowCache::new(),
+            asked: crate::sadb::acquire::Asked::default(),
             ident: now.nanos() as u16,
             tx: None,
             burst: None,

@@ -70,6 +70,7 @@ fn questions_before_all_changes_are_about_what_was_and_those_behind_about_what_i
 #[test]
 fn a_policy_without_sas_stops_its_packets_and_one_that_is_gone_lets_them_pass() {
     let mut bed = Bed::with_tunnel(Shape::default(), None);
+    bed.on_the_wire();
     let warned = bed.setkey(0, "deleteall 203.0.113.1 203.0.113.2 esp;").warnings;
     assert!(warned[0].contains("what it matches is dropped"), "{warned:?}");
     assert!(bed.send(0, 0, &Datagram::default().packet()));
@@ -141,7 +142,9 @@ fn rekeys(workers: usize, generations: u32, packets: u64, chance: &mut Chance) -
     let mut bed = Bed::new(shape, [None; 2], [&ipsec[0], &ipsec[1]]);
     let each: [Vec<Vec<u8>>; 2] = [0, 1].map(|from| {
         (0..16)
-            .map(|i| Datagram { from, v6: i % 4 == 3, ports: (1000 + i, 2000), ..Datagram::default() }.packet())
+            .map(|i| {
+                Datagram { from, v6: i % 4 == 3, ports: (1000 + i, 2000), ..Datagram::default() }.packet()
+            })
             .collect()
     });
     // The gateways find each other.
@@ -194,8 +197,11 @@ fn rekeys(workers: usize, generations: u32, packets: u64, chance: &mut Chance) -
     bed.run(50);
     got += (bed.arrived(0).len() + bed.arrived(1).len()) as u64;
     bed.nothing_in_clear();
-    let lost: Vec<_> =
-        [0, 1].iter().flat_map(|&side| bed.counts(side)).filter(|(name, n)| *n > 0 && is_a_loss(name)).collect();
+    let lost: Vec<_> = [0, 1]
+        .iter()
+        .flat_map(|&side| bed.counts(side))
+        .filter(|(name, n)| *n > 0 && is_a_loss(name))
+        .collect();
     assert_eq!((sent - got, lost), (0, vec![]), "{workers} workers, {generations} rekeys, {sent} packets");
     bed.finish();
     sent

@@ -1,20 +1,23 @@
 //! What the statements of an ipsec.conf mean together, and whether this router can do it.
 
 mod encap;
+mod larval;
 mod policy;
 mod sa;
+
+pub use larval::{Larval, SaId};
 
 use super::{
     Conf, ConfError, Errors, Place,
     statement::{At, Command, DirectionWord, Protocol, SaName},
 };
 use crate::{
-    sa::{Protocol as IpsecProtocol, SaConfig, Spi},
+    sa::{Protocol as IpsecProtocol, SaConfig},
     selector::Selector,
     spd::{Action, Direction, Policy},
 };
 use kern::secret::SecretBytes;
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 /// An SA that can be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,7 @@ struct ValidPolicy {
 pub struct ValidConf {
     sas: Vec<ValidSa>,
     policies: Vec<ValidPolicy>,
+    larval: Vec<Larval>,
     warnings: Vec<ConfError>,
 }
 
@@ -119,12 +123,17 @@ impl Checker<'_> {
                     let name = |c: &SaConfig| (c.protocol, c.src, c.dst);
                     let gone = (protocol, src.value, dst.value);
                     self.valid.sas.retain(|sa| name(&sa.config) != gone);
+                    self.valid.larval.retain(|l| (l.id.protocol, l.id.src, l.id.dst) != gone);
                 }
             }
-            Command::Flush(None) => self.valid.sas.clear(),
+            Command::Flush(None) => {
+                self.valid.sas.clear();
+                self.valid.larval.clear();
+            }
             Command::Flush(Some(protocol)) => {
                 let gone = protocol.ipsec();
                 self.valid.sas.retain(|sa| Some(sa.config.protocol) != gone);
+                self.valid.larval.retain(|l| Some(l.id.protocol) != gone);
             }
             Command::SpdAdd(policy) => self.policy(policy, place, false),
             Command::SpdUpdate(policy) => self.policy(policy, place, true),
@@ -157,15 +166,16 @@ impl Checker<'_> {
         ipsec
     }
 
-    fn find(&self, protocol: IpsecProtocol, src: IpAddr, dst: IpAddr, spi: Spi) -> Option<usize> {
-        let name = |c: &SaConfig| (c.protocol, c.src, c.dst, c.spi);
-        self.valid.sas.iter().position(|sa| name(&sa.config) == (protocol, src, dst, spi))
+    /// What a name means, if its protocol is one of IPsec.
+    fn id(&mut self, name: &SaName) -> Option<SaId> {
+        let protocol = self.ipsec(&name.protocol)?;
+        Some(SaId { protocol, src: name.src.value, dst: name.dst.value, spi: name.spi.value })
     }
 
     /// Where an SA is that must be there.
     fn named(&mut self, name: &SaName, place: Place) -> Option<usize> {
-        let protocol = self.ipsec(&name.protocol)?;
-        let found = self.find(protocol, name.src.value, name.dst.value, name.spi.value);
+        let id = self.id(name)?;
+        let found = self.valid.sas.iter().position(|sa| SaId::from(&sa.config) == id);
         if found.is_none() {
             let help = "one that was added before, with the same ends and SPI";
             self.errors.add(place, "there is no such SA", help);
@@ -174,6 +184,12 @@ impl Checker<'_> {
     }
 
     fn delete(&mut self, name: &SaName, place: Place) {
+        if name.protocol.value.ipsec().is_some()
+            && let Some(id) = self.id(name)
+            && self.hatch(&id)
+        {
+            return;
+        }
         if let Some(at) = self.named(name, place) {
             self.valid.sas.remove(at);
         }

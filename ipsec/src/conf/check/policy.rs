@@ -128,7 +128,7 @@ impl Checker<'_> {
 
     /// A policy without SAs is right if somebody will add one, and a mistake otherwise.
     pub(super) fn warn(&mut self) {
-        let ValidConf { sas, policies, warnings } = &mut self.valid;
+        let ValidConf { sas, policies, warnings, .. } = &mut self.valid;
         for policy in policies {
             let Action::Protect(bundle) = &policy.action else { continue };
             let (mut src, mut dst) = (policy.selector.src, policy.selector.dst);

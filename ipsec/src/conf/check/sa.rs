@@ -1,6 +1,6 @@
 //! What an `add` asks for, and whether it can be had.
 
-use super::{Checker, ValidSa};
+use super::{Checker, Larval, SaId, ValidSa};
 use crate::{
     conf::{
         Place,
@@ -42,12 +42,18 @@ impl Checker<'_> {
                 "an SPI that this destination has not, or delete the other first",
             );
         }
+        let taken = |l: &Larval| (Some(l.id.protocol), l.id.dst, l.id.spi) == (protocol, dst, spi);
+        if self.valid.larval.iter().any(|l| taken(l) && l.id.src != src) {
+            let message = format!("SPI {spi} of {dst} is given away to another peer");
+            self.errors.add(name.spi.place, message, "the source for which get-spi was asked");
+        }
         let before = self.errors.list.len();
         let encap = self.encap(add);
         let Some(protocol) = protocol else {
             self.extensions(add, blank(add, Protocol::default()));
             return;
         };
+        self.hatch(&SaId { protocol, src, dst, spi });
         let config = SaConfig { encap, ..blank(add, protocol) };
         if let Some(sa) = self.sa(add, config, None, place)
             && self.errors.list.len() == before
@@ -56,8 +62,14 @@ impl Checker<'_> {
         }
     }
 
-    /// What is named of an SA changes; its key, its numbers and its age stay.
+    /// What is named of an SA changes; its key, its numbers and its age stay. A larval one is added.
     pub(super) fn update(&mut self, add: &Add, place: Place) {
+        if add.name.protocol.value.ipsec().is_some()
+            && let Some(id) = self.id(&add.name)
+            && self.valid.larval.iter().any(|l| l.id == id)
+        {
+            return self.add(add, place);
+        }
         let Some(at) = self.named(&add.name, place) else { return };
         // Out of the way meanwhile, for its key is taken by nobody else.
         let old = self.valid.sas.remove(at);
