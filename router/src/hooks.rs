@@ -428,7 +428,7 @@ fn seal(
     if esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_err() {
         return false;
     }
-    cx.stats.count.esp_out.add(packets);
+    cx.stats.count.processed(sa.config().protocol).1.add(packets);
     send_sealed(cx, way.egress, way.nexthop, run, out);
     true
 }
@@ -541,6 +541,7 @@ fn open(
     if inflates {
         resize(cx, run, |m| m.class() == Class::Jumbo && m.len() <= CLUSTER_ROOM, Class::Cluster);
     }
+    cx.stats.count.processed(sa.config().protocol).0.add(run.len() as u64);
     take_opened(cx, run, out);
     true
 }
@@ -584,7 +585,6 @@ fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
 
 /// What came out of SAs must be what they are for.
 fn take_opened(cx: &mut Cx<'_>, run: &mut Batch, out: &mut Pending) {
-    cx.stats.count.esp_in.add(run.len() as u64);
     let tunnels = &cx.net.tunnels;
     for mut m in run.drain() {
         if !tunnels.is_empty()
@@ -657,6 +657,10 @@ pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pe
     let (ledger, me, now) = (&cx.stats.ledger, worker(cx), cx.now);
     cx.local.releasing.written_input(me, now, &mut run, &mut held, |m, why| ledger.end(m, why));
     run.set_owner(Owner::Worker);
+    for m in run.iter() {
+        let sa = SaIndex::from_header(m.hdr().sa).and_then(|i| cx.net.sad.get(i));
+        cx.stats.count.processed(sa.map_or(Protocol::Esp, |sa| sa.config().protocol)).0.inc();
+    }
     take_opened(cx, &mut run, out);
     cx.local.run = Some(run);
     natt::tell_moves(cx);

@@ -1,5 +1,6 @@
 //! What each worker counts.
 
+use ipsec::sa::Protocol;
 use kern::{Ledger, counter::Counter};
 
 kern::counters! {
@@ -33,8 +34,12 @@ kern::counters! {
         ra_sent: "nd.router_adverts_sent" "router advertisements sent",
         dad_conflicts: "nd.dad_conflicts" "own addresses found in use by others",
         pf_tests: "pf.tests" "packets pf judged",
-        esp_in: "esp.in" "ESP packets opened",
-        esp_out: "esp.out" "ESP packets sealed",
+        esp_in: "esp.in" "esp input packets processed",
+        esp_out: "esp.out" "esp output packets processed",
+        ah_in: "ah.in" "ah input packets processed",
+        ah_out: "ah.out" "ah output packets processed",
+        ipcomp_in: "ipcomp.in" "input IPcomp packets",
+        ipcomp_out: "ipcomp.out" "output IPcomp packets",
         natt_ike: "natt.ike" "datagrams for an IKE daemon, beside ESP in UDP",
         natt_keepalives: "natt.keepalives" "NAT keepalives sent",
         natt_moved: "natt.moved" "outbound SAs that send elsewhere now, because the peer has moved",
@@ -44,6 +49,18 @@ kern::counters! {
         sa_expired: "ipsec.expired_hard" "SAs past their hard lifetime, and removed",
         sa_acquires: "ipsec.acquires" "SAs asked for by packets that had none",
         host_out: "host.out" "packets sent by the host stack",
+    }
+}
+
+impl Counters {
+    /// Packets that came out of SAs of a protocol, and went in.
+    #[inline(always)]
+    pub fn processed(&self, protocol: Protocol) -> (&Counter, &Counter) {
+        match protocol {
+            Protocol::Esp => (&self.esp_in, &self.esp_out),
+            Protocol::Ah => (&self.ah_in, &self.ah_out),
+            Protocol::Ipcomp => (&self.ipcomp_in, &self.ipcomp_out),
+        }
     }
 }
 

@@ -51,7 +51,9 @@ pub fn run(at: &At, args: &Netstat) -> Result<Exit, Failure> {
     } else if args.stats > 0 {
         let mut report = answer!(at.ask(&Request::Stats)?, Stats);
         if let Some(protocol) = &args.protocol {
-            let keep = |name: &String, _: &mut Stat| group(name) == protocol;
+            // What NetBSD tells of IPsec as a whole is told here of policies and of what happens to SAs.
+            let is_ipsec = |name: &str| protocol == "ipsec" && group(name) == "spd";
+            let keep = |name: &String, _: &mut Stat| group(name) == protocol || is_ipsec(name);
             report.counters.retain(keep);
             report.ended.retain(keep);
         }
