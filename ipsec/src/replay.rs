@@ -321,6 +321,35 @@ mod tests {
     }
 
     #[test]
+    fn low_halves_alone_are_accepted_as_the_set_model_accepts_the_whole_number_across_the_wrap() {
+        let mut random = Random(0x2013_0312_beef_0001);
+        for size in (5..=16).map(|bits| 1u32 << bits) {
+            let span = u64::from(size);
+            let (mut window, mut model) = (Window::new(size), Model::default());
+            let start = (3 << 32) - 4 * span;
+            assert!(window.mark(start, size) && model.mark(start, size));
+            let turns = if soak() { 10_000_000 / 12 } else { 100_000 / 12 };
+            for turn in 0..turns {
+                // A sender leaves the window's lower edge behind and may jump ahead.
+                let jumps = random.below(50) == 0;
+                let ahead = random.below(if jumps { 2 * span } else { 8 });
+                let seq = if random.below(2) == 0 {
+                    model.top + ahead
+                } else {
+                    model.top - random.below(span).min(span - 1)
+                };
+                assert_eq!(window.extend(seq as u32, size), Some(seq), "size {size} top {:#x}", model.top);
+                assert_eq!(window.check(seq, size), model.check(seq, size), "size {size} seq {seq:#x}");
+                assert_eq!(window.mark(seq, size), model.mark(seq, size), "size {size} seq {seq:#x}");
+                if turn % 4096 == 0 {
+                    model.forget();
+                }
+            }
+            assert!(window.top() > 3 << 32, "size {size}: the low half has wrapped");
+        }
+    }
+
+    #[test]
     fn guessing_agrees_with_the_sender_wherever_the_window_stands() {
         let mut random = Random(0x1234_5678_9abc_def1);
         for _ in 0..100_000 {

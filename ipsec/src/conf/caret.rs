@@ -17,33 +17,55 @@ pub fn with_carets(errors: &[ConfError], text: &str) -> String {
         if let Some(line) = shown.lines().nth(error.place.line.saturating_sub(1) as usize) {
             let left = line.chars().take(error.place.column.saturating_sub(1) as usize);
             let pad: String = left.map(|c| if c == '\t' { c } else { ' ' }).collect();
-            let _ = write!(out, "\n  {line}\n  {pad}^");
+            let _ = write!(out, "\n  {}\n  {pad}^", line.trim_end());
         }
     }
     out
 }
 
-/// The text with stars in place of whatever may be a key; no line gets longer or shorter.
+/// The text with stars in place of whatever may be a key, and blanks in place of comments, for keys are commented out too.
+/// Everything keeps its place.
 fn blotted(text: &str) -> String {
-    let mut shown: Vec<char> = text.chars().collect();
-    let starts: Vec<usize> = std::iter::once(0)
-        .chain(shown.iter().enumerate().filter(|(_, c)| **c == '\n').map(|(at, _)| at + 1))
-        .collect();
+    let mut shown: Vec<char> = text.chars().map(|c| if c.is_whitespace() { c } else { ' ' }).collect();
+    let ends = shown.iter().enumerate().filter(|(_, c)| **c == '\n').map(|(at, _)| at + 1);
+    let starts: Vec<usize> = std::iter::once(0).chain(ends).collect();
     // How many words ago an option stood behind which there is an algorithm, and then a key.
     let mut since = usize::MAX;
     for token in lex(text) {
         since = since.saturating_add(1);
         if token.kind == Kind::Word && matches!(token.text, "-E" | "-A" | "-C") {
             since = 0;
-        } else if token.kind != Kind::Semicolon && (since == 2 || may_be_key(&token)) {
-            let Some(start) = starts.get(token.place.line as usize - 1) else { continue };
-            let quote = usize::from(token.kind != Kind::Word);
-            let from = start + token.place.column as usize - 1 + quote;
-            let len = token.text.chars().count();
-            shown.iter_mut().skip(from).take(len).for_each(|c| *c = '*');
         }
+        let is_secret = token.kind != Kind::Semicolon && (since == 2 || may_be_key(&token));
+        let quote = if matches!(token.kind, Kind::Quoted | Kind::Unclosed) { "\"" } else { "" };
+        let close = if token.kind == Kind::Quoted { "\"" } else { "" };
+        let inside = token.text.chars().map(|c| if is_secret { '*' } else { c });
+        let written = quote.chars().chain(inside).chain(close.chars());
+        let start = starts.get(token.place.line as usize - 1).copied().unwrap_or(shown.len());
+        let places = shown.iter_mut().skip(start + token.place.column as usize - 1);
+        places.zip(written).for_each(|(place, c)| *place = c);
     }
-    shown.into_iter().collect()
+    scrubbed(&shown.into_iter().collect::<String>())
+}
+
+/// The text with stars in place of digits that are too many for a number: a key that nobody expected where it stands.
+pub(super) fn scrubbed(text: &str) -> String {
+    const NUMBER: usize = 20;
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_hexdigit()) {
+        let (before, from) = rest.split_at(at);
+        let (run, behind) = from.split_at(from.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(from.len()));
+        let is_number = run.len() <= NUMBER && run.bytes().all(|b| b.is_ascii_digit());
+        out.push_str(before);
+        if run.len() < 16 || is_number {
+            out.push_str(run);
+        } else {
+            out.extend(run.chars().map(|_| '*'));
+        }
+        rest = behind;
+    }
+    out + rest
 }
 
 /// Whether a token looks like a key wherever it stands: a string, or many hexadecimal digits.
@@ -80,5 +102,12 @@ mod tests {
     fn addresses_and_words_are_not_taken_for_keys() {
         let text = "spdadd 2001:db8:0:1::/64 fdde:ad00:beef:cafe:dead:beef:cafe:0001 any -P out discard;";
         assert_eq!(blotted(text), text);
+        let text = "flush ; # add 1 2 esp 3 -E aes-gcm-16 0x0123456789";
+        assert_eq!(blotted(text).trim_end(), "flush ;");
+        assert_eq!(
+            scrubbed("18446744073709551616 of 8a1fd2c3b4a596877"),
+            "18446744073709551616 of *****************"
+        );
+        assert_eq!(blotted("add \"0x01\" \"ab"), "add \"****\" \"**");
     }
 }

@@ -127,10 +127,11 @@ impl Errors {
     }
 
     fn add(&mut self, place: Place, message: impl Into<String>, help: impl Into<String>) {
+        let message: String = message.into();
         self.list.push(ConfError {
             file: Arc::clone(&self.file),
             place,
-            message: message.into(),
+            message: caret::scrubbed(&message),
             help: help.into(),
         });
     }

@@ -1,5 +1,6 @@
 //! Two peers in one test: what one sends, the other receives; every packet ends where the test says.
 
+mod fuzz;
 mod modes;
 mod natt;
 mod workers;
