@@ -179,6 +179,19 @@ fn keys(chance: &mut Chance, generation: u32) -> String {
     }
 }
 
+/// What setkey may be told meanwhile: SAs that go, come, or are replaced; policies replaced in one input.
+fn statements(chance: &mut Chance, side: usize, round: u32) -> String {
+    let fresh = sas(20_000 + round, chance.one_of(&["", "-ps 20 -ph 40", "-lh 1"]));
+    match chance.below(6) {
+        0 => "flush;".into(),
+        1 => "flush;".to_owned() + &keys(chance, round / 40),
+        2 => "spdflush;".to_owned() + &policies(side),
+        3 => "flush; spdflush;".to_owned() + &sas(round / 40, "") + &policies(side),
+        4 => "deleteall 203.0.113.1 203.0.113.2 esp; deleteall 2001:db8:ffff::2 2001:db8:ffff::1 esp;".into(),
+        _ => fresh,
+    }
+}
+
 /// What somebody on a host's wire may send.
 fn packet(chance: &mut Chance, from: usize) -> Vec<u8> {
     let v6 = chance.is(2);
@@ -251,6 +264,11 @@ fn ordeal(workers: usize, locking: &'static str, rounds: u32, chance: &mut Chanc
             let ipsec = keys(chance, round / 40) + &policies(side);
             bed.reload(side, chance.one_of(&[Some(rules), Some(rules), Some(rules), None]), &ipsec);
         }
+        if chance.is(3) {
+            let side = chance.below(2);
+            let text = statements(chance, side, round);
+            bed.setkey(side, &text);
+        }
         for _ in 0..chance.below(40) {
             let side = chance.below(2);
             let packet = packet(chance, side);
@@ -266,6 +284,9 @@ fn ordeal(workers: usize, locking: &'static str, rounds: u32, chance: &mut Chanc
         }
         if chance.is(2) {
             bed.net.run_for(Duration::from_micros(chance.below(3000) as u64));
+        }
+        for name in NAMES {
+            bed.net.sa_events(name);
         }
         got += [0, 1].iter().map(|&side| bed.arrived(side).len()).sum::<usize>();
         esp += bed.nothing_in_clear();
