@@ -4,6 +4,7 @@ mod encap;
 mod larval;
 mod policy;
 mod sa;
+mod words;
 
 pub use larval::{Larval, SaId};
 

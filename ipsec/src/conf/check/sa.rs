@@ -1,6 +1,9 @@
 //! What an `add` asks for, and whether it can be had.
 
-use super::{Checker, Larval, SaId, ValidSa};
+use super::{
+    Checker, Larval, SaId, ValidSa,
+    words::{CIPHERS, HASHES, Words},
+};
 use crate::{
     conf::{
         Place,
@@ -412,74 +415,3 @@ fn blank(add: &Add, protocol: Protocol) -> SaConfig {
 fn asked(algorithm: &Algorithm) -> (&str, usize) {
     (&algorithm.name.value, algorithm.key.as_ref().map_or(0, |key| key.value.len() * 8))
 }
-
-/// Words of setkey(8) for one kind of algorithm.
-struct Words {
-    what: &'static str,
-    known: &'static [&'static str],
-    /// And why.
-    refused: &'static [(&'static str, &'static str)],
-    help: &'static str,
-}
-
-const BROKEN: &str = "RFC 8221 says MUST NOT";
-const NO_ENGINE: &str = "nobody needs it any more, and no engine has it";
-
-const CIPHERS: &Words = &Words {
-    what: "a cipher",
-    known: &[
-        "null",
-        "aes-cbc",
-        "rijndael-cbc",
-        "aes-ctr",
-        "aes-gcm-8",
-        "aes-gcm-12",
-        "aes-gcm-16",
-        "aes-ccm-8",
-        "aes-ccm-12",
-        "aes-ccm-16",
-        "aes-gmac",
-        "chacha20-poly1305",
-        "3des-cbc",
-    ],
-    refused: &[
-        ("des-cbc", BROKEN),
-        ("des-deriv", BROKEN),
-        ("des-32iv", BROKEN),
-        ("3des-deriv", NO_ENGINE),
-        ("simple", NO_ENGINE),
-        ("blowfish-cbc", BROKEN),
-        ("cast128-cbc", NO_ENGINE),
-        ("twofish-cbc", NO_ENGINE),
-        ("camellia-cbc", NO_ENGINE),
-        ("skipjack-cbc", NO_ENGINE),
-    ],
-    help: "aes-gcm-16 or chacha20-poly1305; or aes-cbc, aes-ctr or null with -A; see ipsec.conf",
-};
-
-const HASHES: &Words = &Words {
-    what: "an integrity algorithm",
-    known: &[
-        "null",
-        "hmac-sha1",
-        "hmac-sha256",
-        "hmac-sha2-256",
-        "hmac-sha384",
-        "hmac-sha2-384",
-        "hmac-sha512",
-        "hmac-sha2-512",
-        "aes-xcbc-mac",
-        "aes-cmac",
-        "hmac-md5",
-    ],
-    refused: &[
-        ("keyed-md5", BROKEN),
-        ("keyed-sha1", BROKEN),
-        ("hmac-ripemd160", NO_ENGINE),
-        ("tcp-md5", "it is for TCP (RFC 2385)"),
-        ("aes-128-gmac", "-E aes-gmac of an SA of esp does this"),
-        ("aes-192-gmac", "-E aes-gmac of an SA of esp does this"),
-        ("aes-256-gmac", "-E aes-gmac of an SA of esp does this"),
-    ],
-    help: "hmac-sha256, hmac-sha384, hmac-sha512, hmac-sha1, aes-cmac or aes-xcbc-mac",
-};
