@@ -10,6 +10,7 @@ mod netns;
 
 use netns::{Background, Namespace, available, softnet, unique};
 use std::{
+    ffi::OsStr,
     fs,
     path::PathBuf,
     process::{Command, Output, Stdio},
@@ -35,6 +36,18 @@ fn seconds(short: u64, full: u64) -> Duration {
 /// that the discipline is in force.
 fn within(short: f64, full: f64) -> f64 {
     if std::env::var_os("SOFTNET_SOAK").is_some() { full } else { short }
+}
+
+/// The program, run before everything else that wants a core where that is allowed: who is run three milliseconds late has
+/// lost the bucket of one.
+fn first_in_line() -> Command {
+    let real_time = |program: &OsStr| {
+        let mut command = Command::new("chrt");
+        command.args(["--rr", "1"]).arg(program);
+        command
+    };
+    let may = real_time("true".as_ref()).status().is_ok_and(|s| s.success());
+    if may { real_time(softnet().as_os_str()) } else { Command::new(softnet()) }
 }
 
 /// A router between two hosts.
@@ -68,7 +81,7 @@ impl Bed {
         fs::write(dir.join("softnet.toml"), toml).unwrap();
         fs::write(dir.join("pf.conf"), format!("{altq}pass all\n{rules}")).unwrap();
         let log = fs::File::create(dir.join("log")).unwrap();
-        let mut command = Command::new(softnet());
+        let mut command = first_in_line();
         command.args(["run", "-f"]).arg(dir.join("softnet.toml"));
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let router = Background(command.spawn().unwrap());
@@ -186,7 +199,7 @@ fn the_rate_of_the_line_is_the_configured_one_within_two_per_cent() {
         let [rate] = bed.rates(["std"], seconds(3, 15));
         println!("{scheduler} {mbps} Mb/s: {:.3} Mb/s", rate / 1e6);
         assert!(
-            (rate / 1e6 / f64::from(mbps) - 1.0).abs() < within(0.15, 0.02),
+            (rate / 1e6 / f64::from(mbps) - 1.0).abs() < within(0.05, 0.02),
             "{scheduler} {mbps}: {rate}"
         );
     }
