@@ -368,6 +368,7 @@ mod tests {
     /// whole operations: the tests below walk through the orders.
     mod interleavings {
         use super::*;
+        use kern::testing::{Chance, soak};
 
         #[derive(Clone)]
         struct Model {
@@ -501,10 +502,8 @@ mod tests {
 
         #[test]
         fn random_orders_of_four_workers_keep_the_order_and_lose_nothing() {
-            let schedules =
-                if std::env::var_os("SOFTNET_SOAK").is_some_and(|v| v == "1") { 100_000 } else { 2000 };
-            let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-            println!("seed {seed:#x}");
+            let schedules = if soak() { 100_000 } else { 2000 };
+            let mut chance = Chance::new(0x2545_f491_4f6c_dd1d);
             for _ in 0..schedules {
                 let mut model = Model::new(&[(9, 4), (5, 8), (20, 1), (9, 2)]);
                 let mut schedule = vec![];
@@ -513,12 +512,9 @@ mod tests {
                     if ready.is_empty() {
                         break;
                     }
-                    seed ^= seed << 13;
-                    seed ^= seed >> 7;
-                    seed ^= seed << 17;
                     // A worker runs a few steps on, as on a real core.
-                    let w = ready[seed as usize % ready.len()];
-                    for _ in 0..=(seed >> 32) % 6 {
+                    let w = chance.one_of(&ready);
+                    for _ in 0..=chance.below(6) {
                         if !model.is_done(w) {
                             model.step(w);
                             schedule.push(w);

@@ -154,6 +154,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kern::testing::{Chance, soak};
     use std::collections::HashSet;
 
     /// The definition of a window: the set of what was marked.
@@ -184,26 +185,9 @@ mod tests {
         }
     }
 
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, n: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % n
-        }
-    }
-
-    fn soak() -> bool {
-        std::env::var_os("SOFTNET_SOAK").is_some_and(|v| v == "1")
-    }
-
     #[test]
     fn a_window_accepts_what_the_set_model_accepts() {
-        let seed = 0x9e37_79b9_7f4a_7c15;
-        println!("seed {seed:#x}");
-        let mut random = Random(seed);
+        let mut random = Chance::new(0x9e37_79b9_7f4a_7c15);
         for size in [32u32, 33, 64, 100, 128, 1024, 2048, 65_536] {
             let (mut window, mut model) = (Window::new(size), Model::default());
             let numbers = if soak() { 10_000_000 / 8 } else { 100_000 / 8 };
@@ -322,7 +306,7 @@ mod tests {
 
     #[test]
     fn low_halves_alone_are_accepted_as_the_set_model_accepts_the_whole_number_across_the_wrap() {
-        let mut random = Random(0x2013_0312_beef_0001);
+        let mut random = Chance::new(0x2013_0312_beef_0001);
         for size in (5..=16).map(|bits| 1u32 << bits) {
             let span = u64::from(size);
             let (mut window, mut model) = (Window::new(size), Model::default());
@@ -351,7 +335,7 @@ mod tests {
 
     #[test]
     fn guessing_agrees_with_the_sender_wherever_the_window_stands() {
-        let mut random = Random(0x1234_5678_9abc_def1);
+        let mut random = Chance::new(0x1234_5678_9abc_def1);
         for _ in 0..100_000 {
             let size = 32 << random.below(8);
             let mut window = Window::new(size);

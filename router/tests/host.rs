@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use kern::{Mbuf, Owner, Why, time::Duration};
+use kern::{
+    Mbuf, Owner, Why,
+    testing::{Chance, soak},
+    time::Duration,
+};
 use router::{
     control::{
         proto::{EchoReport, Nc, Octets, Ping, RefusalKind, Request, Response},
@@ -507,30 +511,6 @@ fn an_open_connection_gives_everything_back_when_the_router_stops() {
     scene.finish();
 }
 
-/// A generator that a failing run can be repeated with (SplitMix64).
-struct Chance(u64);
-
-impl Chance {
-    fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn up_to(&mut self, most: usize) -> usize {
-        (self.draw() % (most as u64 + 1)) as usize
-    }
-
-    fn octets(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.draw() as u8).collect()
-    }
-
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.up_to(all.len() - 1)]
-    }
-}
-
 /// Something for one of these ports that a worker may let through: checksums are right, and hardly anything else.
 fn noise(chance: &mut Chance, ports: &[u16]) -> Vec<u8> {
     let proto = chance.one_of(&[6_u8, 6, 6, 17, 17, 1, 58]);
@@ -539,19 +519,19 @@ fn noise(chance: &mut Chance, ports: &[u16]) -> Vec<u8> {
     if len >= 8 && (proto == 6 || proto == 17) {
         upper[2..4].copy_from_slice(&chance.one_of(ports).to_be_bytes());
     }
-    if proto == 17 && len >= 8 && chance.up_to(3) > 0 {
+    if proto == 17 && len >= 8 && !chance.is(4) {
         upper[4..6].copy_from_slice(&(len as u16).to_be_bytes());
     }
-    if proto == 6 && len >= 20 && chance.up_to(3) > 0 {
+    if proto == 6 && len >= 20 && !chance.is(4) {
         // A header length that fits, and flags that make sense now and then.
-        upper[12] = (5 + chance.up_to((len / 4).min(15) - 5) as u8) << 4;
+        upper[12] = (5 + chance.below((len / 4).min(15) - 4) as u8) << 4;
         upper[13] = chance.one_of(&[2, 16, 18, 4, 1, 17, upper[13]]);
     }
     if proto == 1 && len >= 8 {
         upper[0] = chance.one_of(&[0, 3, 3, 11, 12]);
     }
-    let host = chance.up_to(250) as u8;
-    let (mut packet, l4, from_to) = if proto != 58 && chance.up_to(1) == 0 {
+    let host = chance.below(251) as u8;
+    let (mut packet, l4, from_to) = if proto != 58 && chance.is(2) {
         let header = ipv4::Repr {
             src: [192, 0, 2, host].into(),
             dst: [192, 0, 2, 1].into(),
@@ -571,7 +551,7 @@ fn noise(chance: &mut Chance, ports: &[u16]) -> Vec<u8> {
     };
     let end = packet.len();
     let proto = IpProto(if l4 == 20 { packet[9] } else { packet[6] });
-    if from_to && chance.up_to(50) > 0 {
+    if from_to && !chance.is(51) {
         // What is too short for a checksum has none.
         let _ = wire::checksum::transport_fill(&mut packet, l4, end, proto);
     }
@@ -581,10 +561,9 @@ fn noise(chance: &mut Chance, ports: &[u16]) -> Vec<u8> {
 #[test]
 fn noise_at_open_ports_ends_accounted_for_and_disturbs_no_transfer() {
     const SIZE: usize = 1 << 20;
-    let rounds = if std::env::var_os("SOFTNET_SOAK").is_some() { 200_000 } else { 2000 };
-    let seed = 11;
-    println!("seed {seed}, {rounds} rounds of 50 frames");
-    let mut chance = Chance(seed);
+    let rounds = if soak() { 200_000 } else { 2000 };
+    println!("{rounds} rounds of 50 frames");
+    let mut chance = Chance::new(11);
     let cable = LinkConfig { delay: Duration::from_micros(300), ..LinkConfig::default() };
     let mut scene = Scene::new(cable);
     let id = scene.peer.connect(addr(ROUTER4), 5001, SIZE as u64);

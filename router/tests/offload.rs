@@ -1,6 +1,9 @@
 //! Cutting and gathering: what one does the other undoes, octet for octet, and a device's lies are found.
 
-use kern::{Batch, Class, Gso, Mbuf, Owner, PktFlags, Why, testing::Fixture};
+use kern::{
+    Batch, Class, Gso, Mbuf, Owner, PktFlags, Why,
+    testing::{Chance, Fixture, soak},
+};
 use proptest::prelude::*;
 use router::iface::{
     cut::{self, Cut, cut, finish_checksum},
@@ -326,7 +329,7 @@ fn seg() -> impl Strategy<Value = Seg> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(
-        if std::env::var_os("SOFTNET_SOAK").is_some() { 20_000 } else { 300 }
+        if soak() { 20_000 } else { 300 }
     ))]
 
     #[test]
@@ -388,26 +391,10 @@ proptest! {
     }
 }
 
-/// A generator that a failing run can repeat.
-struct Chance(u64);
-
-impl Chance {
-    fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-
-    fn below(&mut self, n: u64) -> usize {
-        (self.draw() % n) as usize
-    }
-}
-
 #[test]
 fn no_lie_of_a_device_about_a_frame_does_harm() {
-    let rounds = if std::env::var_os("SOFTNET_SOAK").is_some() { 1_000_000 } else { 100_000 };
-    let seed = 20_130_312;
-    println!("seed {seed}");
-    let mut chance = Chance(seed);
+    let rounds = if soak() { 1_000_000 } else { 100_000 };
+    let mut chance = Chance::new(20_130_312);
     let side = Fixture::with_jumbos(1100, 4);
     let (mut taken, mut supers) = (0, 0);
     for _ in 0..rounds {
@@ -416,11 +403,11 @@ fn no_lie_of_a_device_about_a_frame_does_harm() {
         let len = chance.below(900);
         let mut octets = segment(kind, 1, 0, 0, &vec![9; len], Flags::ACK);
         for _ in 0..chance.below(4) {
-            let at = chance.below(octets.len().min(90) as u64);
-            octets[at] = chance.draw() as u8;
+            let at = chance.below(octets.len().min(90));
+            octets[at] = chance.next() as u8;
         }
         if chance.below(4) == 0 {
-            octets.truncate(octets.len() - chance.below(octets.len() as u64 / 2));
+            octets.truncate(octets.len() - chance.below(octets.len() / 2));
         }
         let l4 = if matches!(kind, Gso::Tcp4 | Gso::Udp4) { 34 } else { 54 };
         let offset = if matches!(kind, Gso::Tcp4 | Gso::Tcp6) { 16 } else { 6 };
@@ -428,16 +415,16 @@ fn no_lie_of_a_device_about_a_frame_does_harm() {
         let mut vnet = VnetHdr {
             flags: vnet::NEEDS_CSUM,
             gso_type: [0, 1, 3, 4, 5, 0x81, right, right, right, right][chance.below(10)],
-            hdr_len: chance.draw() as u16,
+            hdr_len: chance.next() as u16,
             gso_size: chance.below(300) as u16,
             csum_start: l4,
             csum_offset: offset,
         };
         match chance.below(6) {
-            0 => vnet.flags = chance.draw() as u8,
-            1 => vnet.csum_start = chance.draw() as u16 >> chance.below(16),
-            2 => vnet.csum_offset = chance.draw() as u16 >> chance.below(16),
-            3 => vnet.gso_size = chance.draw() as u16,
+            0 => vnet.flags = chance.next() as u8,
+            1 => vnet.csum_start = chance.next() as u16 >> chance.below(16),
+            2 => vnet.csum_offset = chance.next() as u16 >> chance.below(16),
+            3 => vnet.gso_size = chance.next() as u16,
             _ => {}
         }
         assert_eq!(VnetHdr::parse(&vnet.emit()), vnet);

@@ -4,7 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use kern::{Batch, Ledger, Pool, mbuf::PoolConfig, time::Duration};
+use kern::{
+    Batch, Ledger, Pool,
+    mbuf::PoolConfig,
+    testing::{Chance, soak},
+    time::Duration,
+};
 use router::{
     iface::{
         driver::{Driver, RxCx},
@@ -50,10 +55,6 @@ static ALLOCATOR: Counting = Counting;
 const HOST_A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
 const HOST_B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
 const PF: &str = "block all\npass quick inet6 proto icmp6 all no state\npass\n";
-
-fn soak() -> bool {
-    std::env::var_os("SOFTNET_SOAK").is_some()
-}
 
 fn gateway(name: &str, n: u8, workers: usize, locking: &str) -> String {
     let (lan, far, peer) = if n == 1 { ("192.0.2", "198.51.100", 2) } else { ("198.51.100", "192.0.2", 1) };
@@ -275,28 +276,6 @@ fn an_expired_packet_is_told_of_and_counted() {
     bed.net.finish();
 }
 
-/// A small generator, so that a seed can be printed and given again.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-}
-
-fn seed() -> u64 {
-    let seed = std::env::var("SOFTNET_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x5eed_0001);
-    println!("SOFTNET_SEED={seed}");
-    seed
-}
-
 /// A frame that was sound once.
 fn spoiled(bed: &Bed, chance: &mut Chance) -> Vec<u8> {
     let mut frame = bed.frame(9, 9, 0);
@@ -326,7 +305,7 @@ fn spoiled(bed: &Bed, chance: &mut Chance) -> Vec<u8> {
 #[test]
 fn malformed_frames_panic_nothing_lose_nothing_and_leave_a_good_flow_alone() {
     let total: u32 = if soak() { 1_000_000 } else { 100_000 };
-    let mut chance = Chance(seed());
+    let mut chance = Chance::seeded(0x5eed_0001);
     let mut bed = Bed::new(1, "fine", true, Some(PF));
     let wan = bed.net.watch("wan").unwrap()[0].clone();
     let mut lost = std::collections::BTreeSet::new();
@@ -358,7 +337,7 @@ fn flows_of_one_tunnel_stay_in_order_through_two_workers_and_a_window_of_32_refu
     let total: u32 = if soak() { 1_000_000 } else { 30_000 };
     for locking in ["fine", "giant"] {
         let mut bed = Bed::new(2, locking, true, Some(PF));
-        let mut chance = Chance(seed());
+        let mut chance = Chance::seeded(0x5eed_0001);
         let mut next = [0u32; 8];
         let mut seen = [0u32; 8];
         let mut sent = 0;
@@ -391,7 +370,7 @@ fn flows_of_one_tunnel_stay_in_order_through_two_workers_and_a_window_of_32_refu
 
 #[test]
 fn nothing_lets_a_packet_of_a_protect_policy_out_in_clear() {
-    let mut chance = Chance(seed());
+    let mut chance = Chance::seeded(0x5eed_0001);
     let rounds = if soak() { 2000 } else { 100 };
     let mut bed = Bed::new(1, "fine", true, Some(PF));
     bed.net.watch("wan").unwrap().iter().for_each(|end| end.capture(true));

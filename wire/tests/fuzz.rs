@@ -10,42 +10,21 @@ use std::{
     time::SystemTime,
 };
 
+use kern::testing::{Chance, soak};
 use wire::{
     HashSeed, IpProto, Mac, ah, arp, build, checksum, coalesce, esp, ether, icmpv4, icmpv6, igmp, ipv4,
     ipv4_check, ipv6, ipv6_check, ipv6_ext, mld, nd, parse, parse_ipv4, parse_ipv6, rewrite, segment, tcp,
     udp,
 };
 
-/// xorshift64*: enough for test input, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 32) as usize % n
-    }
-
-    fn octets(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("SOFTNET_SEED").ok().and_then(|s| s.parse().ok());
-    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
-    let seed = given.unwrap_or_else(now) | 1;
-    println!("SOFTNET_SEED={seed}");
-    seed
+/// Other octets in every run, unless a seed is given.
+fn chance() -> Chance {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Chance::seeded(now.map_or(1, |d| d.as_nanos() as u64))
 }
 
 fn cases() -> usize {
-    if std::env::var_os("SOFTNET_SOAK").is_some() { 10_000_000 } else { 100_000 }
+    if soak() { 10_000_000 } else { 100_000 }
 }
 
 /// Good frames of every kind, to be spoilt.
@@ -106,7 +85,7 @@ fn chain(src: Ipv6Addr, dst: Ipv6Addr) -> Vec<u8> {
 }
 
 /// Spoils a frame, or makes one of nothing.
-fn spoil(random: &mut Random, good: &[Vec<u8>]) -> Vec<u8> {
+fn spoil(random: &mut Chance, good: &[Vec<u8>]) -> Vec<u8> {
     let way = random.below(8);
     if way == 0 {
         let len = random.below(200);
@@ -299,7 +278,7 @@ fn every_nd_option(octets: &[u8], a: Ipv6Addr, b: Ipv6Addr) {
 
 #[test]
 fn no_octets_make_a_parser_panic_or_lie() {
-    let mut random = Random(seed());
+    let mut random = chance();
     let good = good_frames();
     let (mut sound, mut scratch) = (0_usize, Vec::new());
     for _ in 0..cases() {

@@ -15,7 +15,7 @@ use kern::{
     Batch, Gso, Mbuf, PktFlags, Why,
     lock::{Leaf, Root, levels},
     secret::SecretBytes,
-    testing::Fixture,
+    testing::{Fixture, soak},
     time::Instant,
 };
 use proptest::prelude::*;
@@ -676,10 +676,6 @@ fn an_sa_configured_anew_goes_on_counting_and_remembers_what_it_saw() {
     assert_eq!(low_seq(&wire[0].data()[20..]), 11);
     let arrived = peers.receive(wire);
     assert_eq!(peers.bytes(arrived).len(), 1);
-}
-
-fn soak() -> bool {
-    std::env::var_os("SOFTNET_SOAK").is_some_and(|v| v == "1")
 }
 
 /// An SA for three workers, and a receiver's.

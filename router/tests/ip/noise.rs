@@ -1,24 +1,9 @@
 //! Damaged messages of every kind we read: none may stop the router, leave a buffer behind or hurt the flow beside them.
 
 use crate::net::{Net, OUR_V4, OUR_V6};
+use kern::testing::{Chance, soak};
 use std::net::Ipv4Addr;
 use wire::{IpProto, Mac, arp, build, icmpv4, icmpv6, ipv4, ipv6, ipv6_ext::Fragment, nd};
-
-/// SplitMix64.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-}
 
 /// Sound frames, to be damaged.
 fn seeds(net: &Net) -> Vec<Vec<u8>> {
@@ -141,17 +126,14 @@ fn mend(frame: &mut [u8]) {
 
 #[test]
 fn damaged_messages_harm_nobody() {
-    let soak = std::env::var_os("SOFTNET_SOAK").is_some();
-    let rounds = if soak { 1_000_000 } else { 100_000 };
-    let seed = std::env::var("SOFTNET_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x5eed_u64);
-    println!("SOFTNET_SEED={seed}");
+    let rounds = if soak() { 1_000_000 } else { 100_000 };
     let mut net = Net::new();
     net.introduce();
     net.lan.send(&build::udp4(net.lan.v4, net.wan.v4, 7, 0, b"good"));
     net.run(5);
     net.wan.clear();
     let seeds = seeds(&net);
-    let mut chance = Chance(seed);
+    let mut chance = Chance::seeded(0x5eed);
     let (mut sent, mut arrived) = (0_u32, 0);
     for round in 0..rounds {
         let mut frame = seeds[chance.below(seeds.len())].clone();

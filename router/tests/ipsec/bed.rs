@@ -33,41 +33,6 @@ pub(crate) const WAN6: [Ipv6Addr; 2] = [
 ];
 const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 0xa]), Mac([2, 0, 0, 0, 0, 0xb])];
 
-pub(crate) fn soak() -> bool {
-    std::env::var_os("SOFTNET_SOAK").is_some()
-}
-
-/// A small generator, so that a seed can be printed and given again.
-pub(crate) struct Chance(u64);
-
-impl Chance {
-    /// From `SOFTNET_SEED`, or a fixed seed; prints it.
-    pub(crate) fn seeded() -> Chance {
-        let seed = std::env::var("SOFTNET_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x5eed_2013);
-        println!("SOFTNET_SEED={seed}");
-        Chance(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    pub(crate) fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
-    pub(crate) fn is(&mut self, one_in: usize) -> bool {
-        self.below(one_in) == 0
-    }
-}
-
 /// What a pair of gateways is like.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {

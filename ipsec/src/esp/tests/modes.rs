@@ -5,6 +5,7 @@ use crate::{
     sa::{Df, Handling, Protocol},
     transform::{Auth, Cipher, Suite},
 };
+use kern::testing::{Chance, soak};
 use wire::checksum;
 
 /// IPv4 with a router alert, a record route and two no-operations; IPv6 with options before and behind a routing header.
@@ -327,14 +328,8 @@ fn ipcomp(mode: Mode, v6: bool) -> SaConfig {
 }
 
 fn random(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut packet = v4(len);
-    for byte in &mut packet[20..] {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        *byte = state as u8;
-    }
+    packet[20..].copy_from_slice(&Chance::new(1).octets(len - 20));
     packet
 }
 
@@ -501,8 +496,4 @@ proptest! {
             prop_assert_eq!(peers.open_bytes(&wire), [sent]);
         }
     }
-}
-
-fn soak() -> bool {
-    std::env::var_os("SOFTNET_SOAK").is_some_and(|v| v == "1")
 }

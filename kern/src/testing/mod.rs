@@ -1,4 +1,8 @@
-//! Fixtures for tests of the crates above: a small pool whose books are checked when the test ends.
+//! Fixtures for tests of the crates above: a small pool whose books are checked when the test ends, and chance.
+
+mod chance;
+
+pub use chance::{Chance, soak};
 
 use crate::{
     Class, Ledger, Magazines, Mbuf, Owner, Pool, Why,
