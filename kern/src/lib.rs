@@ -11,9 +11,10 @@
 //! | [`counter`] | counters with one writer, summed when read |
 //! | [`time`] | the clock, real or virtual |
 //! | [`cache`] | prefetching |
+//! | [`pages`] | memory in huge pages |
 //! | [`secret`] | keys: locked in memory, not dumped, wiped |
 //!
-//! `unsafe` is allowed in `mbuf` (the layout of buffers), `cache`, `lock::spin`, `ring` and `secret` only.
+//! `unsafe` is allowed in `mbuf` (the layout of buffers), `cache`, `lock::spin`, `pages`, `ring` and `secret` only.
 //! This crate knows no protocol and no device.
 
 pub mod cache;
@@ -21,6 +22,7 @@ pub mod callout;
 pub mod counter;
 pub mod lock;
 pub mod mbuf;
+pub mod pages;
 pub mod publish;
 pub mod quiet;
 pub mod ring;

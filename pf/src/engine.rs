@@ -222,8 +222,8 @@ impl<'a> PfCx<'a> {
         if !any {
             return;
         }
-        for (_, seen) in chunk.iter().zip(ahead.iter()) {
-            states.prefetch_state(&seen.lookup);
+        for (_, seen) in chunk.iter().zip(ahead.iter_mut()) {
+            states.guess(&mut seen.lookup);
         }
     }
 

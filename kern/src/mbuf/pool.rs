@@ -12,7 +12,7 @@ use super::{
     header::{Class, Owner, PktHdr},
     magazine::{self, Free, Gauge},
 };
-use crate::lock::Leaf;
+use crate::{lock::Leaf, pages::Mapping};
 use std::{
     io, ptr,
     ptr::NonNull,
@@ -64,8 +64,7 @@ pub enum PoolError {
 
 /// One class's mapping.
 struct Slab {
-    base: NonNull<u8>,
-    bytes: usize,
+    mapping: Mapping,
     count: usize,
     class: Class,
 }
@@ -109,40 +108,22 @@ impl Drop for Handle {
     }
 }
 
-impl Drop for Slab {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `Slab::map` with this length, and unmapped once.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
-    }
-}
-
 impl Slab {
     fn map(class: Class, count: usize) -> Result<Slab, PoolError> {
-        const HUGE: usize = 2 << 20;
-        let bytes = (class.stride() * count.max(1)).next_multiple_of(HUGE);
-        let fail = |source| PoolError::NoMemory { class: class.name(), count, bytes, source };
-        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let rw = libc::PROT_READ | libc::PROT_WRITE;
-        // Reserved huge pages first; they are often not there. Then ordinary ones, which the kernel may join.
-        // SAFETY: a new private mapping; nothing existing is touched.
-        let mut at = unsafe { libc::mmap(ptr::null_mut(), bytes, rw, anonymous | libc::MAP_HUGETLB, -1, 0) };
-        if at == libc::MAP_FAILED {
-            // SAFETY: as above.
-            at = unsafe { libc::mmap(ptr::null_mut(), bytes, rw, anonymous, -1, 0) };
-            if at == libc::MAP_FAILED {
-                return Err(fail(io::Error::last_os_error()));
-            }
-            // SAFETY: advice on our own mapping; failure only means small pages.
-            unsafe { libc::madvise(at, bytes, libc::MADV_HUGEPAGE) };
-        }
-        let base = NonNull::new(at.cast::<u8>()).ok_or_else(|| fail(io::Error::last_os_error()))?;
-        Ok(Slab { base, bytes, count, class })
+        let bytes = class.stride() * count.max(1);
+        let mapping = Mapping::new(bytes).map_err(|source| PoolError::NoMemory {
+            class: class.name(),
+            count,
+            bytes,
+            source,
+        })?;
+        Ok(Slab { mapping, count, class })
     }
 
     fn buffer(&self, index: usize) -> NonNull<PktHdr> {
         // SAFETY: index < count, so the address lies in the mapping; the base is page-aligned and the stride a
         // multiple of 64, so the header is aligned.
-        unsafe { self.base.add(index * self.class.stride()).cast() }
+        unsafe { self.mapping.base().add(index * self.class.stride()).cast() }
     }
 
     fn buffers(&self) -> impl Iterator<Item = NonNull<PktHdr>> + '_ {

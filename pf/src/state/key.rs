@@ -84,10 +84,12 @@ impl Seed {
     #[inline(always)]
     pub(crate) fn hash(&self, key: &Key) -> Hash {
         let [s0, s1, s2, s3] = self.0;
+        // The ports have just been written one by one: put together by a shift they would be read as one word, and that
+        // stalls until both have reached the cache.
         let rest = u64::from(key.port[0])
-            | u64::from(key.port[1]) << 16
-            | u64::from(key.proto) << 32
-            | u64::from(key.family) << 40;
+            + u64::from(key.port[1]) * 65_537
+            + (u64::from(key.proto) << 40)
+            + (u64::from(key.family) << 48);
         let (a, b) = (key.bits(0), key.bits(1));
         let addresses = if key.family == Family::Inet as u8 {
             a as u64 | (b as u64) << 32

@@ -1,7 +1,8 @@
 //! States: what pf remembers of flows, so that the rules need not be asked again.
 //!
-//! The table is shared by all workers. A hit takes the lock of one row, finds the state, takes the state's own lock and
-//! lets the row go. A new state is put in *pending*, key by key, and goes live when all are in; a collision undoes what
+//! The table is shared by all workers. A packet's row is read ahead, without its lock, and guesses its state; that the
+//! state is live and the packet's is seen under the state's own lock, which is all that a hit takes. Only where the guess
+//! was wrong is the row locked, to find the state or to know that there is none. A new state is put in *pending*, key by key, and goes live when all are in; a collision undoes what
 //! was done. Never are two rows held at once.
 //!
 //! ```text
@@ -104,6 +105,8 @@ pub(crate) struct Lookup {
     kind: LookFor,
     /// TCP sequence number of a quoted packet.
     seq: u32,
+    /// Which it will be, as the row said without its lock.
+    guess: Node,
 }
 
 /// Whose state is looked for.
@@ -202,8 +205,13 @@ pub(crate) struct Passing<'a> {
 }
 
 impl Lookup {
-    pub(crate) const NOTHING: Lookup =
-        Lookup { key: Key::EMPTY, hash: Hash::NONE, kind: LookFor::Nothing, seq: 0 };
+    pub(crate) const NOTHING: Lookup = Lookup {
+        key: Key::EMPTY,
+        hash: Hash::NONE,
+        kind: LookFor::Nothing,
+        seq: 0,
+        guess: Node::NONE,
+    };
 
     /// Whether the packet is an error about one of the state's packets.
     #[inline(always)]
@@ -286,7 +294,7 @@ impl States {
         data: &[u8],
         lookup: &mut Lookup,
     ) -> Result<(), Why> {
-        lookup.kind = LookFor::Nothing;
+        (lookup.kind, lookup.guess) = (LookFor::Nothing, Node::NONE);
         if p.fragment {
             return Ok(());
         }
@@ -312,8 +320,8 @@ impl States {
 
     /// Second of two passes: the state, once the row is near.
     #[inline(always)]
-    pub(crate) fn prefetch_state(&self, lookup: &Lookup) {
-        self.table.prefetch_state(lookup.hash);
+    pub(crate) fn guess(&self, lookup: &mut Lookup) {
+        lookup.guess = self.table.guess(lookup.hash);
     }
 
     /// Finds the live state of a key and runs `f` under its lock alone.
@@ -326,19 +334,38 @@ impl States {
         index: IfIndex,
         f: impl FnOnce(u32, &mut State) -> R,
     ) -> Option<R> {
-        // A packet before this one in its batch may have made the first state there is.
-        let hash = if lookup.hash == Hash::NONE { self.seed.hash(&lookup.key) } else { lookup.hash };
+        let mut node = lookup.guess;
+        loop {
+            if let Some(slot) = self.table.slot(node.slot()) {
+                let (mut state, _held) = held.lock(&slot.state);
+                if state.is_found(node, &lookup.key, direction, index) {
+                    return Some(f(node.slot(), &mut state));
+                }
+            }
+            // It may be gone again before it is locked: then the row is asked again.
+            node = self.find_in_row(held, lookup, direction, index)?;
+        }
+    }
+
+    /// Finds the node of the live state of a key, by its row.
+    #[cold]
+    fn find_in_row(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        lookup: &Lookup,
+        direction: Direction,
+        index: IfIndex,
+    ) -> Option<Node> {
+        // Anew: a packet before this one in its batch may have made the first state there is, when there was no need to hash.
+        let hash = self.seed.hash(&lookup.key);
         let row = self.table.row(hash);
         let (overflow, mut held) = held.lock(&row.lock);
-        for node in self.table.candidates(row, *overflow, hash.tag) {
-            let Some(slot) = self.table.slot(node.slot()) else { continue };
-            let (mut state, _held) = held.lock(&slot.state);
-            if state.is_found(node, &lookup.key, direction, index) {
-                drop(overflow);
-                return Some(f(node.slot(), &mut state));
-            }
-        }
-        None
+        self.table.candidates(row, *overflow, hash.tag).find(|&node| {
+            self.table.slot(node.slot()).is_some_and(|slot| {
+                let (state, _held) = held.lock(&slot.state);
+                state.is_found(node, &lookup.key, direction, index)
+            })
+        })
     }
 
     /// Whether a state that is not dead has this key, on whichever side.

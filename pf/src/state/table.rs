@@ -9,8 +9,10 @@
 //!               └▶ node ─▶ node ─▶ ...   links beside the slots, for what does not fit into the row
 //! ```
 //!
-//! Row and links are atomics that only a holder of the row's lock writes; without it they are read to prefetch, and
-//! nothing is decided by that. Slots come in chunks, so that a higher `set limit states` adds memory and moves nothing.
+//! Row and links are atomics that only a holder of the row's lock writes. Without it a row is read to guess which state
+//! it will be; what is decided by a guess has been compared with the state itself, under the state's lock. Slots come in
+//! chunks, so that a higher `set limit states` adds memory and moves nothing. Rows and slots stand in huge pages: a packet
+//! finds its own at a random place.
 
 use std::sync::{
     OnceLock,
@@ -22,6 +24,7 @@ use kern::{
         Leaf, SpinMutex,
         levels::{PfState, PfStates},
     },
+    pages::HugeSlice,
     prefetch, prefetch_lines,
 };
 
@@ -29,9 +32,9 @@ use super::{entry::State, key::Hash};
 
 /// Keys that a row holds itself.
 const IN_ROW: usize = 7;
-/// Slots of a chunk.
-const CHUNK: usize = 1 << 13;
-const CHUNKS: usize = 1 << 12;
+/// Slots of a chunk: they fill three huge pages.
+const CHUNK: usize = 1 << 15;
+const CHUNKS: usize = 1 << 10;
 /// A slot that is not in use is not due.
 pub(super) const NEVER: u32 = u32::MAX;
 
@@ -55,7 +58,7 @@ const _: () = assert!(size_of::<Slot>() == 192);
 
 #[derive(Debug)]
 struct Chunk {
-    slots: Box<[Slot]>,
+    slots: HugeSlice<Slot>,
     /// Seconds before which a slot need not be looked at by the purge; never too late.
     due: Box<[AtomicU32]>,
     /// By node: tag and the next node, for overflow chains.
@@ -67,6 +70,9 @@ struct Chunk {
 pub(super) struct Node(pub(super) u32);
 
 impl Node {
+    /// No slot has it.
+    pub(super) const NONE: Node = Node(u32::MAX);
+
     pub(super) const fn new(slot: u32, side: u32) -> Node {
         Node(slot * 2 + side)
     }
@@ -95,7 +101,7 @@ const fn node_of(word: u64, tag: u32) -> Option<Node> {
 
 #[derive(Debug)]
 pub(super) struct Table {
-    rows: Box<[Row]>,
+    rows: HugeSlice<Row>,
     chunks: Box<[OnceLock<Chunk>]>,
     /// Slots that no worker has, and how many chunks there are.
     free: Leaf<Free>,
@@ -114,7 +120,7 @@ impl Table {
         let rows = (states as usize).next_power_of_two().clamp(1 << 10, 1 << 22);
         let row = || Row { lock: SpinMutex::new(0), entries: [const { AtomicU64::new(0) }; IN_ROW] };
         Table {
-            rows: (0..rows).map(|_| row()).collect(),
+            rows: HugeSlice::new(rows, |_| row()),
             chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
             free: Leaf::new(Free::default()),
             capacity: AtomicU32::new(0),
@@ -192,16 +198,21 @@ impl Table {
         prefetch(self.row(hash));
     }
 
-    /// Asks for the state that a row, which is near by now, has for this hash.
+    /// Which node it will be by the row, which is near by now and whose lock nobody holds; asks for its slot.
     #[inline(always)]
-    pub(super) fn prefetch_state(&self, hash: Hash) {
-        for word in &self.row(hash).entries {
-            if let Some(slot) = node_of(word.load(Relaxed), hash.tag).and_then(|node| self.slot(node.slot()))
-            {
-                prefetch_lines::<2, _>(slot);
-                return;
-            }
+    pub(super) fn guess(&self, hash: Hash) -> Node {
+        let entries = &self.row(hash).entries;
+        // All are compared: a loop that ends at the right one ends where nobody can foresee it.
+        let mut found = 0_u32;
+        for (i, word) in entries.iter().enumerate() {
+            found |= u32::from((word.load(Relaxed) >> 32) as u32 == hash.tag) << i;
         }
+        let word = entries.get(found.trailing_zeros() as usize).map_or(0, |word| word.load(Relaxed));
+        let node = node_of(word, hash.tag).unwrap_or(Node::NONE);
+        if let Some(slot) = self.slot(node.slot()) {
+            prefetch_lines::<2, _>(slot);
+        }
+        node
     }
 
     /// The nodes with this tag in a row whose lock is held, `overflow` being what it guards.
@@ -263,7 +274,7 @@ impl Chunk {
     fn new() -> Chunk {
         let slot = || Slot { state: SpinMutex::new(State::FREE) };
         Chunk {
-            slots: (0..CHUNK).map(|_| slot()).collect(),
+            slots: HugeSlice::new(CHUNK, |_| slot()),
             due: (0..CHUNK).map(|_| AtomicU32::new(NEVER)).collect(),
             links: (0..2 * CHUNK).map(|_| AtomicU64::new(0)).collect(),
         }
