@@ -38,6 +38,7 @@ demo: deps build ## two gateways, an ESP tunnel, real traffic through TAP (root)
 bench: build     ## every figure beside its ceiling
 	target/release/softnet bench forward
 	target/release/softnet bench esp
+	target/release/softnet bench pf
 
 loom:            ## locks, depot, interface queue and the laboratory's queues under the model checker
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test -p kern -p altq --test loom --release

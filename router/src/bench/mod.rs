@@ -1,4 +1,4 @@
-//! `softnet bench forward|esp`: the whole path in one process, from `ether_input` to `ether_output`, between a source
+//! `softnet bench forward|esp|pf`: the whole path in one process, from `ether_input` to `ether_output`, between a source
 //! and a sink in memory.
 //!
 //! Path and bare AEAD are measured in alternation, slice by slice on the same pinned threads, and the medians are taken:
@@ -8,11 +8,14 @@
 
 mod aead;
 mod altq;
+mod bed;
 mod frames;
+mod pf;
 mod run;
 mod source;
 
 pub use altq::{AltqReport, AltqRow, altq};
+pub use pf::{PfPlan, PfReport, PfRow, pf, ruleset};
 pub use run::{Progress, bench};
 
 use ipsec::transform::{Engine, Suite};

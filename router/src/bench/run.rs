@@ -1,30 +1,22 @@
-//! Building one row's router, driving it, and working out the row.
+//! `bench forward` and `bench esp`: what a row's router is, driving it, and working out the row.
 
 use super::{
     Plan, Report, Row, What,
     aead::Bare,
+    bed::{self, Bed, PEER, Texts, US, median, on_threads, run_for},
     frames::{self, Inner, NEXT, Plain, Sealed, Tunnel},
-    source::{Check, Generator, Lane, Sink, Source, Timed},
+    source::{Check, Generator, Lane},
 };
-use crate::{
-    commit::{Commit, Faults, Files},
-    conf::{self, Host, InterfaceConf},
-    iface::driver::Driver,
-    report::Books,
-    router::{Router, Setup},
-    worker::Worker,
-};
+use crate::{commit::Faults, report::Books, worker::Worker};
 use ipsec::transform::{Engine, Suite, Transform};
 use kern::{
     Pool,
     lock::{Locking, Root},
-    mbuf::PoolConfig,
-    time::{Clock, Duration},
+    time::Duration,
 };
 use std::{
     fmt::Write,
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
+    net::Ipv4Addr,
     sync::{Arc, Barrier},
 };
 use wire::Mac;
@@ -138,26 +130,11 @@ impl Spec {
     }
 }
 
-const US: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
-const PEER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
-
 fn conf_text(spec: &Spec) -> String {
-    let cpus: Vec<_> = (0..spec.workers).map(|c| c.to_string()).collect();
-    let mut text = format!(
-        "[router]\nname = \"bench\"\nworkers = {}\nlocking = \"{}\"\nclusters = 16384\njumbos = 64\n\
-         [ipsec]\nenc0 = true\n\
-         [[interface]]\nname = \"src\"\ndriver = \"link\"\ndevice = \"src\"\naddress = [\"10.0.0.1/24\"]\nmtu = 9000\n\
-         [[interface]]\nname = \"dst\"\ndriver = \"link\"\ndevice = \"dst\"\naddress = [\"10.1.0.1/24\"]\nmtu = 9000\n",
-        cpus.len(),
-        spec.locking,
-    );
-    for route in 0..spec.routes.max(256) {
-        let _ =
-            write!(text, "[[route]]\nto = \"20.{}.{}.0/24\"\nvia = \"10.1.0.2\"\n", route >> 8, route & 255);
-    }
+    let mut text = bed::conf_text(spec.workers, spec.locking, spec.routes);
     if spec.what != What::Forward {
         for sa in 1..spec.sas {
-            let _ = write!(text, "[[route]]\nto = \"20.{sa}.0.0/16\"\nvia = \"10.1.0.2\"\n");
+            let _ = write!(text, "[[route]]\nto = \"20.{sa}.0.0/16\"\nvia = \"{PEER}\"\n");
         }
     }
     text
@@ -188,36 +165,13 @@ fn ipsec_text(spec: &Spec) -> Option<String> {
     Some(text)
 }
 
-/// A router between a source and a sink.
-struct Bed {
-    router: Router,
-    commit: Commit,
-    lanes: Vec<Arc<Lane>>,
-}
-
 fn build(spec: &Spec, root: &mut Root) -> Result<Bed, Faults> {
-    let conf = conf::from_text(Path::new("bench"), &conf_text(spec), &Host::this())?;
-    let pf = spec.pf.then_some("pass no state\n");
-    let files = Files::from_texts(conf, pf, ipsec_text(spec).as_deref())?;
-    let setup = Setup { pool: PoolConfig { clusters: 16384, jumbos: 64 }, ..Setup::of(&files.conf) };
-    let mut router = Router::new(setup).map_err(|e| Faults(vec![e.to_string()]))?;
-    let mut commit = Commit::new();
-    let lanes: Vec<Arc<Lane>> = (0..spec.workers).map(|_| Arc::default()).collect();
-    let mut open = |i: &InterfaceConf| -> Result<Arc<dyn Driver>, String> {
-        Ok(if i.name == "src" {
-            Arc::new(Source::new(generators(spec, i.mac)?, &lanes))
-        } else {
-            Arc::new(Sink::new(lanes.clone(), check(spec)?))
-        })
+    let texts = Texts {
+        conf: conf_text(spec),
+        pf: spec.pf.then(|| "pass no state\n".to_owned()),
+        ipsec: ipsec_text(spec),
     };
-    let prepared = commit.prepare(&router, root, &files, &mut open)?;
-    commit.publish(&mut router, root, prepared).map_err(|e| Faults(vec![e.to_string()]))?;
-    if let Some(dst) = router.net().named("dst") {
-        let (index, neighbours) = (dst.index, &router.shared().neighbours);
-        let ledger = &router.own_stats().ledger;
-        neighbours.insert_permanent(&mut root.top(), index.0, IpAddr::V4(PEER), NEXT, ledger);
-    }
-    Ok(Bed { router, commit, lanes })
+    Bed::new(&texts, spec.workers, |to| generators(spec, to), || check(spec), root)
 }
 
 fn generators(spec: &Spec, to: Mac) -> Result<Vec<Box<dyn Generator>>, String> {
@@ -311,48 +265,16 @@ struct Slice {
 }
 
 fn row(spec: &Spec, root: &mut Root) -> Result<Row, Faults> {
-    let Bed { mut router, commit, lanes } = build(spec, root)?;
-    let best = if spec.what == What::Forward { None } else { Some(fastest(spec, &router.shared().pool)) };
+    let bed = build(spec, root)?;
+    let best = if spec.what == What::Forward { None } else { Some(fastest(spec, &bed.router.shared().pool)) };
     let barrier = Barrier::new(spec.workers);
-    let pool = router.shared().pool.clone();
-    let mut slices: Vec<Vec<Slice>> = Vec::new();
-    let mut seats = Vec::new();
-    for me in 0..spec.workers {
-        seats.extend(router.take_worker(me));
-    }
-    let workers: Vec<Worker> = std::thread::scope(|scope| {
-        let threads: Vec<_> = seats
-            .into_iter()
-            .zip(&lanes)
-            .enumerate()
-            .map(|(me, (seat, lane))| {
-                let (barrier, pool) = (&barrier, &pool);
-                scope.spawn(move || {
-                    core_affinity::set_for_current(core_affinity::CoreId { id: me });
-                    let mut root = Root::claim();
-                    let mut worker = seat.unpark(&mut root);
-                    let slices = drive(spec, best, &mut worker, &mut root, lane, barrier, pool);
-                    (worker, slices)
-                })
-            })
-            .collect();
-        let mut back = Vec::new();
-        for thread in threads {
-            match thread.join() {
-                Ok((worker, mine)) => {
-                    slices.push(mine);
-                    back.push(worker);
-                }
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        back
+    let (lanes, pool) = (bed.lanes.clone(), bed.router.shared().pool.clone());
+    let mut beds = [bed];
+    let slices = on_threads(&mut beds, spec.workers, |me, workers, root| {
+        drive(spec, best, &mut workers[0], root, &lanes[me], &barrier, &pool)
     });
-    for (me, worker) in workers.into_iter().enumerate() {
-        router.put_worker(me, worker);
-    }
-    drop(commit);
-    let books = router.stop(root).map_err(|e| Faults(vec![e.to_string()]))?;
+    let [bed] = beds;
+    let books = bed.stop(root)?;
     Ok(summarize(spec, best, &slices, &lanes, &books))
 }
 
@@ -373,14 +295,7 @@ fn drive(
     let mut slices = Vec::new();
     for round in 0..=SLICES {
         barrier.wait();
-        let timed = Timed::start(lane);
-        let end = Clock::Real.now() + spec.slice;
-        while Clock::Real.now() < end {
-            for _ in 0..16 {
-                worker.turn(root);
-            }
-        }
-        let (ns, packets) = timed.stop();
+        let (ns, packets) = run_for(spec.slice, worker, root, lane);
         barrier.wait();
         let part = spec.slice / 4;
         let own_ns = own.as_mut().map_or(0.0, |b| b.measure(part));
@@ -409,11 +324,6 @@ fn fastest(spec: &Spec, pool: &Pool) -> Engine {
     best.1
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
 fn summarize(
     spec: &Spec,
     best: Option<Engine>,
@@ -434,7 +344,7 @@ fn summarize(
     let ceiling = |s: &Slice| if s.best_ns > 0.0 { bits / s.best_ns } else { 0.0 };
     let ceiling_gbps = median(&mut over(&ceiling));
     let is_esp = spec.what != What::Forward;
-    let right = lanes.iter().all(|l| l.wrong() == 0) && lanes.iter().any(|l| l.packets() > 0);
+    let right = Bed::is_right(lanes);
     let balanced = books.balanced() && books.audit.held() == 0;
     if !balanced || !right {
         let wrong: u64 = lanes.iter().map(|l| l.wrong()).sum();

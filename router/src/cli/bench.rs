@@ -5,7 +5,7 @@ use super::{
     ask::{At, Failure},
     table::{self, Align, row},
 };
-use crate::bench::{self, Plan, Report, Row, What};
+use crate::bench::{self, PfPlan, PfRow, Plan, Report, Row, What};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use ipsec::transform::{Engine, Suite};
@@ -22,6 +22,25 @@ pub enum Bench {
     Fib(Fib),
     /// Interface queues
     Altq(Altq),
+    /// What pf adds to forwarding
+    Pf(Pf),
+}
+
+/// What pf takes. Lists make a row of every combination.
+#[derive(Clone, Debug, Args)]
+pub struct Pf {
+    /// Rules
+    #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000,10000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rules: Vec<u32>,
+    /// States
+    #[arg(long, value_delimiter = ',', default_value = "1000,100000,1000000", value_parser = clap::value_parser!(u32).range(2..=4_000_000))]
+    states: Vec<u32>,
+    /// Workers
+    #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = at_least_one)]
+    workers: Vec<usize>,
+    /// Seconds a row
+    #[arg(long, default_value = "0.5", value_parser = seconds)]
+    seconds: f64,
 }
 
 /// What interface queues take.
@@ -121,6 +140,7 @@ pub fn run(at: &At, bench: Bench) -> Result<Exit, Failure> {
         }
         Bench::Fib(args) => fib(at, &args.routes),
         Bench::Altq(args) => altq(at, &args),
+        Bench::Pf(args) => pf(at, args),
     }
 }
 
@@ -143,21 +163,69 @@ impl Path {
 }
 
 fn measure(at: &At, plan: &Plan) -> Result<Exit, Failure> {
-    // Draws on a terminal only, and on standard error.
+    let report = shown(|progress| bench::bench(plan, &mut Root::claim(), progress))?;
+    at.print(&report, || text(&report))?;
+    Ok(if report.results.iter().all(|row| row.balanced) { Exit::Good } else { Exit::No })
+}
+
+/// Runs a bench and shows how far it is, on a terminal only, and on standard error.
+fn shown<R>(
+    work: impl FnOnce(&mut bench::Progress<'_>) -> Result<R, crate::commit::Faults>,
+) -> Result<R, Failure> {
     let bar = ProgressBar::new(1).with_style(
         ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    let mut progress = |done: usize, all: usize, name: &str| {
+    let result = work(&mut |done: usize, all: usize, name: &str| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
         bar.set_message(name.to_owned());
-    };
-    let report = bench::bench(plan, &mut Root::claim(), &mut progress);
+    });
     bar.finish_and_clear();
-    let report = report.map_err(|faults| Failure::Which(faults.to_string()))?;
-    at.print(&report, || text(&report))?;
+    result.map_err(|faults| Failure::Which(faults.to_string()))
+}
+
+fn pf(at: &At, args: Pf) -> Result<Exit, Failure> {
+    let Pf { rules, states, workers, seconds } = args;
+    let plan = PfPlan { rules, states, workers, seconds };
+    let report = shown(|progress| bench::pf(&plan, &mut Root::claim(), progress))?;
+    at.print(&report, || {
+        let most = plan.rules.iter().max().copied().unwrap_or(1);
+        let ruleset = abridged(&bench::ruleset(most, plan.states.iter().max().copied().unwrap_or(0)));
+        format!("{}\nThe ruleset, at {most} rules with states:\n\n{ruleset}", pf_text(&report.results))
+    })?;
     Ok(if report.results.iter().all(|row| row.balanced) { Exit::Good } else { Exit::No })
+}
+
+/// What pf adds, beside forwarding in the same slices.
+fn pf_text(results: &[PfRow]) -> String {
+    let mut rows = vec![row(["pf", "rules", "states", "workers", "Mpps", "ns", "added", "books"])];
+    rows.extend(results.iter().map(|r| {
+        vec![
+            r.case.to_owned(),
+            r.rules.to_string(),
+            r.states.to_string(),
+            r.workers.to_string(),
+            format!("{:.2}", r.mpps),
+            format!("{:.1}", r.ns_per_packet),
+            r.added_ns.map_or_else(|| "-".to_owned(), |ns| format!("{ns:.1}")),
+            if r.balanced { "balance" } else { "DO NOT" }.to_owned(),
+        ]
+    }));
+    let columns: Vec<Align> =
+        (0..8).map(|n| if [0, 7].contains(&n) { Align::Left } else { Align::Right }).collect();
+    table::set(&columns, &rows)
+}
+
+/// The first and the last lines of a long text.
+fn abridged(text: &str) -> String {
+    const ENDS: usize = 4;
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() <= 2 * ENDS {
+        return text.to_owned();
+    }
+    let (first, last) = (lines[..ENDS].join("\n"), lines[lines.len() - ENDS..].join("\n"));
+    format!("{first}\n... {} more like these\n{last}\n", lines.len() - 2 * ENDS)
 }
 
 /// The report as a table: every figure beside its ceiling.

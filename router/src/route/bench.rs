@@ -52,9 +52,14 @@ pub fn run(sizes: &[usize]) -> Vec<Row> {
 }
 
 /// xorshift64*: the same routes and destinations in every run.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
+    /// From a seed, which is not 0.
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -62,7 +67,8 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    /// A number below `n`.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 }
@@ -109,7 +115,7 @@ struct Built {
 }
 
 fn build(count: usize, mut next: impl FnMut(&mut Random) -> Route) -> Built {
-    let mut random = Random(0x5eed_f1b5_0000_0001);
+    let mut random = Random::new(0x5eed_f1b5_0000_0001);
     let mut rib = Rib::new();
     let start = Instant::now();
     (0..count).for_each(|_| {
@@ -172,7 +178,7 @@ fn row<A: Copy>(
 }
 
 fn destinations4() -> Vec<Ipv4Addr> {
-    let mut random = Random(0xde57_0000_0000_0001);
+    let mut random = Random::new(0xde57_0000_0000_0001);
     (0..1 << 20).map(|_| Ipv4Addr::from_bits(0x0100_0000 + random.below(0xdf00_0000) as u32)).collect()
 }
 
@@ -197,7 +203,7 @@ fn ipv4(count: usize) -> Row {
 
 fn ipv6(count: usize) -> Row {
     let Built { fib, build_ms, change_us } = build(count, route6);
-    let mut random = Random(0xde57_0000_0000_0002);
+    let mut random = Random::new(0xde57_0000_0000_0002);
     let destinations: Vec<_> = (0..1 << 20).map(|_| Ipv6Addr::from_bits(destination6(&mut random))).collect();
     let v6: &fib6::Fib6 = &fib.v6;
     let row = row(("ipv6", count), &destinations, |a| v6.lookup(a).0, |a| v6.prefetch(a));
