@@ -204,7 +204,8 @@ impl<'a> PfCx<'a> {
     #[inline(always)]
     fn look(&self, direction: Direction, m: &Mbuf, seen: &mut Seen) {
         let read = seen.p.fill(m);
-        let read = read.and_then(|()| self.pf.states.lookup(direction, &seen.p, m.data(), &mut seen.lookup));
+        let (states, before) = (&self.pf.states, before(direction, m));
+        let read = read.and_then(|()| states.lookup(direction, &seen.p, m.data(), before, &mut seen.lookup));
         seen.refused = read.err();
     }
 
@@ -216,7 +217,7 @@ impl<'a> PfCx<'a> {
         for (m, seen) in chunk.iter().zip(ahead.iter_mut()) {
             self.look(direction, m, seen);
             if any {
-                states.prefetch_row(&seen.lookup);
+                states.prefetch(&seen.lookup);
             }
         }
         if !any {
@@ -372,6 +373,10 @@ impl<'a> PfCx<'a> {
         }
         if p.options && !hit.allow_opts {
             return self.block(Why::PfOptions);
+        }
+        match before(direction, m) {
+            Some(slot) => self.pf.states.set_twin(slot, hit),
+            None => self.pf.states.prefetch_twin(hit),
         }
         remember(m, hit);
         if hit.tag != 0 {
@@ -737,6 +742,13 @@ fn route(routed: Option<Routed>, forward: bool, m: &Mbuf) -> Verdict {
         },
         _ => Verdict::pass(),
     }
+}
+
+/// The slot of the state that a packet on its way out belonged to on its way in.
+#[inline(always)]
+fn before(direction: Direction, m: &Mbuf) -> Option<u32> {
+    let hdr = m.hdr();
+    (direction == Direction::Out && hdr.state_gen != 0).then_some(hdr.state)
 }
 
 /// Leaves a hint which state the packet belongs to.

@@ -1,7 +1,7 @@
 //! One state: what is remembered of a flow.
 //!
-//! The fields that every packet of the flow needs fill two cache lines, lock included; what only translation and dumps
-//! need stands in the third.
+//! The fields that every packet of the flow needs fill two cache lines, lock and twin included; what only translation and
+//! dumps need stands in the third.
 
 use super::key::Key;
 use crate::{addr::Family, rule::Direction, slab::RuleSlot, track::NodeKey};
@@ -76,6 +76,22 @@ pub(crate) const PEER_SEEN: u8 = 0x40;
 /// The shift.
 pub(crate) const WSCALE_MASK: u8 = 0x0f;
 
+/// A count of 64 bits that asks for no alignment: with one, the fields that every packet needs would not fit into two lines.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally([u8; 8]);
+
+impl Tally {
+    #[inline(always)]
+    fn add(&mut self, n: u32) {
+        self.0 = self.get().wrapping_add(u64::from(n)).to_ne_bytes();
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(self) -> u64 {
+        u64::from_ne_bytes(self.0)
+    }
+}
+
 /// A state.
 #[derive(Clone, Debug)]
 #[repr(C)]
@@ -98,8 +114,8 @@ pub(crate) struct State {
     /// Seconds of the clock: when the last packet came that counts.
     pub(crate) last: u32,
     /// From `src`, from `dst`.
-    pub(crate) packets: [u64; 2],
-    pub(crate) bytes: [u64; 2],
+    pub(crate) packets: [Tally; 2],
+    pub(crate) bytes: [Tally; 2],
     pub(crate) stack: Key,
     /// The interface it was made at.
     pub(crate) ifindex: u16,
@@ -129,8 +145,8 @@ impl State {
         src: PeerState { seqlo: 0, seqhi: 0, max_win: 0, wscale: 0, level: 0 },
         dst: PeerState { seqlo: 0, seqhi: 0, max_win: 0, wscale: 0, level: 0 },
         last: 0,
-        packets: [0; 2],
-        bytes: [0; 2],
+        packets: [Tally([0; 8]); 2],
+        bytes: [Tally([0; 8]); 2],
         stack: Key::EMPTY,
         ifindex: 0,
         created: 0,
@@ -204,7 +220,7 @@ impl State {
     #[inline(always)]
     pub(crate) fn count(&mut self, direction: Direction, packets: u32, bytes: u32) {
         let from = usize::from(direction != self.direction);
-        self.packets[from] += u64::from(packets);
-        self.bytes[from] += u64::from(bytes);
+        self.packets[from].add(packets);
+        self.bytes[from].add(bytes);
     }
 }

@@ -10,7 +10,7 @@ use kern::lock::{Held, levels::PfRules};
 
 use super::{
     States,
-    entry::{PEER_SEEN, Phase, State, WSCALE_MASK, WSCALE_SEEN, flag},
+    entry::{PEER_SEEN, Phase, State, Tally, WSCALE_MASK, WSCALE_SEEN, flag},
     key::Key,
     other,
     table::NEVER,
@@ -140,8 +140,8 @@ impl State {
             dst: peer(&self.dst),
             age: now.saturating_sub(self.created),
             expires: expiry.saturating_sub(now),
-            packets: self.packets,
-            bytes: self.bytes,
+            packets: self.packets.map(Tally::get),
+            bytes: self.bytes.map(Tally::get),
             rule,
             nat_rule: None,
             anchor: None,

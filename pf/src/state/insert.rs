@@ -136,7 +136,13 @@ impl States {
     }
 
     /// Gives back a slot and what its state held.
-    fn give_back(&self, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, slot: u32, state: &State) {
+    pub(super) fn give_back(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        cache: &mut SlotCache,
+        slot: u32,
+        state: &State,
+    ) {
         state.nodes().for_each(|key| self.leave_node(held, &key, state.has(flag::CONNECTED)));
         self.slab.state_gone(RuleSlot(state.rule));
         self.slab.state_gone(RuleSlot(state.nat));
@@ -205,22 +211,12 @@ impl States {
 
     /// Puts a state into its slot and into the table: the packet's own key first.
     pub(super) fn go_live(&self, held: &mut Held<'_, PfRules>, slot: u32, state: &State, hash: Hash) -> Made {
-        let Some(place) = self.table.slot(slot) else { return Made::Raced };
         let (two, bound) = (state.has(flag::TWO_KEYS), state.binding());
         // Which of the keys is the packet's own: one key alone is the wire key.
         let own_is_stack = two && state.direction == Direction::Out;
         let (own, other) = if own_is_stack { (state.stack, state.wire) } else { (state.wire, state.stack) };
         let own_node = Node::new(slot, own_is_stack.into());
-        let due = if state.has(flag::ADAPTIVE) {
-            state.last.saturating_add(self.timeouts.get(Timeout::Interval))
-        } else {
-            state.last.saturating_add(self.seconds(RuleSlot(state.rule), state.class))
-        };
-        {
-            let (mut own, _held) = held.lock(&place.state);
-            let generation = own.generation.wrapping_add(1);
-            *own = State { generation, ..state.clone() };
-        }
+        self.fill_slot(held, slot, state);
         if !self.put(held, &own, hash, own_node, bound) {
             return Made::Raced;
         }
@@ -229,21 +225,48 @@ impl States {
             self.take_out(held, hash, own_node);
             return Made::Taken;
         }
+        self.enliven(held, own_node)
+    }
+
+    /// Writes a state that is pending into its slot.
+    pub(super) fn fill_slot(&self, held: &mut Held<'_, PfRules>, slot: u32, state: &State) {
+        let Some(place) = self.table.slot(slot) else { return };
         let (mut own, _held) = held.lock(&place.state);
-        own.phase = Phase::Live;
+        let generation = own.generation.wrapping_add(1);
+        *own = State { generation, ..state.clone() };
+    }
+
+    /// All keys are in: the state decides from now on.
+    pub(super) fn enliven(&self, held: &mut Held<'_, PfRules>, own_node: Node) -> Made {
+        let slot = own_node.slot();
+        let Some(place) = self.table.slot(slot) else { return Made::Raced };
+        let (mut state, _held) = held.lock(&place.state);
+        let due = if state.has(flag::ADAPTIVE) {
+            state.last.saturating_add(self.timeouts.get(Timeout::Interval))
+        } else {
+            state.last.saturating_add(self.seconds(RuleSlot(state.rule), state.class))
+        };
+        state.phase = Phase::Live;
         if let Some(time) = self.table.due(slot) {
             time.store(due, Relaxed);
         }
         let mut hit = Hit::NONE;
-        own.fill(slot, &mut hit);
-        if own.flags & flag::REWRITTEN != 0 {
-            own.fill_rewriting(own.direction, &mut hit);
+        state.fill(own_node, &mut hit);
+        if state.flags & flag::REWRITTEN != 0 {
+            state.fill_rewriting(state.direction, &mut hit);
         }
         Made::Live(hit)
     }
 
     /// Puts one key into its row, unless a state that is not dead has it.
-    fn put(&self, held: &mut Held<'_, PfRules>, key: &Key, hash: Hash, node: Node, bound: u16) -> bool {
+    pub(super) fn put(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        key: &Key,
+        hash: Hash,
+        node: Node,
+        bound: u16,
+    ) -> bool {
         let row = self.table.row(hash);
         let (mut overflow, mut held) = held.lock(&row.lock);
         for other in self.table.candidates(row, *overflow, hash.tag) {
@@ -258,7 +281,7 @@ impl States {
         true
     }
 
-    fn take_out(&self, held: &mut Held<'_, PfRules>, hash: Hash, node: Node) {
+    pub(super) fn take_out(&self, held: &mut Held<'_, PfRules>, hash: Hash, node: Node) {
         let row = self.table.row(hash);
         let (mut overflow, _held) = held.lock(&row.lock);
         self.table.remove(row, &mut overflow, hash.tag, node);
@@ -276,6 +299,18 @@ impl States {
         if gone.has(flag::TWO_KEYS) {
             self.take_out(held, self.seed.hash(&gone.stack), Node::new(slot, 1));
         }
+        self.free_slot(held, cache, slot, &gone);
+    }
+
+    /// No row has the state any more: its slot is free.
+    pub(super) fn free_slot(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        cache: &mut SlotCache,
+        slot: u32,
+        gone: &State,
+    ) {
+        let Some(place) = self.table.slot(slot) else { return };
         if let Some(due) = self.table.due(slot) {
             due.store(NEVER, Relaxed);
         }
@@ -283,6 +318,6 @@ impl States {
             let (mut state, _held) = held.lock(&place.state);
             state.phase = Phase::Free;
         }
-        self.give_back(held, cache, slot, &gone);
+        self.give_back(held, cache, slot, gone);
     }
 }

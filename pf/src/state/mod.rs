@@ -126,6 +126,7 @@ enum LookFor {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hit {
     pub(crate) slot: u32,
+    node: Node,
     pub(crate) generation: u32,
     pub(crate) rule: RuleSlot,
     pub(crate) tag: u16,
@@ -151,6 +152,7 @@ pub(crate) struct Hit {
 impl Hit {
     pub(crate) const NONE: Hit = Hit {
         slot: 0,
+        node: Node::NONE,
         generation: 0,
         rule: RuleSlot::NONE,
         tag: 0,
@@ -285,13 +287,15 @@ impl States {
         }
     }
 
-    /// Says in `lookup` what to look for, if packets of this kind have states; `data` begin at the IP header.
+    /// Says in `lookup` what to look for, if packets of this kind have states; `data` begin at the IP header. `before` is
+    /// the slot of the state that the packet belonged to at the hook it has come through, if it did.
     #[inline(always)]
     pub(crate) fn lookup(
         &self,
         direction: Direction,
         p: &Packet,
         data: &[u8],
+        before: Option<u32>,
         lookup: &mut Lookup,
     ) -> Result<(), Why> {
         (lookup.kind, lookup.guess) = (LookFor::Nothing, Node::NONE);
@@ -308,20 +312,44 @@ impl States {
             lookup.kind = LookFor::Packet;
         }
         // An insertion hashes for itself: without states there is nothing to find, and most packets insert nothing.
-        lookup.hash = if self.count() == 0 { Hash::NONE } else { self.seed.hash(&lookup.key) };
+        if self.count() != 0 {
+            lookup.guess = before.map_or(Node::NONE, |slot| self.table.twin(slot));
+            if lookup.guess == Node::NONE {
+                lookup.hash = self.seed.hash(&lookup.key);
+            }
+        }
         Ok(())
     }
 
-    /// First of two passes ahead of [`Self::track`]: the row.
+    /// First of two passes ahead of [`Self::track`]: the row, or the state that is the twin of the one before.
     #[inline(always)]
-    pub(crate) fn prefetch_row(&self, lookup: &Lookup) {
-        self.table.prefetch_row(lookup.hash);
+    pub(crate) fn prefetch(&self, lookup: &Lookup) {
+        if lookup.guess == Node::NONE {
+            self.table.prefetch_row(lookup.hash);
+        } else {
+            self.table.prefetch_slot(lookup.guess);
+        }
     }
 
     /// Second of two passes: the state, once the row is near.
     #[inline(always)]
     pub(crate) fn guess(&self, lookup: &mut Lookup) {
-        lookup.guess = self.table.guess(lookup.hash);
+        if lookup.guess == Node::NONE {
+            lookup.guess = self.table.guess(lookup.hash);
+        }
+    }
+
+    /// A packet of the state in slot `before` belongs to the one of `hit` at this hook: the next one is looked for there
+    /// at once.
+    #[inline(always)]
+    pub(crate) fn set_twin(&self, before: u32, hit: &Hit) {
+        self.table.set_twin(before, hit.node);
+    }
+
+    /// Asks for the state that a packet of this hit has at the next hook.
+    #[inline(always)]
+    pub(crate) fn prefetch_twin(&self, hit: &Hit) {
+        self.table.prefetch_slot(self.table.twin(hit.slot));
     }
 
     /// Finds the live state of a key and runs `f` under its lock alone.
@@ -332,14 +360,14 @@ impl States {
         lookup: &Lookup,
         direction: Direction,
         index: IfIndex,
-        f: impl FnOnce(u32, &mut State) -> R,
+        f: impl FnOnce(Node, &mut State) -> R,
     ) -> Option<R> {
         let mut node = lookup.guess;
         loop {
             if let Some(slot) = self.table.slot(node.slot()) {
                 let (mut state, _held) = held.lock(&slot.state);
                 if state.is_found(node, &lookup.key, direction, index) {
-                    return Some(f(node.slot(), &mut state));
+                    return Some(f(node, &mut state));
                 }
             }
             // It may be gone again before it is locked: then the row is asked again.
@@ -356,7 +384,7 @@ impl States {
         direction: Direction,
         index: IfIndex,
     ) -> Option<Node> {
-        // Anew: a packet before this one in its batch may have made the first state there is, when there was no need to hash.
+        // Anew: the twin has spared the hash; or a packet before this one in its batch has made the first state there is.
         let hash = self.seed.hash(&lookup.key);
         let row = self.table.row(hash);
         let (overflow, mut held) = held.lock(&row.lock);
@@ -416,8 +444,8 @@ impl States {
         hit: &mut Hit,
     ) -> Tracked {
         let outbox = &mut cache.outbox;
-        let tracked = self.find(held, lookup, passing.direction, passing.index, |slot, state| {
-            state.fill(slot, hit);
+        let tracked = self.find(held, lookup, passing.direction, passing.index, |node, state| {
+            state.fill(node, hit);
             let turned = Passing { direction: state.way(passing.direction, passing.p.family), ..*passing };
             let tracked = match lookup.kind {
                 LookFor::Quoted => icmp::belongs(state, turned.direction, passing.p, lookup.seq),
@@ -552,8 +580,8 @@ impl State {
 
     /// Says what its packets are to get.
     #[inline(always)]
-    fn fill(&self, slot: u32, hit: &mut Hit) {
-        hit.slot = slot;
+    fn fill(&self, node: Node, hit: &mut Hit) {
+        (hit.slot, hit.node) = (node.slot(), node);
         hit.generation = self.generation;
         hit.rule = RuleSlot(self.rule);
         hit.tag = self.tag;

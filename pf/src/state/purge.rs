@@ -129,18 +129,26 @@ impl States {
         slot: u32,
         ends: impl FnOnce(&super::State) -> bool,
     ) -> bool {
-        let Some(place) = self.table.slot(slot) else { return false };
-        let ended = {
-            let (mut state, _held) = held.lock(&place.state);
-            let ended = state.phase == Phase::Live && ends(&state);
-            if ended {
-                state.phase = Phase::Dead;
-            }
-            ended
-        };
+        let ended = self.mark_dead(held, slot, ends);
         if ended {
             self.unlink(held, cache, slot);
         }
         ended
+    }
+
+    /// Ends a live state if it is one of those; whoever has ended it takes it out of the table.
+    pub(super) fn mark_dead(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        slot: u32,
+        ends: impl FnOnce(&super::State) -> bool,
+    ) -> bool {
+        let Some(place) = self.table.slot(slot) else { return false };
+        let (mut state, _held) = held.lock(&place.state);
+        let ends = state.phase == Phase::Live && ends(&state);
+        if ends {
+            state.phase = Phase::Dead;
+        }
+        ends
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   row (one cache line)                 slot (three cache lines)
-//!   ┌──────┬──────────┬──────────────┐   ┌──────┬────────────────────────────┐
-//!   │ lock │ overflow │ 7 x tag:node │   │ lock │ State                      │
-//!   └──────┴────┬─────┴───────┬──────┘   └──────┴────────────────────────────┘
+//!   ┌──────┬──────────┬──────────────┐   ┌──────┬──────┬─────────────────────┐
+//!   │ lock │ overflow │ 7 x tag:node │   │ twin │ lock │ State               │
+//!   └──────┴────┬─────┴───────┬──────┘   └──────┴──────┴─────────────────────┘
 //!               │             └─ node = 2 * slot + side (0 wire key, 1 stack key)
 //!               └▶ node ─▶ node ─▶ ...   links beside the slots, for what does not fit into the row
 //! ```
@@ -13,6 +13,9 @@
 //! it will be; what is decided by a guess has been compared with the state itself, under the state's lock. Slots come in
 //! chunks, so that a higher `set limit states` adds memory and moves nothing. Rows and slots stand in huge pages: a packet
 //! finds its own at a random place.
+//!
+//! A slot's twin is a guess, too: which node the same packets have at the other hook of their way through the router
+//! (OpenBSD links the keys of states in this way). It spares the other hook the hash and the row.
 
 use std::sync::{
     OnceLock,
@@ -51,6 +54,7 @@ const _: () = assert!(size_of::<Row>() == 64);
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Slot {
+    twin: AtomicU32,
     pub(super) state: SpinMutex<PfState, State>,
 }
 
@@ -209,10 +213,32 @@ impl Table {
         }
         let word = entries.get(found.trailing_zeros() as usize).map_or(0, |word| word.load(Relaxed));
         let node = node_of(word, hash.tag).unwrap_or(Node::NONE);
+        self.prefetch_slot(node);
+        node
+    }
+
+    /// Which node a packet of this slot's state has at the other hook, as far as that is known.
+    #[inline(always)]
+    pub(super) fn twin(&self, slot: u32) -> Node {
+        self.slot(slot).map_or(Node::NONE, |slot| Node(slot.twin.load(Relaxed)))
+    }
+
+    /// Remembers which node a packet of this slot's state has at the other hook.
+    #[inline(always)]
+    pub(super) fn set_twin(&self, slot: u32, to: Node) {
+        if let Some(slot) = self.slot(slot)
+            && slot.twin.load(Relaxed) != to.0
+        {
+            slot.twin.store(to.0, Relaxed);
+        }
+    }
+
+    /// Asks for the slot of a node.
+    #[inline(always)]
+    pub(super) fn prefetch_slot(&self, node: Node) {
         if let Some(slot) = self.slot(node.slot()) {
             prefetch_lines::<2, _>(slot);
         }
-        node
     }
 
     /// The nodes with this tag in a row whose lock is held, `overflow` being what it guards.
@@ -272,7 +298,7 @@ impl Table {
 
 impl Chunk {
     fn new() -> Chunk {
-        let slot = || Slot { state: SpinMutex::new(State::FREE) };
+        let slot = || Slot { twin: AtomicU32::new(Node::NONE.0), state: SpinMutex::new(State::FREE) };
         Chunk {
             slots: HugeSlice::new(CHUNK, |_| slot()),
             due: (0..CHUNK).map(|_| AtomicU32::new(NEVER)).collect(),

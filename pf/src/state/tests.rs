@@ -13,6 +13,8 @@ use super::{
 };
 use crate::{Environment, Names, Pf, Ruleset, addr::Family, conf};
 
+mod interleavings;
+
 fn ruleset(pf: &Pf) -> Ruleset {
     let conf = conf::load_text("test", "pass proto udp keep state\n", &Environment::default(), &[]).unwrap();
     pf.compile(&Arc::new(conf), &Environment::default(), &mut Names::new()).unwrap()
@@ -33,7 +35,7 @@ fn udp(n: u32) -> Packet {
 
 fn lookup(states: &States, direction: Direction, p: &Packet) -> Lookup {
     let mut lookup = Lookup::NOTHING;
-    states.lookup(direction, p, &[], &mut lookup).unwrap();
+    states.lookup(direction, p, &[], None, &mut lookup).unwrap();
     lookup
 }
 
@@ -154,7 +156,7 @@ fn a_collision_of_the_second_key_takes_the_first_out_again() {
     let found = |held: &mut Held<'_, PfRules>, n: u32, direction| {
         let lookup =
             Lookup { key: key(n), hash: states.seed.hash(&key(n)), ..lookup(&states, AT.0, &udp(n)) };
-        states.find(held, &lookup, direction, IfIndex(1), |slot, s| s.id(slot)).is_some()
+        states.find(held, &lookup, direction, IfIndex(1), |node, s| s.id(node.slot())).is_some()
     };
     assert!(found(&mut held, 1, Direction::In) && !found(&mut held, 1, Direction::Out));
     assert!(found(&mut held, 2, Direction::Out) && !found(&mut held, 2, Direction::In));
