@@ -173,3 +173,50 @@ fn reloads_under_load_lose_no_packet() {
     assert!(said.contains(" 0% packet loss"), "{said}\n{}", bed.log());
     bed.stop();
 }
+
+#[test]
+fn a_host_speaks_and_is_reached_under_its_other_address() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::new("binat on wan0 inet from 192.0.2.10 to any -> 203.0.113.1\npass all\n");
+    let said = bed.ping(50);
+    assert!(said.contains(" 0% packet loss"), "{said}\n{}", bed.log());
+    let server = Bed::start(&bed.outside, "iperf3 -s");
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(Bed::iperf(&bed.inside, "-c 203.0.113.10 -t 1") > 0.0);
+    drop(server);
+    let states = String::from_utf8_lossy(&bed.ask("pfctl -s states").stdout).into_owned();
+    assert!(states.contains("203.0.113.1:"), "{states}");
+    // Nobody outside has asked for this: the other direction of the same rule.
+    let _server = Bed::start(&bed.inside, "iperf3 -s");
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(Bed::iperf(&bed.outside, "-c 203.0.113.1 -t 1") > 0.0, "{}", bed.log());
+    assert!(Bed::iperf(&bed.outside, "-c 203.0.113.1 -t 1 -R") > 0.0, "{}", bed.log());
+    bed.stop();
+}
+
+#[test]
+fn a_flood_of_connections_puts_its_source_into_the_overload_table() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::new(
+        "nat on wan0 inet from 192.0.2.0/24 to any -> (wan0)\ntable <flooders> persist\n\
+         block in quick on lan0 from <flooders>\npass all\n\
+         pass in on lan0 inet proto tcp keep state (max-src-conn-rate 10/30, overload <flooders> flush global)\n",
+    );
+    assert!(bed.ping(5).contains(" 0% packet loss"), "{}", bed.log());
+    let _server = Bed::start(&bed.outside, "iperf3 -s");
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(Bed::iperf(&bed.inside, "-c 203.0.113.10 -t 1") > 0.0, "a few connections are nobody's flood");
+    let flooders = || String::from_utf8_lossy(&bed.ask("pfctl -t flooders -T show").stdout).into_owned();
+    assert_eq!(flooders().trim(), "");
+    // Twenty connections at once; it does not come to its end.
+    let _ = Bed::command(&bed.inside, "timeout 5 iperf3 -c 203.0.113.10 -t 30 -P 20").output();
+    assert_eq!(flooders().trim(), "192.0.2.10", "{}", bed.log());
+    let states = String::from_utf8_lossy(&bed.ask("pfctl -s states").stdout).into_owned();
+    assert!(!states.contains(":5201"), "its states are gone: {states}");
+    assert!(!bed.ping(5).contains(" 0% packet loss"), "nothing of it passes any more");
+    bed.stop();
+}

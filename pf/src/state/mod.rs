@@ -207,13 +207,8 @@ pub(crate) struct Passing<'a> {
 }
 
 impl Lookup {
-    pub(crate) const NOTHING: Lookup = Lookup {
-        key: Key::EMPTY,
-        hash: Hash::NONE,
-        kind: LookFor::Nothing,
-        seq: 0,
-        guess: Node::NONE,
-    };
+    pub(crate) const NOTHING: Lookup =
+        Lookup { key: Key::EMPTY, hash: Hash::NONE, kind: LookFor::Nothing, seq: 0, guess: Node::NONE };
 
     /// Whether the packet is an error about one of the state's packets.
     #[inline(always)]
