@@ -248,7 +248,9 @@ fn asked(request: &Request) -> String {
         Level::Require => "require".to_owned(),
         Level::Unique(id) => format!("unique:{id}"),
     };
-    let ends = request.ends.map(|(src, dst)| format!("{src}-{dst}")).unwrap_or_default();
+    let [src_port, dst_port] =
+        request.ports.map(|port| port.map_or(String::new(), |port| format!("[{port}]")));
+    let ends = request.ends.map(|(src, dst)| format!("{src}{src_port}-{dst}{dst_port}")).unwrap_or_default();
     format!("{}/{}/{ends}/{level}", request.protocol.name(), request.mode.name())
 }
 

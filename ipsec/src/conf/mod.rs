@@ -23,7 +23,7 @@
 //! upperspec    any | protocol | icmp type[,code] | icmp6 type[,code]
 //! direction    in | out | fwd
 //! treatment    none | discard | ipsec request ...       up to three, innermost first
-//! request      esp|ah|ipcomp/tunnel/src-dst/level | esp|ah|ipcomp/transport//level
+//! request      esp|ah|ipcomp/tunnel/src[\[port\]]-dst[\[port\]]/level | esp|ah|ipcomp/transport//level
 //! level        default | use | require | unique[:id]
 //! key          0x... | "..."                      cipher key, then salt or nonce: 4 bytes, 3 of CCM
 //! ```

@@ -209,6 +209,8 @@ pub struct Request {
     pub mode: At<ModeWord>,
     /// Ends of the tunnel.
     pub ends: Option<(At<IpAddr>, At<IpAddr>)>,
+    /// UDP ports of the ends, where they are said.
+    pub ports: [Option<At<u16>>; 2],
     /// Level.
     pub level: At<Level>,
 }

@@ -673,7 +673,10 @@ mod print {
             Level::Require => "require".to_owned(),
             Level::Unique(id) => format!("unique:{id}"),
         };
-        let ends = r.ends.as_ref().map(|(s, d)| format!("{}-{}", s.value, d.value)).unwrap_or_default();
+        let [src, dst] =
+            r.ports.each_ref().map(|port| port.as_ref().map_or(String::new(), |p| format!("[{}]", p.value)));
+        let ends =
+            r.ends.as_ref().map(|(s, d)| format!("{}{src}-{}{dst}", s.value, d.value)).unwrap_or_default();
         format!("\n {}/{}/{ends}/{level}", r.protocol.value.name(), mode(r.mode.value))
     }
 }
@@ -785,13 +788,16 @@ fn any_policy() -> impl Strategy<Value = PolicyAdd> {
         (1u32..).prop_map(Level::Unique),
     ];
     let ends = proptest::option::of((any_addr(), any_addr()).prop_map(|(s, d)| (here(s), here(d))));
-    let request =
-        (any_protocol(), any::<bool>(), ends, level).prop_map(|(protocol, tunnel, ends, level)| Request {
+    let udp = || proptest::option::of((1u16..).prop_map(here));
+    let request = (any_protocol(), any::<bool>(), ends, [udp(), udp()], level).prop_map(
+        |(protocol, tunnel, ends, ports, level)| Request {
             protocol: here(protocol),
             mode: here(if tunnel { ModeWord::Tunnel } else { ModeWord::Transport }),
+            ports: if ends.is_some() { ports } else { [None, None] },
             ends,
             level: here(level),
-        });
+        },
+    );
     let treatment = prop_oneof![
         Just(Treatment::None),
         Just(Treatment::Discard),

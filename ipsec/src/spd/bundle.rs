@@ -35,6 +35,8 @@ pub struct Request {
     pub mode: Mode,
     /// Ends of the SA. A tunnel needs them; transport has those of the packet.
     pub ends: Option<(IpAddr, IpAddr)>,
+    /// UDP ports of the SA's ends, as configured; `None`: whichever. They tell peers behind one translator apart.
+    pub ports: [Option<u16>; 2],
     /// Level.
     pub level: Level,
 }
@@ -42,7 +44,13 @@ pub struct Request {
 impl Request {
     /// A tunnel of ESP.
     pub const fn tunnel(src: IpAddr, dst: IpAddr, level: Level) -> Request {
-        Request { protocol: Protocol::Esp, mode: Mode::Tunnel, ends: Some((src, dst)), level }
+        Request {
+            protocol: Protocol::Esp,
+            mode: Mode::Tunnel,
+            ends: Some((src, dst)),
+            ports: [None; 2],
+            level,
+        }
     }
 
     /// Whether an SA so configured is one of those it asks for, for packets between these addresses.
@@ -56,7 +64,9 @@ impl Request {
             Level::Unique(id) => config.reqid == id,
             _ => true,
         };
-        ends && mode && reqid && config.protocol == self.protocol
+        let own = config.encap.map_or([None; 2], |udp| [Some(udp.src_port), Some(udp.dst_port)]);
+        let ports = self.ports.iter().zip(own).all(|(asked, own)| asked.is_none() || *asked == own);
+        ends && mode && reqid && ports && config.protocol == self.protocol
     }
 }
 

@@ -163,7 +163,8 @@ const C: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 3));
 
 /// Into a tunnel from A to B, and its packets through a transport SA between the same two.
 fn two_layers(level: Level) -> (Sad, Spd) {
-    let request = |mode, ends, level| Request { protocol: Protocol::Esp, mode, ends, level };
+    let request =
+        |mode, ends, level| Request { protocol: Protocol::Esp, mode, ends, ports: [None; 2], level };
     let bundle = |src, dst| {
         let tunnel = request(Mode::Tunnel, Some((src, dst)), level);
         Action::Protect([tunnel, request(Mode::Transport, None, Level::Require)].into())

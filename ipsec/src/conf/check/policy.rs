@@ -6,7 +6,7 @@ use crate::{
         ConfError, Place,
         statement::{DirectionWord, ModeWord, PolicyAdd, PolicyName, Request, Treatment},
     },
-    sa::Mode,
+    sa::{Mode, Protocol},
     selector::{Addresses, Prefix, Selector},
     spd::{self, Action, Direction, Level},
 };
@@ -109,12 +109,18 @@ impl Checker<'_> {
             }
             ends => ends.as_ref().map(|(a, b)| (a.value, b.value)),
         };
+        if let (Some(port), false) = (request.ports.iter().flatten().next(), protocol == Some(Protocol::Esp))
+        {
+            self.errors.add(port.place, "only ESP goes in UDP", "the addresses alone");
+            return None;
+        }
+        let ports = request.ports.each_ref().map(|port| port.as_ref().map(|port| port.value));
         if request.mode.value == ModeWord::Tunnel {
             if ends.is_none() {
                 self.errors.add(request.mode.place, "a tunnel needs its ends", "esp/tunnel/src-dst/level");
                 return None;
             }
-            return Some(spd::Request { protocol: protocol?, mode: Mode::Tunnel, ends, level });
+            return Some(spd::Request { protocol: protocol?, mode: Mode::Tunnel, ends, ports, level });
         }
         if let (Some((a, b)), Some((place, _))) = (ends, &request.ends)
             && !(src.contains(a) && dst.contains(b))
@@ -123,7 +129,7 @@ impl Checker<'_> {
             self.errors.add(place.place, message, "esp/transport//level");
             return None;
         }
-        Some(spd::Request { protocol: protocol?, mode: Mode::Transport, ends, level })
+        Some(spd::Request { protocol: protocol?, mode: Mode::Transport, ends, ports, level })
     }
 
     /// A policy without SAs is right if somebody will add one, and a mistake otherwise.

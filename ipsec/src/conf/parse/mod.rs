@@ -189,22 +189,26 @@ impl<'t> Parser<'t> {
     /// An end of an SA: an address, for `esp-udp` with a port behind it, perhaps after a blank.
     fn end_address(&mut self) -> Read<End> {
         let token = self.word("an address")?;
-        let (text, port) = split_port(token.text);
-        let addr = self.address(text, token.place);
+        let (addr, port) = self.address_with_port(token.text, token.place);
         let apart = self.tokens.next_if(|t| t.kind == Kind::Word && t.text.starts_with('['));
         let port = match (port, apart) {
-            (Some((port, at)), None) => self.udp_port(port, token.place.after(at)),
+            (port, None) => port,
             (None, Some(apart)) => {
                 self.last = apart.place;
                 self.udp_port(split_port(apart.text).1.map_or(apart.text, |(port, _)| port), apart.place)
             }
-            (None, None) => None,
             (Some(_), Some(apart)) => {
                 self.note(apart.place, "a second port of one address", "one port in brackets");
                 None
             }
         };
         Ok((addr, port))
+    }
+
+    /// An address, and the UDP port in brackets behind it.
+    fn address_with_port(&mut self, text: &str, place: Place) -> End {
+        let (addr, port) = split_port(text);
+        (self.address(addr, place), port.and_then(|(port, at)| self.udp_port(port, place.after(at))))
     }
 
     fn udp_port(&mut self, text: &str, place: Place) -> Option<At<u16>> {

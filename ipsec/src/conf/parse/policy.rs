@@ -15,8 +15,9 @@ use wire::IpProto;
 /// Addresses, and ports if not all match.
 type Range = (Option<At<Addresses>>, Option<At<Ports>>);
 
-/// The two ends of a tunnel.
+/// The two ends of a tunnel, and their UDP ports.
 type Ends = (At<IpAddr>, At<IpAddr>);
+type UdpPorts = [Option<At<u16>>; 2];
 
 impl<'t> Parser<'t> {
     /// A word, and what is written behind it with a blank in between although it belongs to it: `[port]`, `/len`.
@@ -251,13 +252,18 @@ impl<'t> Parser<'t> {
         let modes = [("transport", ModeWord::Transport), ("tunnel", ModeWord::Tunnel)];
         let mode = self.one_of(&mode, "a mode", &modes);
         // Nothing between the slashes: no ends.
-        let ends = if ends.text.is_empty() { Some(None) } else { self.tunnel_ends(&ends).map(Some) };
+        let ends = if ends.text.is_empty() {
+            Some((None, [None, None]))
+        } else {
+            self.tunnel_ends(&ends).map(|(ends, ports)| (Some(ends), ports))
+        };
         let level = self.level(&level);
-        Some(Request { protocol: protocol?, mode: mode?, ends: ends?, level: level? })
+        let (ends, ports) = ends?;
+        Some(Request { protocol: protocol?, mode: mode?, ends, ports, level: level? })
     }
 
-    /// `src-dst`.
-    fn tunnel_ends(&mut self, token: &Token<'_>) -> Option<Ends> {
+    /// `src-dst`, each perhaps with a UDP port.
+    fn tunnel_ends(&mut self, token: &Token<'_>) -> Option<(Ends, UdpPorts)> {
         let Some((src, dst)) = token.text.split_once('-') else {
             self.note(
                 token.place,
@@ -267,8 +273,9 @@ impl<'t> Parser<'t> {
             return None;
         };
         let second = token.place.after(src.chars().count() + 1);
-        let (src, dst) = (self.address(src, token.place), self.address(dst, second));
-        Some((src?, dst?))
+        let (src, src_port) = self.address_with_port(src, token.place);
+        let (dst, dst_port) = self.address_with_port(dst, second);
+        Some(((src?, dst?), [src_port, dst_port]))
     }
 
     fn level(&mut self, token: &Token<'_>) -> Option<At<Level>> {

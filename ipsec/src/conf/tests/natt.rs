@@ -82,3 +82,32 @@ fn an_sa_in_udp_is_shown_with_its_ports_and_deleted_by_its_name() {
         assert!(valid(&format!("{text} delete {name} 0x1001;")).sas().is_empty());
     }
 }
+
+#[test]
+fn the_ports_of_a_policy_s_ends_tell_peers_behind_one_translator_apart() {
+    let mut root = Root::claim();
+    let sa = |port: u16| {
+        format!("add 10.0.0.1 10.0.0.2[{port}] esp-udp {port} -E aes-gcm-16 0x{:040x};", u128::from(port))
+    };
+    let policy = |net: u8, ends: &str| {
+        format!("spdadd 0.0.0.0/0 10.{net}.0.0/16 any -P out ipsec esp/tunnel/{ends}/require;")
+    };
+    let text = [
+        sa(30_001),
+        sa(30_002),
+        policy(1, "10.0.0.1-10.0.0.2[30001]"),
+        policy(2, "10.0.0.1[4500]-10.0.0.2[30002]"),
+        policy(3, "10.0.0.1-10.0.0.2[30003]"),
+        policy(4, "10.0.0.1-10.0.0.2"),
+    ];
+    let conf = valid(&text.concat());
+    assert_eq!(conf.warnings().len(), 1, "nobody has port 30003");
+    let (_, spd) = built(&text.concat(), None, &mut root);
+    let found: Vec<_> = dump::policies(&spd).into_iter().map(|p| p.spis).collect();
+    assert_eq!(found, [vec![30_001], vec![30_002], vec![], vec![30_001, 30_002]]);
+    let shown = dump::policy_text(&dump::policies(&spd));
+    assert!(shown.contains("esp/tunnel/10.0.0.1[4500]-10.0.0.2[30002]/require"), "{shown}");
+    let head = "spdadd 0.0.0.0/0 0.0.0.0/0 any -P out ipsec ";
+    refused(&format!("{head}ah/tunnel/10.0.0.1-10.0.0.2[4500]/require;"), "1:73: only ESP goes in UDP");
+    refused(&format!("{head}esp/tunnel/10.0.0.1-10.0.0.2[x]/require;"), "1:74: \"x\" is not a UDP port");
+}
