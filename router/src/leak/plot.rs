@@ -1,6 +1,6 @@
 //! A plot of leaked clusters over packets, one line a cell.
 
-use super::report::Report;
+use super::{report::Report, world::Placement};
 use plotters::{prelude::*, style::register_font};
 use std::path::Path;
 
@@ -59,6 +59,7 @@ fn chart<B: DrawingBackend>(
     let mut chart = ChartBuilder::on(area)
         .caption("clusters leaked, by packets raised", ("sans-serif", 22))
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(40)
         .y_label_area_size(80)
         .build_cartesian_2d(0..x, (0..y).log_scale())
@@ -67,7 +68,11 @@ fn chart<B: DrawingBackend>(
     let leaking = report.rows.iter().filter(|row| row.leaked > 0);
     for (n, row) in leaking.enumerate() {
         let style = Palette99::pick(n).stroke_width(2);
-        let label = format!("{} {} {} {} x{}", row.profile, row.crypto, row.traffic, row.family, row.vcpus);
+        let mut label =
+            format!("{} {} {} {} x{}", row.profile, row.crypto, row.traffic, row.family, row.vcpus);
+        if row.placement != Placement::usual(row.vcpus).name() {
+            label.extend([" ", &row.placement]);
+        }
         let line = std::iter::once((0, 0)).chain(row.series.iter().copied());
         chart
             .draw_series(LineSeries::new(line, style))
@@ -79,7 +84,7 @@ fn chart<B: DrawingBackend>(
         .configure_series_labels()
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK)
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::LowerRight)
         .draw()
         .map_err(|e| text(&e))?;
     area.present().map_err(|e| text(&e))
