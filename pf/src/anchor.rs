@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-use kern::counter::Counter;
+use kern::{counter::Counter, lock::Leaf};
 
 use crate::{
     conf::PfConf,
@@ -105,6 +105,8 @@ pub(crate) struct Lists {
     pub(crate) translation: Translation,
     /// By worker, then by rule.
     pub(crate) evaluations: Box<[Box<[Counter]>]>,
+    /// What had been counted of evaluations when they were last cleared, by rule; empty if they never were.
+    cleared: Leaf<Box<[u64]>>,
     /// The slots of all rules: filter, nat, rdr, binat.
     pub(crate) slots: Vec<RuleSlot>,
     slab: Arc<RuleSlab>,
@@ -116,6 +118,7 @@ impl Lists {
             filter: Box::default(),
             translation: Translation::default(),
             evaluations: Box::default(),
+            cleared: Leaf::new(Box::default()),
             slots: Vec::new(),
             slab: Arc::clone(slab),
         }
@@ -137,10 +140,22 @@ impl Lists {
         }
     }
 
-    /// How often a rule was evaluated, over all workers.
+    /// How often a rule was evaluated, over all workers, since that was cleared.
     pub(crate) fn evaluations(&self, rule: &Compiled) -> u64 {
-        let of = |worker: &[Counter]| worker.get(rule.counter as usize).map_or(0, Counter::get);
-        self.evaluations.iter().map(|worker| of(worker)).sum()
+        let rule = rule.counter as usize;
+        self.evaluated(rule) - self.cleared.with(|cleared| cleared.get(rule).copied().unwrap_or(0))
+    }
+
+    fn evaluated(&self, rule: usize) -> u64 {
+        self.evaluations.iter().map(|worker| worker.get(rule).map_or(0, Counter::get)).sum()
+    }
+
+    /// Lets the counters of all rules begin at 0.
+    pub(crate) fn clear(&self) {
+        let rules = self.evaluations.first().map_or(0, |worker| worker.len());
+        let evaluated = (0..rules).map(|rule| self.evaluated(rule)).collect();
+        self.cleared.with(|cleared| *cleared = evaluated);
+        self.slots.iter().for_each(|&slot| self.slab.clear(slot));
     }
 }
 
@@ -183,6 +198,11 @@ impl Calls {
 }
 
 impl AnchorCall {
+    /// Whether the anchor is written in braces without a name.
+    pub fn is_unnamed(&self) -> bool {
+        self.name.is_empty()
+    }
+
     /// What it calls, from the main ruleset down: `a/b`, `a/*`.
     pub fn target(&self) -> String {
         match (self.wildcard, self.path.as_str()) {
@@ -226,12 +246,26 @@ pub fn paths(conf: &PfConf) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     let called = sources(conf).flat_map(|(_, rules)| rules.all()).filter_map(|r| r.anchor.as_ref());
     let filled = conf.anchors.iter().map(|a| a.path.as_str());
-    for mut path in filled.chain(called.map(|call| call.path.as_str())) {
-        while !path.is_empty() && paths.insert(path.to_owned()) {
-            path = path.rfind('/').map_or("", |at| &path[..at]);
-        }
-    }
+    filled.chain(called.map(|call| call.path.as_str())).for_each(|path| add_path(&mut paths, path));
     paths
+}
+
+/// Adds an anchor and those above it.
+pub fn add_path(paths: &mut BTreeSet<String>, mut path: &str) {
+    while !path.is_empty() && paths.insert(path.to_owned()) {
+        path = path.rfind('/').map_or("", |at| &path[..at]);
+    }
+}
+
+/// The path of an anchor directly below another.
+pub fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }
+}
+
+/// The names of the anchors directly below a path, of these.
+pub fn names_below<'a>(paths: &'a BTreeSet<String>, path: &str) -> impl Iterator<Item = &'a str> {
+    let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+    paths.iter().filter_map(move |p| p.strip_prefix(prefix.as_str())).filter(|name| !name.contains('/'))
 }
 
 /// Nothing may call itself, and calls may not go deeper than [`DEPTH`].

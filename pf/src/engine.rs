@@ -7,6 +7,8 @@
 //! A batch is decided in passes over a few packets at a time: read them and ask for the rows of the state table, ask for
 //! the states, then decide on each.
 
+pub(crate) mod explain;
+
 use kern::{
     Batch, Gso, Mbuf, PktFlags, Why,
     lock::{Held, levels::PfRules},

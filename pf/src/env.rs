@@ -64,7 +64,7 @@ impl IfAddress {
 }
 
 /// The world.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     /// Interfaces.
     pub interfaces: Vec<Interface>,

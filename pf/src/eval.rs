@@ -40,6 +40,21 @@ pub(crate) trait Effects<'r> {
 
     /// A match rule has matched.
     fn matched(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why>;
+
+    /// A rule has been tried, and was found to match or not; for [`crate::explain`] alone.
+    #[inline(always)]
+    fn tried(&mut self, _rule: &'r Compiled, _trial: Trial) {}
+}
+
+/// What came of trying a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// This field with skip steps does not match, the first of them.
+    Field(usize),
+    /// Another field does not match, or chance has it that the rule is passed over.
+    Rest,
+    /// It matches.
+    Matches,
 }
 
 /// Evaluates the rules for a packet, jumping by skip steps.
@@ -93,10 +108,12 @@ impl<'r> Evaluation<'r> {
                 counter.inc();
             }
             if let Some(field) = rule.mismatch(self.direction, self.index, p) {
+                effects.tried(rule, Trial::Field(field));
                 i = rule.skip[field] as usize;
                 continue;
             }
             if rule.rest_matches(p, outcome.tag) && rule.is_honoured(effects) {
+                effects.tried(rule, Trial::Matches);
                 if rule.tag != 0 {
                     outcome.tag = rule.tag;
                 }
@@ -115,6 +132,8 @@ impl<'r> Evaluation<'r> {
                         return Ok(true);
                     }
                 }
+            } else {
+                effects.tried(rule, Trial::Rest);
             }
             i += 1;
         }
@@ -163,10 +182,12 @@ impl<'r> Evaluation<'r> {
                 counter.inc();
             }
             if let Some(field) = rule.mismatch(self.direction, self.index, p) {
+                effects.tried(rule, Trial::Field(field));
                 i = rule.skip[field] as usize;
                 continue;
             }
             if rule.rest_matches(p, p.tag) && rule.is_honoured(effects) {
+                effects.tried(rule, Trial::Matches);
                 if rule.tag != 0 {
                     p.tag = rule.tag;
                 }
@@ -178,6 +199,8 @@ impl<'r> Evaluation<'r> {
                         return Some(found);
                     }
                 }
+            } else {
+                effects.tried(rule, Trial::Rest);
             }
             i += 1;
         }

@@ -10,7 +10,7 @@ use std::{
 
 use kern::{
     counter::CounterSet,
-    lock::{Held, levels::PfRules},
+    lock::{Held, Leaf, levels::PfRules},
 };
 
 use crate::{
@@ -39,6 +39,8 @@ pub struct Pf {
     tables: Tables,
     /// States removed by the control thread.
     killed: AtomicU64,
+    /// What had been counted when `pfctl -F info` last was said.
+    cleared: Leaf<PfCounters>,
 }
 
 impl Pf {
@@ -47,7 +49,14 @@ impl Pf {
         let slab = Arc::new(RuleSlab::new(workers));
         let states = Arc::new(States::new(workers, limit_states, Arc::clone(&slab)));
         let counters = slab.per_worker(PfCounters::new);
-        Pf { slab, states, counters, tables: Tables::new(workers), killed: AtomicU64::new(0) }
+        Pf {
+            slab,
+            states,
+            counters,
+            tables: Tables::new(workers),
+            killed: AtomicU64::new(0),
+            cleared: Leaf::new(PfCounters::default()),
+        }
     }
 
     /// Compiles a checked configuration. To be done again when interfaces or addresses of `env` change.
@@ -129,7 +138,7 @@ impl Pf {
 
     /// The source nodes; `now` is in seconds of the workers' clock.
     pub fn sources(&self, held: &mut Held<'_, PfRules>, now: u32) -> Vec<SourceInfo> {
-        self.states.nodes().dump(held, now)
+        self.states.nodes().dump(held, &self.slab, now)
     }
 
     /// How many source nodes there are.
@@ -137,9 +146,33 @@ impl Pf {
         self.states.nodes().count()
     }
 
-    /// Forgets source nodes, and says how many these were.
-    pub fn kill_sources(&self, held: &mut Held<'_, PfRules>, doomed: impl FnMut(IpAddr) -> bool) -> u32 {
+    /// Forgets source nodes that `doomed` names by source and by the address it has from a pool; says how many these
+    /// were.
+    pub fn kill_sources(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        doomed: impl FnMut(IpAddr, Option<IpAddr>) -> bool,
+    ) -> u32 {
         self.states.nodes().kill(held, &self.slab, doomed)
+    }
+
+    /// The same since they were last cleared.
+    pub fn counters_since_cleared(&self) -> PfCounters {
+        let sum = self.counters();
+        self.cleared.with(|cleared| {
+            for (i, _) in PfCounters::DESCRIPTIONS.iter().enumerate() {
+                if let (Some(now), Some(then)) = (sum.at(i), cleared.at(i)) {
+                    now.add(then.get().wrapping_neg());
+                }
+            }
+        });
+        sum
+    }
+
+    /// Lets the counters of `pfctl -s info` begin at 0.
+    pub fn clear_counters(&self) {
+        let now = self.counters();
+        self.cleared.with(|cleared| *cleared = now);
     }
 
     /// The counters of all workers together.

@@ -523,6 +523,21 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// None.
+    pub const NONE: Rules = Rules {
+        ether: Vec::new(),
+        scrub: Vec::new(),
+        nat: Vec::new(),
+        rdr: Vec::new(),
+        binat: Vec::new(),
+        filter: Vec::new(),
+    };
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ether.is_empty() && self.all().next().is_none()
+    }
+
     /// The list that rules with this action are in.
     pub const fn list_mut(&mut self, action: Action) -> &mut Vec<Rule> {
         match action {
@@ -547,6 +562,13 @@ impl Rules {
     /// All but the Ethernet rules, in the order in which pfctl prints them.
     pub fn all(&self) -> impl Iterator<Item = &Rule> {
         [&self.scrub, &self.nat, &self.rdr, &self.binat, &self.filter].into_iter().flatten()
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Rule> {
+        [&mut self.scrub, &mut self.nat, &mut self.rdr, &mut self.binat, &mut self.filter]
+            .into_iter()
+            .flatten()
     }
 }
 

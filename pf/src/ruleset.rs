@@ -434,6 +434,13 @@ impl Ruleset {
         Some((rule.slot, lists.evaluations(rule)))
     }
 
+    /// Lets the counters of the rules at a path begin at 0 (`pfctl -z`).
+    pub fn clear_counters(&self, path: &str) {
+        if let Some(lists) = self.lists(path) {
+            lists.clear();
+        }
+    }
+
     /// The slots of the filter rules with a label, in anchors too.
     pub fn labelled(&self, label: &str) -> Vec<RuleSlot> {
         let of = |(path, rules): (&str, &Rules)| {

@@ -59,6 +59,12 @@ pub fn rules(ruleset: &Ruleset, path: &str, kind: Kind, env: &Environment) -> Ve
     rules.unwrap_or_default().iter().enumerate().map(each).collect()
 }
 
+/// The scrub rules of an anchor or of the main ruleset.
+pub fn scrub(ruleset: &Ruleset, path: &str, env: &Environment) -> Vec<String> {
+    let rules = anchor::sources(ruleset.conf()).find(|(p, _)| *p == path).map(|(_, rules)| &rules.scrub);
+    rules.into_iter().flatten().map(|rule| print::rule(rule, env)).collect()
+}
+
 impl RuleInfo {
     /// The line of `pfctl -s rules`; with `verbose` 1 the counters below it, with 2 its number before it.
     pub fn line(&self, verbose: u8) -> String {
@@ -124,7 +130,7 @@ pub fn info(pf: &Pf, since: Option<u64>) -> Info {
         since: since.unwrap_or(0),
         states: pf.states().count(),
         limit: pf.states().limit(),
-        counters: pf.counters(),
+        counters: pf.counters_since_cleared(),
     }
 }
 

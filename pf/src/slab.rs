@@ -79,6 +79,8 @@ pub(crate) struct Slot {
     overload: Leaf<Option<(String, Overload)>>,
     /// Seconds, 0 for the global value.
     timeouts: [AtomicU32; Timeout::COUNT],
+    /// What had been counted when the counters were last cleared: workers own them, so nobody else sets them to 0.
+    cleared: Leaf<RuleTotals>,
 }
 
 /// What one worker counts of a rule. Index 0 is in, 1 is out.
@@ -151,6 +153,7 @@ impl RuleSlab {
             s.references.store(1, Ordering::Relaxed);
             s.states.store(0, Ordering::Relaxed);
             s.number.store(number, Ordering::Relaxed);
+            s.cleared.with(|cleared| *cleared = RuleTotals::default());
             s.describe(keep, path);
         }
         Ok(slot)
@@ -246,8 +249,28 @@ impl RuleSlab {
         }
     }
 
-    /// The sums over all workers of a rule's counters.
+    /// The sums over all workers of a rule's counters, since they were cleared.
     pub fn totals(&self, slot: RuleSlot) -> RuleTotals {
+        let mut totals = self.counted(slot);
+        let cleared = self.slot(slot).map_or_else(RuleTotals::default, |s| s.cleared.with(|c| *c));
+        for direction in 0..2 {
+            totals.packets[direction] -= cleared.packets[direction];
+            totals.bytes[direction] -= cleared.bytes[direction];
+        }
+        totals.states_made -= cleared.states_made;
+        totals
+    }
+
+    /// Lets a rule's counters begin at 0.
+    pub(crate) fn clear(&self, slot: RuleSlot) {
+        let counted = self.counted(slot);
+        if let Some(s) = self.slot(slot) {
+            s.cleared.with(|cleared| *cleared = counted);
+        }
+    }
+
+    /// The sums over all workers since the slot was taken.
+    fn counted(&self, slot: RuleSlot) -> RuleTotals {
         let mut totals = RuleTotals::default();
         for worker in 0..self.workers {
             let Some(counts) = self.counts(worker, slot) else { continue };
@@ -296,6 +319,7 @@ impl Slot {
             sources: std::array::from_fn(|_| AtomicU32::new(0)),
             overload: Leaf::new(None),
             timeouts: std::array::from_fn(|_| AtomicU32::new(0)),
+            cleared: Leaf::new(RuleTotals::default()),
         }
     }
 

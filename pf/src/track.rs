@@ -120,10 +120,44 @@ pub struct SourceInfo {
     pub states: u32,
     /// Connections whose handshake is complete.
     pub connections: u32,
+    /// Connections of late in thousandths, and over how many seconds that is.
+    pub rate: (u64, u32),
+    /// Number of the rule when it was loaded.
+    pub number: Option<u32>,
     /// Seconds since it was made.
     pub age: u32,
     /// Seconds until it goes, if it has no states.
     pub expires: u32,
+}
+
+impl SourceInfo {
+    /// As pfctl prints it, without what `-v` adds.
+    pub fn line(&self) -> String {
+        let mut out = self.source.to_string();
+        if let Some(address) = self.address {
+            out.push_str(&format!(" -> {address}"));
+        }
+        let (rate, seconds) = self.rate;
+        let (whole, tenth) = (rate / 1000, rate % 1000 / 100);
+        out + &format!(
+            " ( states {}, connections {}, rate {whole}.{tenth}/{seconds}s )",
+            self.states, self.connections
+        )
+    }
+
+    /// What `-v` adds.
+    pub fn details(&self) -> String {
+        let clock = |s: u32| format!("{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+        let mut out = format!("   age {}", clock(self.age));
+        if self.states == 0 {
+            out.push_str(&format!(", expires in {}", clock(self.expires)));
+        }
+        if let Some(number) = self.number {
+            let kind = if self.address.is_some() { "nat" } else { "filter" };
+            out.push_str(&format!(", {kind} rule {number}"));
+        }
+        out
+    }
 }
 
 /// All source nodes.
@@ -306,7 +340,7 @@ impl SrcNodes {
     }
 
     /// All nodes, one lock at a time.
-    pub(crate) fn dump(&self, held: &mut Held<'_, PfRules>, now: u32) -> Vec<SourceInfo> {
+    pub(crate) fn dump(&self, held: &mut Held<'_, PfRules>, slab: &RuleSlab, now: u32) -> Vec<SourceInfo> {
         let mut all = Vec::new();
         for row in &self.rows {
             let (row, _held) = held.lock(row);
@@ -316,6 +350,8 @@ impl SrcNodes {
                 rule: n.key.rule,
                 states: n.states,
                 connections: n.connections,
+                rate: (n.rate, slab.slot(n.key.rule).map_or(0, |s| s.source_limits().rate.1)),
+                number: slab.slot(n.key.rule).map(|s| s.number()),
                 age: now.saturating_sub(n.created),
                 expires: n.expires.saturating_sub(now),
             }));
@@ -328,13 +364,15 @@ impl SrcNodes {
         &self,
         held: &mut Held<'_, PfRules>,
         slab: &RuleSlab,
-        mut doomed: impl FnMut(std::net::IpAddr) -> bool,
+        mut doomed: impl FnMut(std::net::IpAddr, Option<std::net::IpAddr>) -> bool,
     ) -> u32 {
         let mut killed = 0;
         for row in &self.rows {
             let (mut row, _held) = held.lock(row);
             row.retain(|node| {
-                let stays = !doomed(node.key.family.address(node.key.source));
+                let family = node.key.family;
+                let address = node.key.sticky.then(|| family.address(node.address));
+                let stays = !doomed(family.address(node.key.source), address);
                 if !stays {
                     killed += 1;
                     slab.node_gone(node.key.rule);

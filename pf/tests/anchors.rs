@@ -8,7 +8,13 @@ mod common;
 use std::sync::Arc;
 
 use common::{CLIENT, IN, LAN, OUT, SERVER, WAN, World, router};
-use pf::{Fresh, Kind, PfConf, Which, addr::Entry, conf::Reading, show, table::parse_entry};
+use pf::{
+    Fresh, Kind, PfConf, Which,
+    addr::Entry,
+    conf::{Reading, Section},
+    show,
+    table::parse_entry,
+};
 use wire::build;
 
 fn udp(port: u16) -> Vec<u8> {
@@ -133,7 +139,7 @@ fn replace(w: &mut World, path: &str, text: &str) {
     let env = router();
     let reading = Reading { env: &env, defines: &[], anchor: path, engines: true };
     let new = reading.text(path, text).unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
-    let (conf, fresh) = w.ruleset.conf().with_anchor(path, new);
+    let (conf, fresh) = w.ruleset.conf().with(path, new, &Section::ALL);
     let ruleset = w.pf.compile_over(&w.ruleset, &fresh, &Arc::new(conf), &env, &mut w.names).unwrap();
     w.pf.enforce(&ruleset);
     w.ruleset = ruleset;

@@ -18,7 +18,7 @@ use crate::{
     ether::EtherRule,
     limiter::Limiter,
     print,
-    rule::{Action, Anchor, AnchorCall, Direction, Dynamic, Host, On, Part, Peer, Reply, Rule, Rules},
+    rule::{Action, AnchorCall, Direction, Dynamic, Host, On, Part, Peer, Reply, Rule, Rules},
     timeout::{Timeout, Timeouts},
 };
 
@@ -73,10 +73,10 @@ impl<'a> Expander<'a> {
 
     /// What is printed before the rules of the present anchor.
     fn line(&mut self, line: String) {
-        match self.anchor_mut() {
-            None => self.conf.preamble.push(line),
-            Some(anchor) => anchor.preamble.push(line),
-        }
+        let path = self.path().to_owned();
+        let lines =
+            if path.is_empty() { &mut self.conf.preamble } else { &mut self.conf.anchor_mut(&path).preamble };
+        lines.push(line);
     }
 
     /// The path of the anchor whose rules are being read; empty for the main ruleset.
@@ -88,29 +88,10 @@ impl<'a> Expander<'a> {
         !self.path().is_empty()
     }
 
-    fn anchor_mut(&mut self) -> Option<&mut Anchor> {
-        let path = self.path().to_owned();
-        if path.is_empty() {
-            return None;
-        }
-        let i = self.conf.anchors.iter().position(|a| a.path == path).unwrap_or_else(|| {
-            self.conf.anchors.push(Anchor { path, rules: Rules::default(), preamble: Vec::new() });
-            self.conf.anchors.len() - 1
-        });
-        self.conf.anchors.get_mut(i)
-    }
-
     /// The rules that are being read.
     pub(super) fn rules_mut(&mut self) -> &mut Rules {
-        if self.path().is_empty() {
-            return &mut self.conf.rules;
-        }
         let path = self.path().to_owned();
-        let i = self.conf.anchors.iter().position(|a| a.path == path).unwrap_or_else(|| {
-            self.conf.anchors.push(Anchor { path, rules: Rules::default(), preamble: Vec::new() });
-            self.conf.anchors.len() - 1
-        });
-        &mut self.conf.anchors[i].rules
+        if path.is_empty() { &mut self.conf.rules } else { &mut self.conf.anchor_mut(&path).rules }
     }
 
     /// Where the anchor that is written like this is, seen from the present one: `a/b`, without a wildcard.

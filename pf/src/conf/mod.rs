@@ -12,6 +12,7 @@
 mod altq;
 mod ast;
 mod check;
+mod combine;
 mod cursor;
 mod error;
 mod ether;
@@ -35,18 +36,15 @@ mod statement;
 mod translate;
 mod unsupported;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 pub use altq::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, Scheduler, ServiceCurve};
+pub use combine::Section;
 pub use error::{ConfError, Pos};
 pub use options::{LIMIT_STATES, Limit, Limits, Optimizer, Options, Reassemble, Syncookies};
 
 use crate::{
     addr::Entry,
-    anchor::{Fresh, Which},
     env::Environment,
     limiter::Limiter,
     rule::{Anchor, Rules},
@@ -74,34 +72,12 @@ pub struct PfConf {
     pub altqs: Vec<AltqSpec>,
     /// Queues.
     pub queues: Vec<QueueSpec>,
+    /// The files that positions are in.
+    pub files: Vec<String>,
     /// What is printed before the rules, in the order of the file: macros, settings, tables, altq, queues.
     pub preamble: Vec<String>,
     /// What is accepted and yet has no effect, for the operator.
     pub warnings: Vec<ConfError>,
-}
-
-impl PfConf {
-    /// This configuration with one anchor replaced by what was read for it (`Reading::anchor`), and what of it is fresh.
-    /// Anchors without a name below it go with it: nothing else can call them.
-    #[must_use]
-    pub fn with_anchor(&self, path: &str, new: PfConf) -> (PfConf, Fresh) {
-        let mut paths: BTreeSet<String> = new.anchors.iter().map(|a| a.path.clone()).collect();
-        paths.insert(path.to_owned());
-        let goes = |p: &str| paths.contains(p) || is_unnamed_below(p, path);
-        let mut conf = self.clone();
-        conf.anchors.retain(|a| !goes(&a.path));
-        conf.anchors.extend(new.anchors);
-        conf.tables.retain(|t| !goes(&t.anchor));
-        conf.tables.extend(new.tables);
-        conf.warnings = new.warnings;
-        (conf, Fresh { rules: Which::These(paths.clone()), tables: Which::These(paths) })
-    }
-}
-
-/// Whether a path below another has a part without a name.
-fn is_unnamed_below(path: &str, above: &str) -> bool {
-    let rest = if above.is_empty() { Some(path) } else { path.strip_prefix(above) };
-    rest.is_some_and(|rest| rest.split('/').any(|part| part.starts_with('_')))
 }
 
 /// What is read besides the text: the world it speaks of, and how it is to be taken.
@@ -328,7 +304,8 @@ impl Loader<'_> {
             return Err(errors);
         }
         let warnings = self.name(&self.expander.warnings);
-        Ok(PfConf { warnings, ..self.expander.into_conf() })
+        let files = self.files.iter().map(|file| file.path.display().to_string()).collect();
+        Ok(PfConf { warnings, files, ..self.expander.into_conf() })
     }
 
     /// Faults with the names of their files and the lines they are on, by place.

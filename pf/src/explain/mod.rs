@@ -1,0 +1,230 @@
+//! `pfctl --explain`, which pf never had: what a ruleset does to one packet that is described in words, and which rules
+//! are the cause. The packet goes through the engine itself, in a pf of its own without a single state: no counter of
+//! the running one moves, no state is made there. Only `round-robin` pools give out an address.
+
+mod question;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::{collections::HashMap, net::IpAddr};
+
+use kern::{
+    Class, Ledger, Mbuf, Owner, PktFlags, Pool, Why,
+    lock::{
+        Held,
+        levels::{PfRules, Top},
+    },
+    mbuf::PoolConfig,
+    time::Instant,
+};
+
+pub use question::{NotUnderstood, Question};
+
+use crate::{
+    anchor::{self, Kind},
+    conf::PfConf,
+    engine::{PfCx, explain::Trace},
+    env::Environment,
+    eval::Trial,
+    ids::Names,
+    pf::Pf,
+    print,
+    rule::Rule,
+    ruleset::Ruleset,
+    slab::RuleSlot,
+    verdict::{Answer, Verdict},
+};
+
+/// Seconds on the clock of the pf that is asked.
+const NOW: u64 = 1;
+
+/// A rule that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The anchor it is in; empty for the main ruleset.
+    pub anchor: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its number.
+    pub number: usize,
+    /// As pfctl prints it.
+    pub text: String,
+    /// Where it stands: file and line.
+    pub place: String,
+    /// What of it does not match; none if it matches.
+    pub fails: Option<&'static str>,
+    /// It decides, or translates.
+    pub decides: bool,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on.
+    Passes,
+    /// It ends.
+    Blocked(Why),
+    /// It ends, and its sender is told.
+    Returned(Answer),
+}
+
+/// What a ruleset does to a packet, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The packet, in words.
+    pub packet: String,
+    /// pf does nothing at its interface (`set skip`).
+    pub skipped: bool,
+    /// The rules that were tried, in order; not those that cannot match because an earlier one does not.
+    pub tried: Vec<Tried>,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// A state is made.
+    pub keeps_state: bool,
+    /// Addresses and ports as they leave pf, if they change.
+    pub becomes: Option<[(IpAddr, u16); 2]>,
+    /// The queue it goes to.
+    pub queue: Option<String>,
+    /// The tag it leaves with.
+    pub tag: Option<String>,
+}
+
+/// There is no memory for the packet.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no memory for a packet to try: {0}")]
+pub struct NoMemory(String);
+
+impl Ruleset {
+    /// What these rules do to a packet that belongs to no state. No lock may be held.
+    pub fn explain(
+        &self,
+        question: &Question,
+        env: &Environment,
+        names: &mut Names,
+        top: &mut Held<'_, Top>,
+    ) -> Result<Explanation, NoMemory> {
+        let bench = Bench::new(question, names)?;
+        let pf = Pf::new(1, 16);
+        let mut worker = pf.worker(0);
+        // No worker has this number: nothing is counted for it.
+        worker.id = usize::MAX;
+        let (direction, on, now) = (question.direction, question.on, Instant::from_secs(NOW));
+        let mut m = bench.packet()?;
+        let trace = PfCx::new(&pf, self, &mut worker, top.at::<PfRules>(), now).trace(direction, on, &mut m);
+        bench.end(m);
+        let mut m = bench.packet()?;
+        let verdict = PfCx::new(&pf, self, &mut worker, top.at::<PfRules>(), now).test(direction, on, &mut m);
+        let (tag, queue) = (m.hdr().tag, m.hdr().queue);
+        bench.end(m);
+        let state = pf.states().dump(&mut top.at(), NOW as u32).pop();
+        let ends = state.as_ref().map(|s| if direction == crate::Direction::In { s.stack } else { s.wire });
+        Ok(Explanation {
+            packet: question.to_string(),
+            skipped: trace.skipped,
+            tried: self.tried(&trace, env),
+            fate: match verdict {
+                Verdict::Pass(_) => Fate::Passes,
+                Verdict::Block(why) => Fate::Blocked(why),
+                Verdict::Return(answer, _) => Fate::Returned(answer),
+            },
+            keeps_state: state.is_some(),
+            becomes: ends.filter(|_| state.is_some_and(|s| s.stack != s.wire)),
+            queue: names.queue_name(queue).map(str::to_owned),
+            tag: names.tag_name(tag).map(str::to_owned),
+        })
+    }
+
+    fn tried(&self, trace: &Trace, env: &Environment) -> Vec<Tried> {
+        let known = self.by_slot();
+        let one = |step: &crate::engine::explain::Step| {
+            let (path, number, rule) = known.get(&step.slot)?;
+            Some(Tried {
+                anchor: (*path).to_owned(),
+                kind: step.kind,
+                number: *number,
+                text: print::rule(rule, env),
+                place: place(self.conf(), rule),
+                fails: match step.trial {
+                    Trial::Matches => None,
+                    Trial::Field(field) => FIELDS.get(field).copied(),
+                    Trial::Rest => Some("flags, ICMP type, TOS, tag, fragment or received-on"),
+                },
+                decides: [trace.decides, trace.translates].contains(&Some(step.slot)),
+            })
+        };
+        trace.steps.iter().filter_map(one).collect()
+    }
+
+    fn by_slot(&self) -> HashMap<RuleSlot, (&str, usize, &Rule)> {
+        let mut known = HashMap::new();
+        for (path, rules) in anchor::sources(self.conf()) {
+            for kind in [Kind::Nat, Kind::Rdr, Kind::Binat, Kind::Filter] {
+                for (number, rule) in rules.list(kind).iter().enumerate() {
+                    if let Some((slot, _)) = self.counted(path, kind, number) {
+                        known.insert(slot, (path, number, rule));
+                    }
+                }
+            }
+        }
+        known
+    }
+}
+
+/// The fields with skip steps, in their order.
+const FIELDS: [&str; 8] = [
+    "interface",
+    "direction",
+    "address family",
+    "protocol",
+    "source address",
+    "source port",
+    "destination address",
+    "destination port",
+];
+
+fn place(conf: &PfConf, rule: &Rule) -> String {
+    let file = conf.files.get(usize::from(rule.at.file)).map_or("", String::as_str);
+    format!("{file}:{}", rule.at.line)
+}
+
+/// A packet outside of the router's own pool and books.
+struct Bench<'a> {
+    pool: Pool,
+    ledger: Ledger,
+    question: &'a Question,
+    tag: u16,
+}
+
+impl Bench<'_> {
+    fn new<'a>(question: &'a Question, names: &mut Names) -> Result<Bench<'a>, NoMemory> {
+        let pool = Pool::new(PoolConfig { clusters: 4, jumbos: 1 }).map_err(|e| NoMemory(e.to_string()))?;
+        // A tag that no rule has named matches none: it needs a number, but whether there is one left is no matter.
+        let tag = question.tag.as_deref().map_or(0, |tag| names.tag(tag).unwrap_or(0));
+        Ok(Bench { pool, ledger: Ledger::new(), question, tag })
+    }
+
+    fn packet(&self) -> Result<Mbuf, NoMemory> {
+        let none = || NoMemory("the pool is empty".into());
+        let octets = self.question.octets();
+        let mut m = self.pool.alloc(Class::Cluster, Owner::Control).ok_or_else(none)?;
+        m.append(octets.len()).map_err(|_| none())?.copy_from_slice(&octets);
+        self.ledger.receive(&mut m);
+        let hdr = m.hdr_mut();
+        hdr.family = octets.first().map_or(4, |octet| octet >> 4);
+        hdr.proto = self.question.proto;
+        (hdr.tag, hdr.rcvif) = (self.tag, self.question.received.0);
+        for (is, flag) in
+            [(self.question.fragment, PktFlags::FRAG), (self.question.options, PktFlags::OPTIONS)]
+        {
+            if is {
+                hdr.flags.set(flag);
+            }
+        }
+        Ok(m)
+    }
+
+    fn end(&self, m: Mbuf) {
+        self.ledger.end(m, Why::Sink);
+    }
+}
