@@ -4,6 +4,9 @@
 //! the control thread's turn: requests from the socket, signals (SIGHUP reloads, SIGTERM and SIGINT stop), the host stack,
 //! and devices that went away. A configuration that does not hold together changes nothing.
 
+mod explain;
+mod kill;
+mod load;
 mod pf;
 mod reports;
 mod table;
@@ -25,6 +28,7 @@ use crate::{
     router::{Router, RouterError, Setup},
     sadb::{self, Sadb},
 };
+use ::pf::Fresh;
 use kern::lock::{Locking, Root};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::{
@@ -117,6 +121,8 @@ impl Signals {
         while self.wake.read(&mut some).is_ok_and(|n| n > 0) {}
     }
 }
+
+pub(crate) use explain::explain_conf;
 
 /// The control thread's own things.
 struct Daemon {
@@ -312,8 +318,9 @@ impl Daemon {
         if read == self.ipsec_read {
             files.ipsec.clone_from(&self.files.ipsec);
         }
+        let fresh = self.kept_by(&mut files);
         let old = std::mem::replace(&mut self.files, files);
-        if let Err(faults) = self.commit_files() {
+        if let Err(faults) = self.commit_files(fresh.as_ref()) {
             self.files = old;
             return Err(faults);
         }
@@ -321,20 +328,20 @@ impl Daemon {
         Ok(format!("{}: reloaded", self.path.display()))
     }
 
-    /// Builds and publishes what the files say. A pf that is off stays so.
-    fn commit_files(&mut self) -> Result<(), Faults> {
+    /// Builds and publishes what the files say; of pf, what is not fresh stays. A pf that is off stays so.
+    fn commit_files(&mut self, fresh: Option<&Fresh>) -> Result<(), Faults> {
         let mut opener = |i: &InterfaceConf| open(i).map_err(|e| e.to_string());
-        let mut prepared = self.commit.prepare(&self.router, &mut self.root, &self.files, &mut opener)?;
+        let rules = self.ruleset().cloned();
+        let over = rules.as_deref().zip(fresh);
+        let mut prepared =
+            self.commit.prepare_over(&self.router, &mut self.root, &self.files, over, &mut opener)?;
         let parked = match &self.parked {
             Some(_) => prepared.net.pf.take(),
             None => None,
         };
         let late = |e: kern::publish::Late| Faults(vec![e.to_string()]);
         self.commit.publish(&mut self.router, &mut self.root, prepared).map_err(late)?;
-        if let Some(rules) = &parked {
-            self.router.shared().pf.enforce(rules);
-        }
-        self.parked = parked;
+        self.park(parked);
         self.loaded_at = Instant::now();
         Ok(())
     }
@@ -389,7 +396,6 @@ impl Daemon {
             Request::Policies => Response::Policies(self.policies()),
             Request::Setkey(ref said) => self.setkey(said),
             Request::GetSpi(ref asked) => self.get_spi(asked),
-            Request::PfRules => Response::Rules(self.pf_rules()),
             Request::PfStates => Response::States(self.pf_states()),
             Request::PfQueues => Response::Queues(self.pf_queues()),
             Request::PfInfo => Response::PfInfo(self.pf_info()),

@@ -183,6 +183,51 @@ fn pf_is_switched_loaded_flushed_and_refused_as_pfctl_does() {
 }
 
 #[test]
+fn an_anchor_is_loaded_shown_and_flushed_without_touching_the_rest() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::start("block all\nanchor \"app/*\" all\npass out all\n");
+    let file = bed.dir.join("web.conf");
+    fs::write(&file, "table <ok> { 192.0.2.2 }\npass in quick inet proto icmp from <ok> keep state\n")
+        .unwrap();
+    assert!(!bed.pings("198.51.100.2"));
+    let load = format!("-a app/web -f {}", file.display());
+    assert_eq!(bed.pfctl(&load), (0, String::new(), String::new()));
+    assert!(bed.pings("198.51.100.2"), "the anchor lets the client through");
+    let rule = "pass in quick inet proto icmp from <ok> to any keep state\n";
+    assert_eq!(bed.pfctl("-a app/web -sr").1, rule);
+    assert_eq!(bed.pfctl("-a app/web -sT").1, "ok\n");
+    assert_eq!(bed.pfctl("-s Anchors").1, "  app\n");
+    assert_eq!(bed.pfctl("-vs Anchors").1, "  app\n  app/web\n");
+    let all = bed.pfctl("-a * -sr").1;
+    let braces = format!("anchor \"app/*\" all {{\n  anchor \"web\" all {{\n    {rule}  }}\n}}\n");
+    assert!(all.starts_with("block drop all\n") && all.contains(&braces), "{all}");
+    assert!(bed.pfctl("-vsr").1.contains("[ Evaluations: "), "counters with -v");
+    fs::write(&file, "pass in from <ok\n").unwrap();
+    let (status, _, said) = bed.pfctl(&load);
+    assert!(status == 1 && said.contains("web.conf:1:"), "{said}");
+    assert!(bed.pfctl("-a app/none -sr").2.contains("Anchor 'app/none' not found."));
+    assert_eq!(bed.pfctl("-a app/web -sr").1, rule, "nothing of a rejected file takes effect");
+    assert!(bed.ask(&["reload"]).status.success());
+    assert_eq!(bed.pfctl("-a app/web -sr").1, rule, "a reload of the main ruleset leaves it alone");
+    let packet = "in on lan0 proto icmp from 192.0.2.2 to 198.51.100.9";
+    let explain = |rules: &str| {
+        let output = bed.ask(&["pfctl", "--explain", packet]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(rules), "{said}");
+        output.status.code()
+    };
+    assert_eq!(explain("decides    "), Some(0));
+    assert_eq!(bed.pfctl("-a app/web -F rules").2, "rules cleared\n");
+    assert_eq!(explain("blocked: "), Some(1));
+    assert!(bed.pings("198.51.100.2"), "the state stays");
+    bed.pfctl("-F states");
+    assert!(!bed.pings("198.51.100.2"));
+    bed.stop();
+}
+
+#[test]
 fn fragments_of_the_kernel_are_one_datagram_for_pf_and_fragments_again_on_the_wire() {
     if !available() {
         return;

@@ -18,7 +18,7 @@ use crate::{
 };
 use altq::{IfQueue, Tree};
 use kern::lock::Root;
-use pf::{PfConf, conf::ConfError};
+use pf::{Fresh, PfConf, conf::ConfError};
 use std::{collections::HashMap, path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
@@ -206,6 +206,11 @@ impl Commit {
         &self.names
     }
 
+    /// The same, for who may name a new one.
+    pub fn names_mut(&mut self) -> &mut pf::Names {
+        &mut self.names
+    }
+
     /// The routes.
     pub fn rib(&self) -> &Rib {
         &self.rib
@@ -229,6 +234,18 @@ impl Commit {
         files: &Files,
         open: &mut OpenDriver<'_>,
     ) -> Result<Prepared, Faults> {
+        self.prepare_over(router, root, files, None, open)
+    }
+
+    /// The same, with what is not fresh of pf's rules taken over from those in force.
+    pub fn prepare_over(
+        &mut self,
+        router: &Router,
+        root: &mut Root,
+        files: &Files,
+        over: Option<(&pf::Ruleset, &Fresh)>,
+        open: &mut OpenDriver<'_>,
+    ) -> Result<Prepared, Faults> {
         let mut drivers = HashMap::new();
         for interface in &files.conf.interfaces {
             if matches!(interface.driver, DriverConf::Vlan { .. } | DriverConf::Ipsec(_)) {
@@ -242,14 +259,18 @@ impl Commit {
             };
             drivers.insert(interface.name.clone(), driver);
         }
-        let ruleset = self.ruleset(router, files)?;
+        let ruleset = self.ruleset(router, files, over)?;
         let (mut trees, mut ifqs) = (Vec::new(), HashMap::new());
         if let Some(pf) = &files.pf {
+            let same_queues = router.net().pf.as_ref().is_some_and(|old| old.conf().same_queues(pf));
             for (name, tree) in queues::trees(&files.conf, pf, &mut self.names)? {
                 let old = router.net().named(&name).and_then(|i| i.ifq.clone());
                 match old {
                     Some(ifq) => {
-                        trees.push((ifq.clone(), tree));
+                        // What waits in a queue that stays as it is loses nothing.
+                        if !same_queues {
+                            trees.push((ifq.clone(), tree));
+                        }
                         ifqs.insert(name, ifq);
                     }
                     None => drop(ifqs.insert(name, Arc::new(IfQueue::new(tree)))),
@@ -281,10 +302,33 @@ impl Commit {
         Ok(Prepared { net, trees, drivers })
     }
 
-    fn ruleset(&mut self, router: &Router, files: &Files) -> Result<Option<pf::Ruleset>, Faults> {
-        let Some(pf) = &files.pf else { return Ok(None) };
-        let compiled = router.shared().pf.compile(pf, &environment(&files.conf), &mut self.names);
+    /// Compiles the rules of the files; what is not fresh is taken over from those in force.
+    pub fn ruleset(
+        &mut self,
+        router: &Router,
+        files: &Files,
+        over: Option<(&pf::Ruleset, &Fresh)>,
+    ) -> Result<Option<pf::Ruleset>, Faults> {
+        let Some(conf) = &files.pf else { return Ok(None) };
+        let (pf, env) = (&router.shared().pf, environment(&files.conf));
+        let compiled = match over {
+            Some((old, fresh)) => pf.compile_over(old, fresh, conf, &env, &mut self.names),
+            None => pf.compile(conf, &env, &mut self.names),
+        };
         compiled.map(Some).map_err(|e| Faults(vec![e.to_string()]))
+    }
+
+    /// Replaces pf's rules by those of the files, and nothing else: no queue is touched, no device opened.
+    pub fn replace_rules(
+        &mut self,
+        router: &mut Router,
+        root: &mut Root,
+        files: &Files,
+        over: Option<(&pf::Ruleset, &Fresh)>,
+    ) -> Result<(), Faults> {
+        let pf = self.ruleset(router, files, over)?.map(Arc::new);
+        let net = NetConfig { pf, ..router.net().clone() };
+        router.apply(root, net).map_err(|late| Faults(vec![late.to_string()]))
     }
 
     /// Publishes what was prepared, and replaces the disciplines of queues that stay.

@@ -7,4 +7,4 @@ pub mod report;
 pub mod secret;
 pub mod setkey;
 pub mod socket;
-mod tell;
+pub mod tell;

@@ -1,5 +1,6 @@
 //! What pfctl asks of a router and what it is told: tables, rulesets, what is flushed, killed and cleared.
 
+use super::report::RuleReport;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -15,18 +16,52 @@ pub enum PfRequest {
     Flush {
         /// What.
         what: Flush,
-        /// Of which anchor, empty for the main ruleset.
-        anchor: String,
+        /// Of which ruleset.
+        anchor: AnchorName,
+        /// `-i`: only states of this interface.
+        interface: Option<String>,
     },
     /// `-k`.
-    Kill(Kill),
+    Kill {
+        /// Which states.
+        which: Kill,
+        /// `-i`: only those of this interface.
+        interface: Option<String>,
+    },
+    /// `-K`: source nodes of a host or network, and with an address of another if it is said.
+    KillSources(String, Option<String>),
+    /// `-z`: rule counters.
+    ClearCounters(AnchorName),
+    /// `-s Sources`.
+    Sources,
+    /// `-s rules`, `-s nat`.
+    Rules {
+        /// nat, rdr and binat rules instead of filter rules.
+        nat: bool,
+        /// Of which ruleset.
+        anchor: AnchorName,
+    },
+    /// `-s Anchors`.
+    Anchors {
+        /// Below which ruleset, empty for the main one.
+        anchor: String,
+        /// Those without a name and those deeper down, too.
+        all: bool,
+    },
     /// `-s Tables`.
     Tables {
-        /// Of which anchor, empty for the main ruleset.
-        anchor: String,
+        /// Of which ruleset.
+        anchor: AnchorName,
     },
     /// `-t ... -T ...`.
     Table(TableRequest),
+    /// `--explain`.
+    Explain {
+        /// A packet in words.
+        packet: String,
+        /// `-n -f`: by this ruleset instead of the one in force.
+        load: Option<PfLoad>,
+    },
     /// `-s timeouts`.
     Timeouts,
     /// `-s memory`.
@@ -37,6 +72,15 @@ pub enum PfRequest {
     Interfaces,
 }
 
+/// A ruleset, as `-a` names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnchorName {
+    /// The path of an anchor; empty for the main ruleset.
+    pub path: String,
+    /// `a/*`: and all below it.
+    pub recurse: bool,
+}
+
 /// A ruleset to load.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PfLoad {
@@ -44,6 +88,8 @@ pub struct PfLoad {
     pub name: String,
     /// Its text.
     pub text: String,
+    /// The anchor that it fills; empty for the main ruleset.
+    pub anchor: String,
     /// `-n`: check only.
     pub check: bool,
     /// `-D`.
@@ -60,6 +106,8 @@ pub enum Part {
     Options,
     /// `-R`.
     Rules,
+    /// `-N`.
+    Nat,
     /// `-A`.
     Queues,
     /// `-T load`.
@@ -77,18 +125,81 @@ pub struct LoadReport {
     pub rules: usize,
 }
 
+/// Rules with what `-v` says of all of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RulesReport {
+    /// User of the process that put them in: the router.
+    pub uid: u32,
+    /// Its number.
+    pub pid: u32,
+    /// In order.
+    pub rules: Vec<RuleReport>,
+}
+
+/// What pf does to one packet, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExplainReport {
+    /// The packet in words.
+    pub packet: String,
+    /// `pass`, `block` or `return`.
+    pub verdict: String,
+    /// That and all else that becomes of it, in a line.
+    pub outcome: String,
+    /// The state that decides before any rule is asked, as `-s states` has it.
+    pub state: Option<String>,
+    /// The rules that were tried, in order.
+    pub rules: Vec<TriedReport>,
+    /// Whether a state is made.
+    pub keeps_state: bool,
+    /// Source and destination as translation makes them.
+    pub becomes: Option<[String; 2]>,
+    /// The queue it goes to.
+    pub queue: Option<String>,
+    /// The tag it leaves with.
+    pub tag: Option<String>,
+    /// All of this for people.
+    pub text: String,
+    /// The same with the rules that do not match.
+    pub verbose: String,
+}
+
+/// A rule that was tried.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TriedReport {
+    /// Its anchor; empty for the main ruleset.
+    pub anchor: String,
+    /// Its number.
+    pub number: usize,
+    /// As pfctl prints it.
+    pub text: String,
+    /// File and line.
+    pub place: String,
+    /// What of it does not match; nothing if it matches.
+    pub fails: Option<String>,
+    /// It decides, or translates.
+    pub decides: bool,
+}
+
 /// What can be flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flush {
     /// Filter rules.
     Rules,
+    /// nat, rdr and binat rules.
+    Nat,
     /// Queues.
     Queues,
     /// States.
     States,
     /// Tables that rules do not define.
     Tables,
+    /// Source nodes.
+    Sources,
+    /// The counters of `-s info`.
+    Info,
+    /// What `set` says: all as it is without.
+    Reset,
 }
 
 /// Which states to end.
@@ -101,6 +212,10 @@ pub enum Kill {
     Label(String),
     /// The one with this number, in hexadecimal.
     Id(String),
+    /// Translated ones, with an address of this host or network as translation makes it.
+    Nat(String),
+    /// The one with this key: `tcp 10.0.0.1:22 <- 10.0.0.101:32123`.
+    Key(String),
 }
 
 /// What was flushed or killed, or otherwise done.
@@ -110,6 +225,25 @@ pub struct DoneReport {
     pub text: String,
     /// How many.
     pub count: u64,
+}
+
+/// A source node: `-s Sources`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// As pfctl prints it.
+    pub text: String,
+    /// The same with what `-v` adds.
+    pub verbose: String,
+    /// The source.
+    pub source: String,
+    /// The address it has from a pool.
+    pub address: Option<String>,
+    /// States.
+    pub states: u32,
+    /// Connections whose handshake is complete.
+    pub connections: u32,
+    /// Seconds since it was made.
+    pub age_s: u32,
 }
 
 /// Something about one table.
@@ -252,16 +386,24 @@ pub enum PfAnswer {
     Done(DoneReport),
     /// A ruleset was loaded, or checked.
     Loaded(LoadReport),
+    /// Rules.
+    Rules(RulesReport),
+    /// The paths of anchors.
+    Anchors(Vec<String>),
     /// One table.
     Table(TableReport),
     /// All tables.
     Tables(Vec<TableInfoReport>),
+    /// What pf does to a packet.
+    Explained(ExplainReport),
     /// Timeouts, a line each.
     Timeouts(Vec<String>),
     /// Limits.
     Limits(Vec<LimitReport>),
     /// Labels.
     Labels(Vec<LabelReport>),
+    /// Source nodes.
+    Sources(Vec<SourceReport>),
     /// Interfaces.
     Interfaces(Vec<PfInterfaceReport>),
 }

@@ -12,8 +12,8 @@
 
 pub use super::report::{
     ClassReport, EchoReport, InterfaceReport, MbufReport, NeighbourReport, PacketReport, PathReport,
-    PfInfoReport, PolicyReport, QueueReport, RouteReport, RuleReport, SaReport, SaUse, Stat, StateReport,
-    StatsReport, StatusReport,
+    PfInfoReport, PolicyReport, QueueReport, RouteReport, RuleCounters, RuleReport, SaReport, SaUse, Stat,
+    StateReport, StatsReport, StatusReport,
 };
 
 use super::{
@@ -73,8 +73,6 @@ pub enum Request {
     /// Events of the databases of IPsec: `setkey -x`. Answered by a stream of [`Response::SaEvent`], until
     /// [`Request::Shut`].
     Monitor,
-    /// `pfctl -s rules`.
-    PfRules,
     /// `pfctl -s states`.
     PfStates,
     /// `pfctl -s queue`.
@@ -168,8 +166,6 @@ pub enum Response {
     Spi(SaName),
     /// Something happened.
     SaEvent(SaEvent),
-    /// Answer to [`Request::PfRules`].
-    Rules(Vec<RuleReport>),
     /// Answer to [`Request::PfStates`].
     States(Vec<StateReport>),
     /// Answer to [`Request::PfQueues`].

@@ -324,10 +324,21 @@ pub struct PolicyReport {
 /// A rule: `pfctl -s rules`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RuleReport {
-    /// Its number.
-    pub number: u32,
+    /// Its number among its kind; none for an anchor that is shown because a wildcard calls it.
+    pub number: Option<u32>,
     /// As pfctl prints it.
     pub text: String,
+    /// What has been counted; none if rules of its kind do not count.
+    #[serde(flatten)]
+    pub counted: Option<RuleCounters>,
+    /// The rules of the anchor that it calls, if they are asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Vec<RuleReport>>,
+}
+
+/// What a rule has counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RuleCounters {
     /// How often it was tried.
     pub evaluations: u64,
     /// Packets it decided on.

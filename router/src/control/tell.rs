@@ -1,7 +1,9 @@
 //! What `ipsec`, `pf` and `altq` say of themselves, as reports. The text is theirs; the values are for `--json`.
 
+use super::pf::{ExplainReport, TriedReport};
 use super::report::{
-    PfInfoReport, PolicyReport, QueueDelay, QueueReport, RuleReport, SaReport, SaUse, StateReport,
+    PfInfoReport, PolicyReport, QueueDelay, QueueReport, RuleCounters, RuleReport, SaReport, SaUse,
+    StateReport,
 };
 use altq::IfqStats;
 use ipsec::{
@@ -13,6 +15,11 @@ use ipsec::{
 use kern::{
     lock::{Before, Held, levels::PfRules},
     time::Instant,
+};
+use pf::{
+    Kind,
+    explain::{Explanation, Fate},
+    rule::AnchorCall,
 };
 use std::net::IpAddr;
 
@@ -102,19 +109,96 @@ impl PolicyReport {
     }
 }
 
-impl RuleReport {
-    /// Every rule, in order.
-    pub fn all(rules: &pf::Ruleset, env: &pf::Environment) -> Vec<RuleReport> {
-        let one = |rule: pf::show::RuleInfo| RuleReport {
-            number: rule.number as u32,
+/// Which rules are told, and how deep.
+#[derive(Clone, Copy, Debug)]
+pub struct Telling<'a> {
+    /// The rules.
+    pub rules: &'a pf::Ruleset,
+    /// The world that they speak of.
+    pub env: &'a pf::Environment,
+    /// nat, rdr and binat rules instead of scrub and filter rules.
+    pub nat: bool,
+    /// What is in anchors, too; otherwise only what is in those without a name, which nobody can ask for.
+    pub recurse: bool,
+}
+
+impl Telling<'_> {
+    /// The rules at a path, in pfctl's order.
+    pub fn at(&self, path: &str) -> Vec<RuleReport> {
+        let kinds: &[Kind] = if self.nat { &[Kind::Nat, Kind::Rdr, Kind::Binat] } else { &[Kind::Filter] };
+        let mut all = if self.nat { Vec::new() } else { self.scrub(path) };
+        let counted = kinds.iter().flat_map(|&kind| pf::show::rules(self.rules, path, kind, self.env));
+        all.extend(counted.map(|rule| self.rule(rule)));
+        all
+    }
+
+    fn rule(&self, rule: pf::show::RuleInfo) -> RuleReport {
+        let opens = |call: &&AnchorCall| self.recurse || call.is_unnamed();
+        RuleReport {
+            number: Some(rule.number as u32),
             text: rule.text,
-            evaluations: rule.evaluations,
-            packets: rule.packets.iter().sum(),
-            bytes: rule.bytes.iter().sum(),
-            states: rule.states.into(),
-            created: rule.states_made,
+            counted: Some(RuleCounters {
+                evaluations: rule.evaluations,
+                packets: rule.packets.iter().sum(),
+                bytes: rule.bytes.iter().sum(),
+                states: rule.states.into(),
+                created: rule.states_made,
+            }),
+            inside: rule.anchor.as_ref().filter(opens).map(|call| self.inside(call)),
+        }
+    }
+
+    fn inside(&self, call: &AnchorCall) -> Vec<RuleReport> {
+        if !call.wildcard {
+            return self.at(&call.path);
+        }
+        let one = |name: &str| RuleReport {
+            text: format!("{}anchor \"{name}\" all", if self.nat { "nat-" } else { "" }),
+            inside: Some(self.at(&pf::anchor::join(&call.path, name))),
+            ..RuleReport::default()
         };
-        pf::show::rules(rules, "", pf::Kind::Filter, env).into_iter().map(one).collect()
+        let paths = pf::anchor::paths(self.rules.conf());
+        pf::anchor::names_below(&paths, &call.path).map(one).collect()
+    }
+
+    /// Scrub rules, which count nothing.
+    fn scrub(&self, path: &str) -> Vec<RuleReport> {
+        let texts = pf::show::scrub(self.rules, path, self.env).into_iter().enumerate();
+        let one = |(n, text)| RuleReport { number: Some(n as u32), text, ..RuleReport::default() };
+        texts.map(one).collect()
+    }
+}
+
+impl ExplainReport {
+    /// What a ruleset does.
+    pub fn new(e: &Explanation) -> ExplainReport {
+        let place = |end| self::place(end);
+        let tried = |rule: &pf::explain::Tried| TriedReport {
+            anchor: rule.anchor.clone(),
+            number: rule.number,
+            text: rule.text.clone(),
+            place: rule.place.clone(),
+            fails: rule.fails.map(str::to_owned),
+            decides: rule.decides,
+        };
+        ExplainReport {
+            packet: e.packet.clone(),
+            verdict: match e.fate {
+                Fate::Passes => "pass",
+                Fate::Blocked(_) => "block",
+                Fate::Returned(_) => "return",
+            }
+            .into(),
+            outcome: e.outcome(),
+            state: None,
+            rules: e.tried.iter().map(tried).collect(),
+            keeps_state: e.keeps_state,
+            becomes: e.becomes.map(|ends| ends.map(place)),
+            queue: e.queue.clone(),
+            tag: e.tag.clone(),
+            text: e.text(false),
+            verbose: e.text(true),
+        }
     }
 }
 

@@ -1,33 +1,41 @@
-//! pfctl's orders at the router's end: on and off, loading, flushing, killing.
+//! pfctl's orders at the router's end: on and off, and what is shown.
 
 use super::Daemon;
 use crate::{
-    commit::{Faults, environment},
+    commit::environment,
     control::{
         pf::{
-            DoneReport, Flush, Kill, LabelReport, LimitReport, LoadReport, Part, PfAnswer, PfInterfaceReport,
-            PfLoad, PfRequest,
+            AnchorName, DoneReport, LabelReport, LimitReport, PfAnswer, PfInterfaceReport, PfRequest,
+            RulesReport, SourceReport,
         },
         proto::{RefusalKind, Response},
+        tell::Telling,
     },
 };
-use pf::{
-    PfConf, StateInfo,
-    addr::{Family, Prefix, bits},
-    conf::ConfError,
-    table::parse_entry,
-};
-use std::{net::IpAddr, sync::Arc};
+use pf::{Fresh, PfConf, anchor};
+use std::{collections::BTreeSet, sync::Arc};
 
 impl Daemon {
     pub(super) fn pf(&mut self, request: &PfRequest) -> Response {
         let answer = match request {
             PfRequest::Enable(on) => self.enable(*on).map(PfAnswer::Done),
             PfRequest::Load(load) => self.load(load).map(PfAnswer::Loaded),
-            PfRequest::Flush { what, anchor } => self.flush(*what, anchor).map(PfAnswer::Done),
-            PfRequest::Kill(kill) => self.kill(kill).map(PfAnswer::Done),
+            PfRequest::Flush { what, anchor, interface } => {
+                self.flush(*what, anchor, interface.as_deref()).map(PfAnswer::Done)
+            }
+            PfRequest::Kill { which, interface } => {
+                self.kill(which, interface.as_deref()).map(PfAnswer::Done)
+            }
+            PfRequest::KillSources(from, to) => self.kill_sources(from, to.as_deref()).map(PfAnswer::Done),
+            PfRequest::ClearCounters(anchor) => self.clear_rules(anchor).map(PfAnswer::Done),
+            PfRequest::Sources => Ok(PfAnswer::Sources(self.sources())),
+            PfRequest::Rules { nat, anchor } => self.rules(*nat, anchor).map(PfAnswer::Rules),
+            PfRequest::Anchors { anchor, all } => self.anchors_below(anchor, *all).map(PfAnswer::Anchors),
             PfRequest::Tables { anchor } => Ok(PfAnswer::Tables(self.tables(anchor))),
             PfRequest::Table(request) => self.table(request).map(PfAnswer::Table),
+            PfRequest::Explain { packet, load } => {
+                self.explain(packet, load.as_ref()).map(PfAnswer::Explained)
+            }
             PfRequest::Timeouts => {
                 Ok(PfAnswer::Timeouts(self.pf_conf().map_or(Vec::new(), pf::show::timeouts)))
             }
@@ -41,7 +49,7 @@ impl Daemon {
         }
     }
 
-    fn pf_conf(&self) -> Option<&PfConf> {
+    pub(super) fn pf_conf(&self) -> Option<&PfConf> {
         self.files.pf.as_deref()
     }
 
@@ -52,7 +60,7 @@ impl Daemon {
             return Err(format!("pf already {}", if on { "enabled" } else { "disabled" }));
         }
         if on && self.parked.is_none() {
-            self.replace_pf(Some(Arc::default())).map_err(|faults| faults.to_string())?;
+            self.change_pf((PfConf::default(), Fresh::default())).map_err(|faults| faults.to_string())?;
         } else {
             let mut net = self.router.net().clone();
             std::mem::swap(&mut net.pf, &mut self.parked);
@@ -66,112 +74,71 @@ impl Daemon {
         self.router.net().pf.as_ref().or(self.parked.as_ref())
     }
 
-    fn load(&mut self, load: &PfLoad) -> Result<LoadReport, String> {
+    /// The anchors there are: those of the rules, and those that only have tables.
+    pub(super) fn anchor_paths(&self) -> BTreeSet<String> {
+        let mut paths = self.pf_conf().map(anchor::paths).unwrap_or_default();
+        for table in self.router.shared().pf.tables().list(None) {
+            anchor::add_path(&mut paths, &table.anchor);
+        }
+        paths
+    }
+
+    fn must_exist(&self, path: &str) -> Result<(), String> {
+        if path.is_empty() || self.anchor_paths().contains(path) {
+            return Ok(());
+        }
+        Err(format!("Anchor '{path}' not found."))
+    }
+
+    /// The paths that `-a` names, of these that there are.
+    pub(super) fn named(&self, name: &AnchorName) -> Vec<String> {
+        let below = anchor::join(&name.path, "");
+        let more = self
+            .anchor_paths()
+            .into_iter()
+            .filter(|p| name.recurse && p.starts_with(&below) && *p != name.path);
+        std::iter::once(name.path.clone()).chain(more).collect()
+    }
+
+    fn rules(&self, nat: bool, anchor: &AnchorName) -> Result<RulesReport, String> {
+        self.must_exist(&anchor.path)?;
         let env = environment(&self.files.conf);
-        // `-n` reads all of the language; only a load needs an engine for each part of it.
-        let reading =
-            pf::conf::Reading { env: &env, defines: &load.defines, anchor: "", engines: !load.check };
-        let conf = reading.text(&load.name, &load.text);
-        let conf = conf.map_err(|errors| {
-            let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();
-            format!("{}\nSyntax error in config file: pf rules not loaded", each.join("\n"))
-        })?;
-        let conf = Arc::new(self.parts_of(conf, &load.parts));
-        let report = LoadReport {
-            text: pf::print::listing(&conf, &env),
-            warnings: conf.warnings.iter().map(ConfError::with_caret).collect(),
-            rules: conf.rules.filter.len(),
+        let tell = |rules: &Arc<pf::Ruleset>| {
+            Telling { rules, env: &env, nat, recurse: anchor.recurse }.at(&anchor.path)
         };
-        if !load.check {
-            self.replace_pf(Some(conf)).map_err(|faults| faults.to_string())?;
-        }
-        Ok(report)
+        let rules = self.ruleset().map(tell).unwrap_or_default();
+        Ok(RulesReport { uid: rustix::process::getuid().as_raw(), pid: std::process::id(), rules })
     }
 
-    /// What is loaded now, with these parts taken from the new; all of the new if none is named.
-    fn parts_of(&self, new: PfConf, parts: &[Part]) -> PfConf {
-        if parts.is_empty() {
-            return new;
+    /// `-z`, about which pfctl says nothing.
+    fn clear_rules(&self, anchor: &AnchorName) -> Result<DoneReport, String> {
+        self.must_exist(&anchor.path)?;
+        if let Some(rules) = self.ruleset() {
+            self.named(anchor).iter().for_each(|path| rules.clear_counters(path));
         }
-        let mut conf = self.pf_conf().cloned().unwrap_or_default();
-        for part in parts {
-            match part {
-                Part::Options => conf.options = new.options.clone(),
-                Part::Rules => {
-                    conf.rules.clone_from(&new.rules);
-                    conf.anchors.clone_from(&new.anchors);
-                }
-                Part::Tables => conf.tables.clone_from(&new.tables),
-                Part::Queues => {
-                    conf.altqs.clone_from(&new.altqs);
-                    conf.queues.clone_from(&new.queues);
-                }
-            }
-        }
-        PfConf { preamble: new.preamble, warnings: new.warnings, ..conf }
+        Ok(DoneReport::default())
     }
 
-    fn replace_pf(&mut self, conf: Option<Arc<PfConf>>) -> Result<(), Faults> {
-        let old = std::mem::replace(&mut self.files.pf, conf);
-        self.commit_files().inspect_err(|_| self.files.pf = old)
-    }
-
-    fn flush(&mut self, what: Flush, anchor: &str) -> Result<DoneReport, String> {
-        let mut conf = self.pf_conf().cloned().unwrap_or_default();
-        match what {
-            Flush::States => {
-                let count = self.kill_states(|_| true);
-                return Ok(done(&format!("{count} states cleared"), count));
-            }
-            Flush::Tables => {
-                let count = self.router.shared().pf.tables().clear(anchor);
-                return Ok(done(&format!("{count} tables deleted"), count));
-            }
-            Flush::Rules => {
-                conf.rules = pf::rule::Rules::default();
-                conf.anchors.clear();
-            }
-            Flush::Queues => {
-                conf.altqs.clear();
-                conf.queues.clear();
-                conf.rules.filter.iter_mut().for_each(|r| r.queue = None);
-            }
-        }
-        self.replace_pf(Some(Arc::new(conf))).map_err(|faults| faults.to_string())?;
-        Ok(done(if what == Flush::Rules { "rules cleared" } else { "altq cleared" }, 0))
-    }
-
-    fn kill(&mut self, kill: &Kill) -> Result<DoneReport, String> {
-        let count = match kill {
-            Kill::Id(id) => {
-                let id = id.split('/').next().unwrap_or("");
-                let id = u64::from_str_radix(id, 16).map_err(|_| format!("cannot parse state id `{id}`"))?;
-                self.kill_states(|s| s.id == id)
-            }
-            Kill::Label(label) => {
-                let slots = self.ruleset().map_or_else(Vec::new, |rules| rules.labelled(label));
-                self.kill_states(|s| slots.contains(&s.slot))
-            }
-            Kill::Hosts(from, to) => {
-                let from = host(from)?;
-                let to = to.as_deref().map(host).transpose()?;
-                let count = self.kill_states(|s| {
-                    let [(a, _), (b, _)] = s.wire;
-                    within(&from, a) && to.as_ref().is_none_or(|to| within(to, b))
-                });
-                let text = format!(
-                    "killed {count} states from 1 sources and {} destinations",
-                    u8::from(to.is_some())
-                );
-                return Ok(done(&text, count));
-            }
+    fn sources(&mut self) -> Vec<SourceReport> {
+        let now = self.router.shared().clock.now().secs() as u32;
+        let all = self.router.shared().pf.sources(&mut self.root.top().at(), now);
+        let one = |s: pf::track::SourceInfo| SourceReport {
+            text: s.line(),
+            verbose: format!("{}\n{}", s.line(), s.details()),
+            source: s.source.to_string(),
+            address: s.address.map(|a| a.to_string()),
+            states: s.states,
+            connections: s.connections,
+            age_s: s.age,
         };
-        Ok(done(&format!("killed {count} states"), count))
+        all.into_iter().map(one).collect()
     }
 
-    fn kill_states(&mut self, doomed: impl FnMut(&StateInfo) -> bool) -> u64 {
-        let shared = self.router.shared().clone();
-        u64::from(shared.pf.kill_states(&mut self.root.top().at(), doomed))
+    fn anchors_below(&self, path: &str, all: bool) -> Result<Vec<String>, String> {
+        self.must_exist(path)?;
+        let mut found = Vec::new();
+        descend(&self.anchor_paths(), path, all, &mut found);
+        Ok(found)
     }
 
     fn limits(&self) -> Vec<LimitReport> {
@@ -210,16 +177,19 @@ impl Daemon {
     }
 }
 
-fn done(text: &str, count: u64) -> DoneReport {
+/// Finds the anchors below a path, each before those below it.
+fn descend(paths: &BTreeSet<String>, path: &str, all: bool, found: &mut Vec<String>) {
+    for name in anchor::names_below(paths, path) {
+        let below = anchor::join(path, name);
+        if all || !below.starts_with('_') {
+            found.push(below.clone());
+        }
+        if all {
+            descend(paths, &below, all, found);
+        }
+    }
+}
+
+pub(super) fn done(text: &str, count: u64) -> DoneReport {
     DoneReport { text: text.to_owned(), count }
-}
-
-/// A host or network of `-k`.
-fn host(text: &str) -> Result<Prefix, String> {
-    parse_entry(text).map(|e| e.prefix)
-}
-
-fn within(prefix: &Prefix, address: IpAddr) -> bool {
-    let (first, last) = prefix.range();
-    prefix.family() == Family::of(address) && (first..=last).contains(&bits(address))
 }

@@ -2,11 +2,10 @@
 
 use super::Daemon;
 use crate::{
-    commit::environment,
     conf::{DriverConf, InterfaceConf},
     control::proto::{
         InterfaceReport, NeighbourReport, PathReport, PfInfoReport, PolicyReport, QueueReport, RouteReport,
-        RuleReport, SaReport, StateReport, StatsReport, StatusReport,
+        SaReport, StateReport, StatsReport, StatusReport,
     },
     iface::driver::Driver,
     route::{IfIndex, NextHop},
@@ -134,10 +133,6 @@ impl Daemon {
 
     pub(super) fn policies(&self) -> Vec<PolicyReport> {
         PolicyReport::all(&self.router.net().spd)
-    }
-
-    pub(super) fn pf_rules(&self) -> Vec<RuleReport> {
-        self.ruleset().map_or(Vec::new(), |rules| RuleReport::all(rules, &environment(&self.files.conf)))
     }
 
     pub(super) fn pf_states(&mut self) -> Vec<StateReport> {

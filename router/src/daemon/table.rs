@@ -3,7 +3,9 @@
 use super::Daemon;
 use crate::{
     commit::environment,
-    control::pf::{EntryReport, TableCommand, TableCount, TableInfoReport, TableReport, TableRequest},
+    control::pf::{
+        AnchorName, EntryReport, TableCommand, TableCount, TableInfoReport, TableReport, TableRequest,
+    },
 };
 use pf::{
     addr::{Entry, Prefix},
@@ -53,10 +55,10 @@ impl Daemon {
         }
     }
 
-    /// All tables of an anchor.
-    pub(super) fn tables(&self, anchor: &str) -> Vec<TableInfoReport> {
-        let all = self.router.shared().pf.tables().list(Some(anchor));
-        all.into_iter().map(info).collect()
+    /// All tables of an anchor, and of those below it if they are asked for.
+    pub(super) fn tables(&self, anchor: &AnchorName) -> Vec<TableInfoReport> {
+        let tables = self.router.shared().pf.tables();
+        self.named(anchor).iter().flat_map(|path| tables.list(Some(path))).map(info).collect()
     }
 
     /// Addresses as pfctl takes them; an interface stands for its addresses.

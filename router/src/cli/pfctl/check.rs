@@ -1,6 +1,7 @@
 //! `softnet pfctl -n --env FILE`: a ruleset read for a world that is written down, without any router.
 
 use super::{super::Exit, Ctl, Failure, read};
+use kern::lock::Root;
 use pf::conf::Reading;
 use std::path::Path;
 
@@ -9,8 +10,8 @@ impl Ctl<'_> {
     pub(super) fn check(&self, file: &Path, env: &Path) -> Result<Exit, Failure> {
         let env = pf::Environment::from_file(env).map_err(|e| Failure::Which(e.to_string()))?;
         let text = read(file)?;
-        let reading =
-            Reading { env: &env, defines: &self.args.define, anchor: &self.anchor(), engines: false };
+        let anchor = self.anchor().path;
+        let reading = Reading { env: &env, defines: &self.args.define, anchor: &anchor, engines: false };
         let conf = match reading.text(&file.display().to_string(), &text) {
             Ok(conf) => conf,
             Err(errors) => {
@@ -21,6 +22,12 @@ impl Ctl<'_> {
                 return Ok(Exit::No);
             }
         };
+        if let Some(packet) = &self.args.explain {
+            let wrong = |e: &dyn std::fmt::Display| Failure::Which(e.to_string());
+            let question = pf::explain::Question::parse(packet, &env).map_err(|e| wrong(&e))?;
+            let report = crate::daemon::explain_conf(conf, &question, &env, &mut Root::claim());
+            return self.print_explained(&report.map_err(|e| wrong(&e))?);
+        }
         if self.at.json || self.args.verbose > 0 {
             let text = match reading.anchor {
                 "" => pf::print::listing(&conf, &env),

@@ -4,6 +4,8 @@
 //! Not here: `-r` (names for addresses), `-S`, `-P`: addresses and ports are printed as the router says them.
 
 mod check;
+mod kinds;
+mod rules;
 mod show;
 mod table;
 
@@ -12,10 +14,11 @@ use super::{
     ask::{At, Failure, answer},
 };
 use crate::control::{
-    pf::{DoneReport, Flush, Kill, Part, PfLoad, PfRequest},
+    pf::{AnchorName, DoneReport, ExplainReport, Flush, Kill, Part, PfLoad, PfRequest},
     proto::Request,
 };
 use clap::{ArgAction, Args};
+use kinds::{FlushKind, Show, flush_kind, show_kind};
 use std::{
     io::Read,
     path::{Path, PathBuf},
@@ -40,6 +43,10 @@ pub struct Pfctl {
     /// With -n: read for the world that this file describes, and ask no router
     #[arg(long, value_name = "FILE", requires_all = ["check", "file"])]
     env: Option<PathBuf>,
+    /// Say what the rules do to a packet, and which of them: `in on lan0 proto tcp from 192.0.2.9 port 4000 to
+    /// 198.51.100.1 port 443 flags S`; with -n -f FILE by those of the file
+    #[arg(long, value_name = "PACKET")]
+    explain: Option<String>,
     /// Say more; twice: with numbers
     #[arg(short, action = ArgAction::Count)]
     verbose: u8,
@@ -52,30 +59,39 @@ pub struct Pfctl {
     /// Load only filter rules
     #[arg(short = 'R')]
     rules: bool,
+    /// Load only nat, rdr and binat rules
+    #[arg(short = 'N')]
+    nat: bool,
     /// Load only queues
     #[arg(short = 'A')]
     altq: bool,
+    /// Let rule counters begin at 0
+    #[arg(short = 'z')]
+    zero: bool,
     /// Load only options
     #[arg(short = 'O')]
     options: bool,
     /// Define a macro
     #[arg(short = 'D', value_name = "NAME=VALUE", value_parser = define)]
     define: Vec<(String, String)>,
-    /// Act on an anchor
+    /// Act on an anchor; with `/*` behind it, on those below it, too
     #[arg(short, value_name = "ANCHOR")]
     anchor: Option<String>,
     /// Only what is bound to this interface
     #[arg(short, value_name = "INTERFACE")]
     interface: Option<String>,
-    /// Show: queue, rules, states, info, Running, labels, timeouts, memory, Tables, Interfaces, all
+    /// Show: nat, queue, rules, Anchors, states, Sources, info, Running, labels, timeouts, memory, Tables, Interfaces, all
     #[arg(short, value_name = "WHAT", value_parser = show_kind)]
     show: Option<Show>,
-    /// Flush: queue, rules, states, Tables, all
+    /// Flush: nat, queue, rules, states, Sources, info, Tables, Reset, all
     #[arg(short = 'F', value_name = "WHAT", value_parser = flush_kind)]
     flush: Option<FlushKind>,
-    /// End states: HOST [-k HOST], `label` -k LABEL, `id` -k ID
+    /// End states: HOST [-k HOST], `label` -k LABEL, `id` -k ID, `nat` -k HOST, `key` -k KEY
     #[arg(short, value_name = "HOST")]
     kill: Vec<String>,
+    /// Forget source nodes of a host or network [and with an address of another: -K HOST]
+    #[arg(short = 'K', value_name = "HOST")]
+    kill_sources: Vec<String>,
     /// The table of -T
     #[arg(short, value_name = "TABLE", requires = "command")]
     table: Option<String>,
@@ -85,68 +101,6 @@ pub struct Pfctl {
     /// Addresses of -T
     #[arg(requires = "command")]
     addresses: Vec<String>,
-}
-
-/// What `-s` shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Show {
-    Queue,
-    Rules,
-    States,
-    Info,
-    Running,
-    Labels,
-    Timeouts,
-    Memory,
-    Tables,
-    Interfaces,
-    All,
-}
-
-/// In the order in which pfctl tries them: a beginning is enough.
-const SHOWS: [(&str, Show); 11] = [
-    ("queue", Show::Queue),
-    ("rules", Show::Rules),
-    ("states", Show::States),
-    ("info", Show::Info),
-    ("Running", Show::Running),
-    ("labels", Show::Labels),
-    ("timeouts", Show::Timeouts),
-    ("memory", Show::Memory),
-    ("Tables", Show::Tables),
-    ("Interfaces", Show::Interfaces),
-    ("all", Show::All),
-];
-
-/// What `-F` flushes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FlushKind {
-    One(Flush),
-    All,
-}
-
-const FLUSHES: [(&str, FlushKind); 5] = [
-    ("queue", FlushKind::One(Flush::Queues)),
-    ("rules", FlushKind::One(Flush::Rules)),
-    ("states", FlushKind::One(Flush::States)),
-    ("Tables", FlushKind::One(Flush::Tables)),
-    ("all", FlushKind::All),
-];
-
-fn lookup<T: Copy>(kinds: &[(&str, T)], text: &str) -> Result<T, String> {
-    let found = kinds.iter().find(|(word, _)| !text.is_empty() && word.starts_with(text));
-    found.map(|&(_, kind)| kind).ok_or_else(|| {
-        let words: Vec<&str> = kinds.iter().map(|(word, _)| *word).collect();
-        format!("there are {}", words.join(", "))
-    })
-}
-
-fn show_kind(text: &str) -> Result<Show, String> {
-    lookup(&SHOWS, text)
-}
-
-fn flush_kind(text: &str) -> Result<FlushKind, String> {
-    lookup(&FLUSHES, text)
 }
 
 fn define(text: &str) -> Result<(String, String), String> {
@@ -168,8 +122,12 @@ use ask;
 /// Runs the command: everything that was asked for, in pfctl's order.
 pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
     let ctl = Ctl { at, args };
+    may_modify(args)?;
     if let (Some(file), Some(env)) = (&args.file, &args.env) {
         return ctl.check(file, env);
+    }
+    if let Some(packet) = &args.explain {
+        return ctl.explain(packet);
     }
     if args.disable {
         ctl.order(PfRequest::Enable(false))?;
@@ -178,7 +136,13 @@ pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
         ctl.flush(kind)?;
     }
     if let Some(kill) = kill(&args.kill)? {
-        ctl.order(PfRequest::Kill(kill))?;
+        ctl.order(PfRequest::Kill { which: kill, interface: args.interface.clone() })?;
+    }
+    match &args.kill_sources[..] {
+        [] => {}
+        [from] => ctl.order(PfRequest::KillSources(from.clone(), None))?,
+        [from, to] => ctl.order(PfRequest::KillSources(from.clone(), Some(to.clone())))?,
+        _ => return Err(Failure::Which("-K can be said twice, not more often".into())),
     }
     let loads_tables = args.command.as_deref() == Some("load");
     let mut exit = Exit::Good;
@@ -192,6 +156,9 @@ pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
     if let Some(kind) = args.show {
         ctl.show(kind)?;
     }
+    if args.zero {
+        ask!(at, PfRequest::ClearCounters(ctl.anchor()), Done);
+    }
     if args.enable {
         ctl.order(PfRequest::Enable(true))?;
     }
@@ -204,7 +171,12 @@ fn kill(said: &[String]) -> Result<Option<Kill>, Failure> {
         [] => return Ok(None),
         [word, label] if word == "label" => Kill::Label(label.clone()),
         [word, id] if word == "id" => Kill::Id(id.clone()),
-        [word] if word == "label" || word == "id" => {
+        [word, host] if word == "nat" => Kill::Nat(host.clone()),
+        [word, key] if word == "key" => Kill::Key(key.clone()),
+        [word, _] if word == "gateway" => {
+            return Err(Failure::Which("-k gateway: no state has a gateway of its own".into()));
+        }
+        [word] if ["label", "id", "nat", "key", "gateway"].contains(&word.as_str()) => {
             return Err(Failure::Which(format!("-k {word} takes a further -k")));
         }
         [from] => Kill::Hosts(from.clone(), None),
@@ -214,14 +186,27 @@ fn kill(said: &[String]) -> Result<Option<Kill>, Failure> {
     Ok(Some(kill))
 }
 
+/// Anchors without a name are the business of the file that they stand in.
+fn may_modify(args: &Pfctl) -> Result<(), Failure> {
+    let anchor = args.anchor.as_deref().unwrap_or("");
+    let modifies = (args.file.is_some() && !args.check) || args.flush.is_some();
+    if modifies && (anchor.starts_with('_') || anchor.contains("/_")) {
+        let text = "anchor names beginning with '_' cannot be modified from the command line";
+        return Err(Failure::Which(text.into()));
+    }
+    Ok(())
+}
+
 struct Ctl<'a> {
     at: &'a At,
     args: &'a Pfctl,
 }
 
 impl Ctl<'_> {
-    fn anchor(&self) -> String {
-        self.args.anchor.as_deref().unwrap_or("").trim_matches('/').to_owned()
+    fn anchor(&self) -> AnchorName {
+        let said = self.args.anchor.as_deref().unwrap_or("");
+        let plain = said.strip_suffix('*').unwrap_or(said);
+        AnchorName { path: plain.trim_matches('/').to_owned(), recurse: plain.len() < said.len() }
     }
 
     /// Says on standard error what was done.
@@ -243,50 +228,54 @@ impl Ctl<'_> {
     }
 
     fn flush(&self, kind: FlushKind) -> Result<(), Failure> {
-        let all = [Flush::Rules, Flush::Queues, Flush::States, Flush::Tables];
+        let all = [
+            Flush::Rules,
+            Flush::Nat,
+            Flush::Tables,
+            Flush::Queues,
+            Flush::States,
+            Flush::Sources,
+            Flush::Info,
+        ];
         let one;
         let kinds = match kind {
             FlushKind::One(flush) => {
                 one = [flush];
                 &one[..]
             }
+            // Queues and states are those of the whole filter.
+            FlushKind::All if self.args.anchor.is_some() => &all[..3],
             FlushKind::All => &all[..],
         };
         for &what in kinds {
-            if what != Flush::Tables {
-                self.main_only("-F")?;
-            }
-            self.order(PfRequest::Flush { what, anchor: self.anchor() })?;
+            let interface = self.args.interface.clone();
+            self.order(PfRequest::Flush { what, anchor: self.anchor(), interface })?;
         }
         Ok(())
     }
 
-    /// What has no engine for one anchor must not fall upon the main ruleset instead.
-    fn main_only(&self, option: &str) -> Result<(), Failure> {
-        match self.anchor().as_str() {
-            "" => Ok(()),
-            anchor => Err(Failure::Which(format!(
-                "{option} cannot act on the anchor {anchor} alone: load it from pf.conf with \"load anchor\""
-            ))),
-        }
-    }
-
-    fn load(&self, file: &PathBuf, tables_only: bool) -> Result<(), Failure> {
-        self.main_only("-f")?;
+    /// The file as it is sent to the router.
+    fn load_of(&self, file: &PathBuf, tables_only: bool) -> Result<PfLoad, Failure> {
         let text = read(file)?;
         let parts = [
             (self.args.options, Part::Options),
             (self.args.rules, Part::Rules),
+            (self.args.nat, Part::Nat),
             (self.args.altq, Part::Queues),
             (tables_only, Part::Tables),
         ];
-        let load = PfLoad {
+        Ok(PfLoad {
             name: std::path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string(),
             text,
+            anchor: self.anchor().path,
             check: self.args.check,
             defines: self.args.define.clone(),
             parts: parts.into_iter().filter_map(|(is, part)| is.then_some(part)).collect(),
-        };
+        })
+    }
+
+    fn load(&self, file: &PathBuf, tables_only: bool) -> Result<(), Failure> {
+        let load = self.load_of(file, tables_only)?;
         let report = ask!(self.at, PfRequest::Load(load), Loaded);
         report.warnings.iter().for_each(|w| self.tell(w));
         if self.at.json || self.args.verbose > 0 {
@@ -295,92 +284,22 @@ impl Ctl<'_> {
         Ok(())
     }
 
-    fn show(&self, kind: Show) -> Result<(), Failure> {
-        let (at, verbose) = (self.at, self.args.verbose);
-        match kind {
-            Show::Rules => {
-                let report = answer!(at.ask(&Request::PfRules)?, Rules);
-                at.print(&report, || show::rules(&report, verbose))
-            }
-            Show::States => {
-                let mut report = answer!(at.ask(&Request::PfStates)?, States);
-                if let Some(interface) = &self.args.interface {
-                    report.retain(|s| s.interface == *interface);
-                }
-                at.print(&report, || show::states(&report, verbose))
-            }
-            Show::Queue => {
-                let mut samples = show::Samples::default();
-                loop {
-                    let report = answer!(at.ask(&Request::PfQueues)?, Queues);
-                    samples.take(&report);
-                    at.print(&report, || show::queues(&report, verbose, &samples))?;
-                    // As pfctl does: twice verbose shows rates, every five seconds until it is interrupted.
-                    if verbose < 2 || at.json || self.args.show != Some(Show::Queue) {
-                        return Ok(());
-                    }
-                    std::thread::sleep(std::time::Duration::from_secs(show::SAMPLE_SECONDS));
-                }
-            }
-            Show::Info => {
-                let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
-                at.print(&report, || report.text.clone())
-            }
-            Show::Running => {
-                let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
-                let word = if report.enabled { "Enabled\n" } else { "Disabled\n" };
-                at.print(&report.enabled, || word.to_owned())
-            }
-            Show::Labels => {
-                let report = ask!(at, PfRequest::Labels, Labels);
-                at.print(&report, || lines(report.iter().map(|l| l.text.clone())))
-            }
-            Show::Timeouts => {
-                let report = ask!(at, PfRequest::Timeouts, Timeouts);
-                at.print(&report, || lines(report.iter().cloned()))
-            }
-            Show::Memory => {
-                let report = ask!(at, PfRequest::Limits, Limits);
-                at.print(&report, || {
-                    lines(report.iter().map(|l| format!("{:<13} hard limit {:>10}", l.name, l.limit)))
-                })
-            }
-            Show::Interfaces => {
-                let report = ask!(at, PfRequest::Interfaces, Interfaces);
-                let skip = |skip: bool| if skip && verbose > 0 { " (skip)" } else { "" };
-                at.print(&report, || lines(report.iter().map(|i| format!("{}{}", i.name, skip(i.skip)))))
-            }
-            Show::Tables => {
-                let report = ask!(at, PfRequest::Tables { anchor: self.anchor() }, Tables);
-                at.print(&report, || table::list(&report, verbose))
-            }
-            Show::All => self.show_all(),
-        }
+    /// `--explain`: exit status 0 if the packet passes, 1 if not.
+    fn explain(&self, packet: &str) -> Result<Exit, Failure> {
+        let load = match &self.args.file {
+            Some(file) if self.args.check => Some(self.load_of(file, false)?),
+            Some(_) => return Err(Failure::Which("--explain asks about a file with -n -f FILE".into())),
+            None => None,
+        };
+        let report = ask!(self.at, PfRequest::Explain { packet: packet.to_owned(), load }, Explained);
+        self.print_explained(&report)
     }
 
-    fn show_all(&self) -> Result<(), Failure> {
-        let each = [
-            ("FILTER RULES:", Show::Rules),
-            ("ALTQ:", Show::Queue),
-            ("STATES:", Show::States),
-            ("INFO:", Show::Info),
-            ("LABEL COUNTERS:", Show::Labels),
-            ("TIMEOUTS:", Show::Timeouts),
-            ("LIMITS:", Show::Memory),
-            ("TABLES:", Show::Tables),
-        ];
-        for (n, (title, kind)) in each.into_iter().enumerate() {
-            if !self.at.json {
-                super::ask::put(format!("{}{title}\n", if n > 0 { "\n" } else { "" }).as_bytes())?;
-            }
-            self.show(kind)?;
-        }
-        Ok(())
+    fn print_explained(&self, report: &ExplainReport) -> Result<Exit, Failure> {
+        let text = if self.args.verbose > 0 { &report.verbose } else { &report.text };
+        self.at.print(report, || text.clone())?;
+        Ok(if report.verdict == "pass" { Exit::Good } else { Exit::No })
     }
-}
-
-fn lines(all: impl Iterator<Item = String>) -> String {
-    all.flat_map(|line| [line, "\n".to_owned()]).collect()
 }
 
 /// Reads a file, or standard input for `-`.
@@ -398,22 +317,6 @@ fn read(file: &Path) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_beginning_says_what_to_show_as_in_pfctl() {
-        for (text, kind) in [
-            ("r", Show::Rules),
-            ("s", Show::States),
-            ("T", Show::Tables),
-            ("t", Show::Timeouts),
-            ("memory", Show::Memory),
-            ("R", Show::Running),
-            ("a", Show::All),
-        ] {
-            assert_eq!(show_kind(text), Ok(kind), "{text}");
-        }
-        assert!(show_kind("x").is_err() && show_kind("").is_err());
-    }
 
     #[test]
     fn states_are_killed_by_host_pair_label_or_id() {

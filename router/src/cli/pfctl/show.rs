@@ -1,33 +1,124 @@
-//! `pfctl -s`: rules, states and queues with the counters that `-v` adds; the lines themselves come from the router.
+//! `pfctl -s`: what is asked of the router and how it is printed, with the counters that `-v` adds; most lines come from
+//! the router as they are.
 
-use crate::control::proto::{QueueReport, RuleReport, StateReport};
+use super::{Ctl, ask, kinds::Show, rules, table};
+use crate::{
+    cli::ask::{Failure, answer, put},
+    control::{
+        pf::{PfRequest, SourceReport},
+        proto::{QueueReport, Request, StateReport},
+    },
+};
 use altq::{
     Counters, Tally,
     show::{Measured, rate_text},
 };
 use std::{collections::HashMap, fmt::Write};
 
-/// `-s rules`.
-pub(super) fn rules(all: &[RuleReport], verbose: u8) -> String {
-    let mut out = String::new();
-    for r in all {
-        if verbose > 1 {
-            let _ = write!(out, "@{} ", r.number);
-        }
-        let _ = writeln!(out, "{}", r.text.trim_end_matches('\n'));
-        if verbose > 0 {
-            let _ = writeln!(
-                out,
-                "  [ Evaluations: {:<8}  Packets: {:<8}  Bytes: {:<10}  States: {:<6}]",
-                r.evaluations, r.packets, r.bytes, r.states
-            );
+impl Ctl<'_> {
+    pub(super) fn show(&self, kind: Show) -> Result<(), Failure> {
+        let (at, verbose) = (self.at, self.args.verbose);
+        match kind {
+            Show::Rules | Show::Nat => {
+                let request = PfRequest::Rules { nat: kind == Show::Nat, anchor: self.anchor() };
+                let report = ask!(at, request, Rules);
+                at.print(&report, || rules::text(&report, verbose))
+            }
+            Show::Anchors => {
+                let request = PfRequest::Anchors { anchor: self.anchor().path, all: verbose > 0 };
+                let report = ask!(at, request, Anchors);
+                at.print(&report, || lines(report.iter().map(|path| format!("  {path}"))))
+            }
+            Show::Sources => {
+                let report = ask!(at, PfRequest::Sources, Sources);
+                let text = |s: &SourceReport| if verbose > 0 { s.verbose.clone() } else { s.text.clone() };
+                at.print(&report, || lines(report.iter().map(text)))
+            }
+            Show::States => {
+                let mut report = answer!(at.ask(&Request::PfStates)?, States);
+                if let Some(interface) = &self.args.interface {
+                    report.retain(|s| s.interface == *interface);
+                }
+                at.print(&report, || states(&report, verbose))
+            }
+            Show::Queue => {
+                let mut samples = Samples::default();
+                loop {
+                    let report = answer!(at.ask(&Request::PfQueues)?, Queues);
+                    samples.take(&report);
+                    at.print(&report, || queues(&report, verbose, &samples))?;
+                    // As pfctl does: twice verbose shows rates, every five seconds until it is interrupted.
+                    if verbose < 2 || at.json || self.args.show != Some(Show::Queue) {
+                        return Ok(());
+                    }
+                    std::thread::sleep(std::time::Duration::from_secs(SAMPLE_SECONDS));
+                }
+            }
+            Show::Info => {
+                let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
+                at.print(&report, || report.text.clone())
+            }
+            Show::Running => {
+                let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
+                let word = if report.enabled { "Enabled\n" } else { "Disabled\n" };
+                at.print(&report.enabled, || word.to_owned())
+            }
+            Show::Labels => {
+                let report = ask!(at, PfRequest::Labels, Labels);
+                at.print(&report, || lines(report.iter().map(|l| l.text.clone())))
+            }
+            Show::Timeouts => {
+                let report = ask!(at, PfRequest::Timeouts, Timeouts);
+                at.print(&report, || lines(report.iter().cloned()))
+            }
+            Show::Memory => {
+                let report = ask!(at, PfRequest::Limits, Limits);
+                at.print(&report, || {
+                    lines(report.iter().map(|l| format!("{:<13} hard limit {:>10}", l.name, l.limit)))
+                })
+            }
+            Show::Interfaces => {
+                let report = ask!(at, PfRequest::Interfaces, Interfaces);
+                let skip = |skip: bool| if skip && verbose > 0 { " (skip)" } else { "" };
+                at.print(&report, || lines(report.iter().map(|i| format!("{}{}", i.name, skip(i.skip)))))
+            }
+            Show::Tables => {
+                let report = ask!(at, PfRequest::Tables { anchor: self.anchor() }, Tables);
+                at.print(&report, || table::list(&report, verbose))
+            }
+            Show::All => self.show_all(),
         }
     }
-    out
+
+    fn show_all(&self) -> Result<(), Failure> {
+        let each = [
+            ("TRANSLATION RULES:", Show::Nat),
+            ("FILTER RULES:", Show::Rules),
+            ("ALTQ:", Show::Queue),
+            ("STATES:", Show::States),
+            ("SOURCE TRACKING NODES:", Show::Sources),
+            ("INFO:", Show::Info),
+            ("LABEL COUNTERS:", Show::Labels),
+            ("TIMEOUTS:", Show::Timeouts),
+            ("LIMITS:", Show::Memory),
+            ("TABLES:", Show::Tables),
+        ];
+        for (n, (title, kind)) in each.into_iter().enumerate() {
+            if !self.at.json {
+                put(format!("{}{title}\n", if n > 0 { "\n" } else { "" }).as_bytes())?;
+            }
+            self.show(kind)?;
+        }
+        Ok(())
+    }
+}
+
+fn lines(all: impl Iterator<Item = String>) -> String {
+    all.flat_map(|line| [line, "\n".to_owned()]).collect()
 }
 
 /// `-s states`.
-pub(super) fn states(all: &[StateReport], verbose: u8) -> String {
+fn states(all: &[StateReport], verbose: u8) -> String {
     let mut out = String::new();
     for s in all {
         let _ = writeln!(out, "{}", if verbose > 0 { &s.verbose } else { &s.text });
@@ -39,15 +130,15 @@ pub(super) fn states(all: &[StateReport], verbose: u8) -> String {
 }
 
 /// Seconds between two samples of `-vv`.
-pub(super) const SAMPLE_SECONDS: u64 = 5;
+const SAMPLE_SECONDS: u64 = 5;
 
 /// Averages of every queue, for `-vv`.
 #[derive(Default)]
-pub(super) struct Samples(HashMap<(String, String), Measured>);
+struct Samples(HashMap<(String, String), Measured>);
 
 impl Samples {
     /// Takes in what the router said now.
-    pub(super) fn take(&mut self, all: &[QueueReport]) {
+    fn take(&mut self, all: &[QueueReport]) {
         for q in all {
             let sent = Tally { packets: q.packets, bytes: q.bytes };
             let measured = self.0.entry((q.interface.clone(), q.name.clone())).or_default();
@@ -61,7 +152,7 @@ impl Samples {
 }
 
 /// `-s queue`.
-pub(super) fn queues(all: &[QueueReport], verbose: u8, samples: &Samples) -> String {
+fn queues(all: &[QueueReport], verbose: u8, samples: &Samples) -> String {
     if all.is_empty() {
         return "No queue in use\n".to_owned();
     }
@@ -91,24 +182,6 @@ pub(super) fn queues(all: &[QueueReport], verbose: u8, samples: &Samples) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counters_come_with_v_and_numbers_with_vv() {
-        let rule = RuleReport {
-            number: 3,
-            text: "pass out all".into(),
-            evaluations: 12,
-            packets: 5,
-            bytes: 420,
-            states: 1,
-            created: 2,
-        };
-        assert_eq!(rules(std::slice::from_ref(&rule), 0), "pass out all\n");
-        assert_eq!(
-            rules(&[rule], 2),
-            "@3 pass out all\n  [ Evaluations: 12        Packets: 5         Bytes: 420         States: 1     ]\n"
-        );
-    }
 
     #[test]
     fn a_state_is_told_as_pf_words_it() {

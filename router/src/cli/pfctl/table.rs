@@ -18,7 +18,7 @@ impl Ctl<'_> {
         let usage = |text: &str| Failure::Which(text.to_owned());
         let table = self.args.table.clone().ok_or_else(|| usage("-T takes a table: -t TABLE"))?;
         let command = self.command(word)?;
-        let request = TableRequest { anchor: self.anchor(), table, dummy: self.args.check, command };
+        let request = TableRequest { anchor: self.anchor().path, table, dummy: self.args.check, command };
         let report = ask!(self.at, PfRequest::Table(request.clone()), Table);
         if self.at.json {
             self.at.print(&report, String::new)?;

@@ -1,0 +1,155 @@
+//! Rulesets that change while the router runs: `pfctl -f`, `-F`, and what a reload makes of pf. What a file does not fill
+//! stays, with its counters, and states stay in any case. A change that leaves the interface queues as they are replaces
+//! nothing but the ruleset, so no packet is lost in them.
+
+use super::{Daemon, pf::done};
+use crate::{
+    commit::{Faults, Files, environment},
+    control::pf::{AnchorName, DoneReport, Flush, LoadReport, Part, PfLoad},
+};
+use pf::{
+    Fresh, PfConf, Which,
+    conf::{ConfError, Section},
+};
+use std::sync::Arc;
+
+/// A configuration, and what of it is not as it was.
+pub(super) type Change = (PfConf, Fresh);
+
+impl Daemon {
+    pub(super) fn load(&mut self, load: &PfLoad) -> Result<LoadReport, String> {
+        let env = environment(&self.files.conf);
+        let conf = self.read_conf(load, &env)?;
+        let report = LoadReport {
+            text: match load.anchor.as_str() {
+                "" => pf::print::listing(&conf, &env),
+                anchor => pf::print::anchor(&conf, anchor, &env),
+            },
+            warnings: conf.warnings.iter().map(ConfError::with_caret).collect(),
+            rules: conf.rules.filter.len() + conf.anchors.iter().map(|a| a.rules.filter.len()).sum::<usize>(),
+        };
+        if !load.check {
+            let change = self.changed(&load.anchor, conf, &sections(&load.parts));
+            self.change_pf(change).map_err(|faults| faults.to_string())?;
+        }
+        Ok(report)
+    }
+
+    /// Reads a ruleset; `Err` is what pfctl says.
+    pub(super) fn read_conf(&self, load: &PfLoad, env: &pf::Environment) -> Result<PfConf, String> {
+        // `-n` reads all of the language; only a load needs an engine for each part of it.
+        let reading =
+            pf::conf::Reading { env, defines: &load.defines, anchor: &load.anchor, engines: !load.check };
+        reading.text(&load.name, &load.text).map_err(|errors| {
+            let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();
+            format!("{}\nSyntax error in config file: pf rules not loaded", each.join("\n"))
+        })
+    }
+
+    /// What is loaded now, with what was read for one ruleset put into it.
+    fn changed(&self, anchor: &str, new: PfConf, sections: &[Section]) -> Change {
+        match self.pf_conf() {
+            Some(old) => old.with(anchor, new, sections),
+            None => PfConf::default().with(anchor, new, sections),
+        }
+    }
+
+    /// Puts a changed configuration of pf into force, or changes nothing.
+    pub(super) fn change_pf(&mut self, (conf, fresh): Change) -> Result<(), Faults> {
+        let same_queues = self.pf_conf().is_some_and(|old| old.same_queues(&conf));
+        let old = self.files.pf.replace(Arc::new(conf));
+        let done = if same_queues { self.commit_ruleset(&fresh) } else { self.commit_files(Some(&fresh)) };
+        done.inspect_err(|_| self.files.pf = old)
+    }
+
+    /// Compiles the rules and publishes them, all else being as it is. A pf that is off stays so.
+    fn commit_ruleset(&mut self, fresh: &Fresh) -> Result<(), Faults> {
+        let old = self.ruleset().cloned();
+        let over = old.as_deref().map(|old| (old, fresh));
+        if self.parked.is_some() {
+            let rules = self.commit.ruleset(&self.router, &self.files, over)?;
+            self.park(rules.map(Arc::new));
+            return Ok(());
+        }
+        self.commit.replace_rules(&mut self.router, &mut self.root, &self.files, over)?;
+        self.loaded_at = std::time::Instant::now();
+        Ok(())
+    }
+
+    /// Keeps rules for when pf is on again; their tables and limits are in force already.
+    pub(super) fn park(&mut self, rules: Option<Arc<pf::Ruleset>>) {
+        if let Some(rules) = &rules {
+            self.router.shared().pf.enforce(rules);
+        }
+        self.parked = rules;
+    }
+
+    /// What of pf is fresh in files that were read again. The anchors that they do not fill come into them from what is
+    /// loaded; none is fresh if there is nothing to keep.
+    pub(super) fn kept_by(&self, files: &mut Files) -> Option<Fresh> {
+        let (old, new) = (self.files.pf.as_ref()?, files.pf.take()?);
+        let (conf, fresh) = old.with("", Arc::unwrap_or_clone(new), &Section::ALL);
+        files.pf = Some(Arc::new(conf));
+        // Rules are compiled for the addresses of interfaces.
+        let same_world = environment(&self.files.conf) == environment(&files.conf);
+        Some(Fresh { rules: if same_world { fresh.rules } else { Which::All }, ..fresh })
+    }
+
+    pub(super) fn flush(
+        &mut self,
+        what: Flush,
+        anchor: &AnchorName,
+        interface: Option<&str>,
+    ) -> Result<DoneReport, String> {
+        let shared = self.router.shared().clone();
+        match what {
+            Flush::States => {
+                let count = self.kill_states(interface, |_| true)?;
+                Ok(done(&format!("{count} states cleared"), count))
+            }
+            Flush::Tables => {
+                let count = self.named(anchor).iter().map(|path| shared.pf.tables().clear(path)).sum();
+                Ok(done(&format!("{count} tables deleted"), count))
+            }
+            Flush::Sources => {
+                let count = shared.pf.kill_sources(&mut self.root.top().at(), |_, _| true);
+                Ok(done("source tracking entries cleared", count.into()))
+            }
+            Flush::Info => {
+                shared.pf.clear_counters();
+                Ok(done("pf: statistics cleared", 0))
+            }
+            Flush::Rules => self.empty(&self.named(anchor), Section::Filter, "rules cleared"),
+            Flush::Nat => self.empty(&self.named(anchor), Section::Nat, "nat cleared"),
+            Flush::Queues => self.empty(&[String::new()], Section::Queues, "altq cleared"),
+            Flush::Reset => self.empty(&[String::new()], Section::Options, "options reset"),
+        }
+    }
+
+    /// Empties a section of some rulesets.
+    fn empty(&mut self, paths: &[String], section: Section, said: &str) -> Result<DoneReport, String> {
+        for path in paths {
+            let (mut conf, fresh) = self.changed(path, PfConf::default(), &[section]);
+            if section == Section::Queues {
+                conf.rules.filter.iter_mut().for_each(|r| r.queue = None);
+            }
+            self.change_pf((conf, fresh)).map_err(|faults| faults.to_string())?;
+        }
+        Ok(done(said, 0))
+    }
+}
+
+/// The sections that pfctl was asked to load; all if it was not asked for any.
+fn sections(parts: &[Part]) -> Vec<Section> {
+    if parts.is_empty() {
+        return Section::ALL.to_vec();
+    }
+    let one = |part: &Part| match part {
+        Part::Options => Section::Options,
+        Part::Rules => Section::Filter,
+        Part::Nat => Section::Nat,
+        Part::Queues => Section::Queues,
+        Part::Tables => Section::Tables,
+    };
+    parts.iter().map(one).collect()
+}
