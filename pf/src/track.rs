@@ -18,7 +18,7 @@ use kern::lock::{
 use crate::{
     addr::Family,
     rule::{Flush, Keep, Overload, SourceTrack},
-    slab::{RuleSlab, RuleSlot},
+    slab::{RuleSlab, RuleSlot, Slot},
 };
 
 const ROWS: usize = 1 << 12;
@@ -133,30 +133,23 @@ pub struct SourceInfo {
 impl SourceInfo {
     /// As pfctl prints it, without what `-v` adds.
     pub fn line(&self) -> String {
-        let mut out = self.source.to_string();
-        if let Some(address) = self.address {
-            out.push_str(&format!(" -> {address}"));
-        }
+        let address = self.address.map_or_else(String::new, |address| format!(" -> {address}"));
         let (rate, seconds) = self.rate;
         let (whole, tenth) = (rate / 1000, rate % 1000 / 100);
-        out + &format!(
-            " ( states {}, connections {}, rate {whole}.{tenth}/{seconds}s )",
-            self.states, self.connections
+        let SourceInfo { source, states, connections, .. } = self;
+        format!(
+            "{source}{address} ( states {states}, connections {connections}, rate {whole}.{tenth}/{seconds}s )"
         )
     }
 
     /// What `-v` adds.
     pub fn details(&self) -> String {
         let clock = |s: u32| format!("{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
-        let mut out = format!("   age {}", clock(self.age));
-        if self.states == 0 {
-            out.push_str(&format!(", expires in {}", clock(self.expires)));
-        }
-        if let Some(number) = self.number {
-            let kind = if self.address.is_some() { "nat" } else { "filter" };
-            out.push_str(&format!(", {kind} rule {number}"));
-        }
-        out
+        let expires = || format!(", expires in {}", clock(self.expires));
+        let expires = if self.states == 0 { expires() } else { String::new() };
+        let kind = if self.address.is_some() { "nat" } else { "filter" };
+        let rule = self.number.map_or_else(String::new, |number| format!(", {kind} rule {number}"));
+        format!("   age {}{expires}{rule}", clock(self.age))
     }
 }
 
@@ -351,7 +344,7 @@ impl SrcNodes {
                 states: n.states,
                 connections: n.connections,
                 rate: (n.rate, slab.slot(n.key.rule).map_or(0, |s| s.source_limits().rate.1)),
-                number: slab.slot(n.key.rule).map(|s| s.number()),
+                number: slab.slot(n.key.rule).map(Slot::number),
                 age: now.saturating_sub(n.created),
                 expires: n.expires.saturating_sub(now),
             }));

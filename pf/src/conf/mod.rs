@@ -305,7 +305,7 @@ impl Loader<'_> {
         }
         let warnings = self.name(&self.expander.warnings);
         let files = self.files.iter().map(|file| file.path.display().to_string()).collect();
-        Ok(PfConf { warnings, files, ..self.expander.into_conf() })
+        Ok(PfConf { files, warnings, ..self.expander.into_conf() })
     }
 
     /// Faults with the names of their files and the lines they are on, by place.

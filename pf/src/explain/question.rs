@@ -136,7 +136,8 @@ impl Question {
 
     /// The packet's octets; its transport checksums are nobody's business.
     pub(crate) fn octets(&self) -> Vec<u8> {
-        let frag = if self.fragment { 0x2000 | 185 } else { 0 };
+        // More fragments, and not the first.
+        let frag = if self.fragment { 0x20b9 } else { 0 };
         let payload = self.payload();
         match (self.from.0, self.to.0) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {

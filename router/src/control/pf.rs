@@ -395,7 +395,7 @@ pub enum PfAnswer {
     /// All tables.
     Tables(Vec<TableInfoReport>),
     /// What pf does to a packet.
-    Explained(ExplainReport),
+    Explained(Box<ExplainReport>),
     /// Timeouts, a line each.
     Timeouts(Vec<String>),
     /// Limits.

@@ -80,7 +80,7 @@ pub enum Request {
     /// `pfctl -s info`.
     PfInfo,
     /// Whatever else pfctl asks.
-    Pf(PfRequest),
+    Pf(Box<PfRequest>),
     /// Echo requests from the router's own stack. Answered by a stream of [`Response::Echo`].
     Ping(Ping),
     /// A connection of the router's own stack. Answered by a stream of [`Response::Data`]; meanwhile the client says

@@ -19,7 +19,7 @@ pub(super) type Change = (PfConf, Fresh);
 impl Daemon {
     pub(super) fn load(&mut self, load: &PfLoad) -> Result<LoadReport, String> {
         let env = environment(&self.files.conf);
-        let conf = self.read_conf(load, &env)?;
+        let conf = read_conf(load, &env)?;
         let report = LoadReport {
             text: match load.anchor.as_str() {
                 "" => pf::print::listing(&conf, &env),
@@ -33,17 +33,6 @@ impl Daemon {
             self.change_pf(change).map_err(|faults| faults.to_string())?;
         }
         Ok(report)
-    }
-
-    /// Reads a ruleset; `Err` is what pfctl says.
-    pub(super) fn read_conf(&self, load: &PfLoad, env: &pf::Environment) -> Result<PfConf, String> {
-        // `-n` reads all of the language; only a load needs an engine for each part of it.
-        let reading =
-            pf::conf::Reading { env, defines: &load.defines, anchor: &load.anchor, engines: !load.check };
-        reading.text(&load.name, &load.text).map_err(|errors| {
-            let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();
-            format!("{}\nSyntax error in config file: pf rules not loaded", each.join("\n"))
-        })
     }
 
     /// What is loaded now, with what was read for one ruleset put into it.
@@ -137,6 +126,17 @@ impl Daemon {
         }
         Ok(done(said, 0))
     }
+}
+
+/// Reads a ruleset; `Err` is what pfctl says.
+pub(super) fn read_conf(load: &PfLoad, env: &pf::Environment) -> Result<PfConf, String> {
+    // `-n` reads all of the language; only a load needs an engine for each part of it.
+    let reading =
+        pf::conf::Reading { env, defines: &load.defines, anchor: &load.anchor, engines: !load.check };
+    reading.text(&load.name, &load.text).map_err(|errors| {
+        let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();
+        format!("{}\nSyntax error in config file: pf rules not loaded", each.join("\n"))
+    })
 }
 
 /// The sections that pfctl was asked to load; all if it was not asked for any.

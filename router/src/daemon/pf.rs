@@ -34,7 +34,7 @@ impl Daemon {
             PfRequest::Tables { anchor } => Ok(PfAnswer::Tables(self.tables(anchor))),
             PfRequest::Table(request) => self.table(request).map(PfAnswer::Table),
             PfRequest::Explain { packet, load } => {
-                self.explain(packet, load.as_ref()).map(PfAnswer::Explained)
+                self.explain(packet, load.as_ref()).map(|e| PfAnswer::Explained(Box::new(e)))
             }
             PfRequest::Timeouts => {
                 Ok(PfAnswer::Timeouts(self.pf_conf().map_or(Vec::new(), pf::show::timeouts)))

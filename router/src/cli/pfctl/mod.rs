@@ -111,7 +111,7 @@ fn define(text: &str) -> Result<(String, String), String> {
 /// Asks, and takes the answer of one kind out.
 macro_rules! ask {
     ($at:expr, $request:expr, $kind:ident) => {
-        match answer!($at.ask(&Request::Pf($request))?, Pf) {
+        match answer!($at.ask(&Request::Pf(Box::new($request)))?, Pf) {
             crate::control::pf::PfAnswer::$kind(report) => report,
             _ => return Err(crate::cli::ask::Failure::Unexpected),
         }
