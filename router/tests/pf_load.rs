@@ -164,13 +164,11 @@ fn memory() -> u64 {
 fn reloads_with_many_live_states_keep_them_and_take_no_memory() {
     let (reloads, states) = if soak() { (1_000, 100_000) } else { (60, 5_000) };
     let rules = |n: usize| {
-        let tables: String = (0..20)
-            .map(|i| format!("table <t{i}> {{ 198.51.{n}.{i} 203.0.113.0/28 }}\n", n = n % 200))
-            .collect();
-        let passes: String = (0..200)
-            .map(|i| format!("pass in proto tcp from <t{}> to any port {}\n", i % 20, 1 + i + n % 7))
-            .collect();
-        format!("block all\n{tables}{passes}pass in proto udp to port 53 keep state\npass out all no state\n")
+        let table = |i| format!("table <t{i}> {{ 198.51.{}.{i} 203.0.113.0/28 }}\n", n % 200);
+        let pass = |i| format!("pass in proto tcp from <t{}> to any port {}\n", i % 20, 1 + i + n % 7);
+        let (tables, passes): (Vec<_>, Vec<_>) = ((0..20).map(table).collect(), (0..200).map(pass).collect());
+        let rest = "pass in proto udp to port 53 keep state\npass out all no state\n";
+        format!("{}block all\n{}{rest}", tables.concat(), passes.concat())
     };
     let mut live = Live::start(2, states, &rules(0));
     live.wait("states are not made", |live| live.states() == states);
