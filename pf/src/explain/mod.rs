@@ -22,6 +22,7 @@ use kern::{
 pub use question::{NotUnderstood, Question};
 
 use crate::{
+    IfIndex,
     anchor::{self, Kind},
     conf::PfConf,
     engine::{PfCx, explain::Trace},
@@ -69,6 +70,16 @@ pub enum Fate {
     Returned(Answer),
 }
 
+impl Fate {
+    fn of(verdict: &Verdict) -> Fate {
+        match *verdict {
+            Verdict::Pass(_) | Verdict::Route(..) | Verdict::Copy(..) => Fate::Passes,
+            Verdict::Block(why) => Fate::Blocked(why),
+            Verdict::Return(answer, _) => Fate::Returned(answer),
+        }
+    }
+}
+
 /// What a ruleset does to a packet, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -84,6 +95,10 @@ pub struct Explanation {
     pub keeps_state: bool,
     /// Addresses and ports as they leave pf, if they change.
     pub becomes: Option<[(IpAddr, u16); 2]>,
+    /// The next hop that a rule has chosen: gateway and interface.
+    pub next_hop: Option<String>,
+    /// Only a copy goes there.
+    pub copied: bool,
     /// The queue it goes to.
     pub queue: Option<String>,
     /// The tag it leaves with.
@@ -118,16 +133,18 @@ impl Ruleset {
         let (tag, queue) = (m.hdr().tag, m.hdr().queue);
         bench.end(m);
         let state = pf.states().dump(&mut top.at(), NOW as u32).pop();
+        let hop = match verdict {
+            Verdict::Route(_, hop) | Verdict::Copy(_, hop) => pf.slab().next_hop(hop),
+            _ => None,
+        };
         let ends = state.as_ref().map(|s| if direction == crate::Direction::In { s.stack } else { s.wire });
         Ok(Explanation {
             packet: question.to_string(),
             skipped: trace.skipped,
             tried: self.tried(&trace, env),
-            fate: match verdict {
-                Verdict::Pass(_) => Fate::Passes,
-                Verdict::Block(why) => Fate::Blocked(why),
-                Verdict::Return(answer, _) => Fate::Returned(answer),
-            },
+            next_hop: hop.map(|hop| next_hop(hop.gateway, hop.iface, env)),
+            copied: matches!(verdict, Verdict::Copy(..)),
+            fate: Fate::of(&verdict),
             keeps_state: state.is_some(),
             becomes: ends.filter(|_| state.is_some_and(|s| s.stack != s.wire)),
             queue: names.queue_name(queue).map(str::to_owned),
@@ -182,6 +199,12 @@ const FIELDS: [&str; 8] = [
     "destination address",
     "destination port",
 ];
+
+/// `198.51.100.9 on wan0`, `wan0`
+fn next_hop(gateway: Option<IpAddr>, iface: IfIndex, env: &Environment) -> String {
+    let interface = env.interfaces.iter().find(|i| i.index == iface).map_or("", |i| i.name.as_str());
+    gateway.map_or_else(|| interface.to_owned(), |gateway| format!("{gateway} on {interface}"))
+}
 
 fn place(conf: &PfConf, rule: &Rule) -> String {
     let file = conf.files.get(usize::from(rule.at.file)).map_or("", String::as_str);

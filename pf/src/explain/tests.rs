@@ -93,6 +93,12 @@ fn translation_is_told_with_what_the_packet_becomes() {
 }
 
 #[test]
+fn a_next_hop_that_a_rule_chooses_is_told() {
+    let said = explained("pass in on lan0 route-to (wan0 203.0.113.9) inet proto tcp\n", WEB);
+    assert!(said.outcome().contains(", goes by 203.0.113.9 on wan0"), "{}", said.outcome());
+}
+
+#[test]
 fn an_interface_that_pf_skips_and_a_packet_that_no_rule_is_for_are_told_as_such() {
     assert!(explained("set skip on lan0\nblock all\n", WEB).text(false).contains("set skip\npasses"));
     assert!(explained("block out all\n", WEB).text(false).contains("no rule decides\npasses\n"));
@@ -220,12 +226,7 @@ proptest! {
             let now = Instant::from_secs(NOW);
             let verdict = PfCx::new(&pf, &ruleset, &mut worker, held.at::<PfRules>(), now)
                 .test(question.direction, question.on, &mut m);
-            let fate = match verdict {
-                Verdict::Pass(_) => Fate::Passes,
-                Verdict::Block(why) => Fate::Blocked(why),
-                Verdict::Return(answer, _) => Fate::Returned(answer),
-            };
-            prop_assert_eq!(said.fate, fate, "{}", said.text(true));
+            prop_assert_eq!(said.fate, Fate::of(&verdict), "{}", said.text(true));
             prop_assert_eq!(said.queue.as_deref(), names.queue_name(m.hdr().queue));
             prop_assert_eq!(said.tag.as_deref(), names.tag_name(m.hdr().tag));
             fixture.done(m);

@@ -41,6 +41,9 @@ impl Explanation {
             let end = |(addr, port)| std::net::SocketAddr::new(addr, port);
             let _ = write!(out, ", becomes {} -> {}", end(from), end(to));
         }
+        if let Some(hop) = &self.next_hop {
+            let _ = write!(out, ", {} by {hop}", if self.copied { "a copy goes" } else { "goes" });
+        }
         for (word, name) in [("queue", &self.queue), ("tag", &self.tag)] {
             if let Some(name) = name {
                 let _ = write!(out, ", {word} {name}");

@@ -153,6 +153,8 @@ pub struct ExplainReport {
     pub keeps_state: bool,
     /// Source and destination as translation makes them.
     pub becomes: Option<[String; 2]>,
+    /// The next hop that a rule has chosen.
+    pub next_hop: Option<String>,
     /// The queue it goes to.
     pub queue: Option<String>,
     /// The tag it leaves with.

@@ -194,6 +194,7 @@ impl ExplainReport {
             rules: e.tried.iter().map(tried).collect(),
             keeps_state: e.keeps_state,
             becomes: e.becomes.map(|ends| ends.map(place)),
+            next_hop: e.next_hop.clone(),
             queue: e.queue.clone(),
             tag: e.tag.clone(),
             text: e.text(false),
