@@ -16,7 +16,12 @@ use router::{
     },
     router::{Router, Setup},
 };
-use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use wire::{Mac, build};
 
 const NEXT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
@@ -30,6 +35,9 @@ struct Live {
     source: SourceSink,
     sink: SourceSink,
 }
+
+/// One test at a time: the memory that one measures is that of the process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn soak() -> bool {
     std::env::var_os("SOFTNET_SOAK").is_some()
@@ -94,7 +102,7 @@ impl Live {
     }
 
     fn wait(&self, what: &str, is: impl Fn(&Live) -> bool) {
-        let patience = std::time::Instant::now() + Duration::from_secs(60);
+        let patience = std::time::Instant::now() + Duration::from_mins(1);
         while !is(self) {
             assert!(std::time::Instant::now() < patience, "{what}: {} sent", self.sink.sunk().packets);
             std::thread::sleep(Duration::from_millis(1));
@@ -118,13 +126,15 @@ impl Live {
         assert!(books.balanced(), "{books:?}");
         let balance = &books.balance;
         assert_eq!(balance.ended.iter().sum::<u64>(), 0, "a packet ended: {balance:?}");
-        assert_eq!(balance.received, balance.sent);
+        // Its own are those that look for its neighbours.
+        assert_eq!(balance.received + balance.created, balance.sent);
         balance.sent
     }
 }
 
 #[test]
 fn anchors_that_change_under_load_lose_no_packet_and_leave_the_rest_alone() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let rules =
         "block all\nanchor \"dyn/*\"\npass out all keep state\npass in proto udp to port 53 no state\n";
     let changes = if soak() { 5_000 } else { 300 };
@@ -162,10 +172,11 @@ fn memory() -> u64 {
 
 #[test]
 fn reloads_with_many_live_states_keep_them_and_take_no_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (reloads, states) = if soak() { (1_000, 100_000) } else { (60, 5_000) };
     let rules = |n: usize| {
         let table = |i| format!("table <t{i}> {{ 198.51.{}.{i} 203.0.113.0/28 }}\n", n % 200);
-        let pass = |i| format!("pass in proto tcp from <t{}> to any port {}\n", i % 20, 1 + i + n % 7);
+        let pass = |i: usize| format!("pass in proto tcp from <t{}> to any port {}\n", i % 20, 1 + i + n % 7);
         let (tables, passes): (Vec<_>, Vec<_>) = ((0..20).map(table).collect(), (0..200).map(pass).collect());
         let rest = "pass in proto udp to port 53 keep state\npass out all no state\n";
         format!("{}block all\n{}{rest}", tables.concat(), passes.concat())
