@@ -2,7 +2,7 @@
 
 use super::{
     frames::NEXT,
-    source::{Check, Generator, Lane, Sink, Source, Timed},
+    source::{Check, Generator, Lane, Sink, Source, Timed, take_seat},
 };
 use crate::{
     commit::{Commit, Faults, Files},
@@ -120,6 +120,7 @@ pub(super) fn on_threads<R: Send>(
                 let work = &work;
                 scope.spawn(move || {
                     core_affinity::set_for_current(core_affinity::CoreId { id: me });
+                    take_seat(me);
                     let mut root = Root::claim();
                     let mut mine: Vec<_> = seats.into_iter().map(|seat| seat.unpark(&mut root)).collect();
                     let result = work(me, &mut mine, &mut root);

@@ -6,17 +6,28 @@
 
 use crate::iface::driver::{Caps, Driver, Read, RxCx, RxQueue, TxCx, Written};
 use kern::{
-    Batch, Class, Mbuf, Owner,
+    Batch, Class, Mbuf, Owner, Why,
     lock::Leaf,
     time::{Clock, Instant},
 };
 use std::{
+    cell::Cell,
     os::fd::BorrowedFd,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+thread_local! {
+    static SEAT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Says whose thread this is. A device is told which queue a frame is for, not who writes it, and any worker writes to any
+/// queue.
+pub(super) fn take_seat(worker: usize) {
+    SEAT.set(worker);
+}
 
 /// What one worker's source and sink count. Written by that worker only.
 #[derive(Default)]
@@ -154,8 +165,12 @@ impl Driver for Sink {
         None
     }
 
-    fn write(&self, queue: usize, batch: &mut Batch, cx: &TxCx<'_>) -> Written {
-        let Some(lane) = self.lanes.get(queue) else { return Written::default() };
+    fn write(&self, _queue: usize, batch: &mut Batch, cx: &TxCx<'_>) -> Written {
+        let Some(lane) = self.lanes.get(SEAT.get()) else {
+            let refused = batch.len() as u64;
+            cx.ledger.end_all(batch, Why::IfDetached);
+            return Written { refused, ..Written::default() };
+        };
         let frames = batch.len() as u64;
         let bytes = batch.iter().map(|m| m.len() as u64).sum();
         Lane::add(&lane.packets, frames);
@@ -200,5 +215,26 @@ impl<'a> Timed<'a> {
         let all = Clock::Real.now().nanos_since(self.since);
         let untimed = self.lane.untimed_ns() - self.untimed_before;
         (all.saturating_sub(untimed), self.lane.packets() - self.packets_before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kern::testing::Fixture;
+
+    #[test]
+    fn a_frame_counts_for_who_writes_it_whatever_its_queue() {
+        let side = Fixture::new(8);
+        let lanes: Vec<Arc<Lane>> = (0..2).map(|_| Arc::default()).collect();
+        let sink = Sink::new(lanes.clone(), Box::new(|_| true));
+        for (worker, queue) in [(0, 0), (0, 1), (1, 0)] {
+            take_seat(worker);
+            let mut batch = Batch::new();
+            assert!(batch.push(side.packet(&[0; 60])).is_ok());
+            let written = sink.write(queue, &mut batch, &TxCx { pool: &side.pool, ledger: &side.ledger });
+            assert_eq!(written, Written { frames: 1, bytes: 60, refused: 0 });
+        }
+        assert_eq!(lanes.iter().map(|lane| lane.packets()).collect::<Vec<_>>(), [2, 1]);
     }
 }
