@@ -159,6 +159,20 @@ fn a_syn_is_repeated_until_answered_and_a_wrong_answer_is_reset() {
 }
 
 #[test]
+fn a_syn_sent_twice_does_not_open_the_other_ends_window() {
+    for isn in [5000, 0x9000_0000] {
+        let mut w = World::new(FILTER);
+        let web = Conversation::WEB;
+        assert!(w.passes(IN, LAN, &web.up("S", 1000, 0, 65_000, 0)));
+        assert!(w.passes(IN, LAN, &web.up("S", 1000, 0, 65_000, 0)), "again");
+        assert!(w.passes(OUT, LAN, &web.down("SA", isn, 1001, 65_000, 0)));
+        assert!(w.passes(IN, LAN, &web.up("A", 1001, isn + 1, 1000, 0)));
+        let blind = web.down("PA", isn + 0x0100_0000, 1001, 1000, 10);
+        assert!(is_mismatch(&w.verdict(OUT, LAN, &blind)), "sixteen million octets ahead of {isn}");
+    }
+}
+
+#[test]
 fn a_new_syn_on_a_closed_state_begins_a_new_one() {
     let mut w = World::new(FILTER);
     let web = open(&mut w, "");

@@ -262,6 +262,11 @@ impl Segment {
         if after(self.end, src.seqlo) {
             src.seqlo = self.end;
         }
+        // Of an end that has not been heard nothing can be acknowledged: the 0 that stands for it, with a window added, may
+        // lie far ahead of the numbers it then begins with, and all between would fit.
+        if dst.wscale & PEER_SEEN == 0 {
+            return;
+        }
         let window = u32::from(self.window) << self.sws;
         if at_or_after(self.ack.wrapping_add(window), dst.seqhi) {
             dst.seqhi = self.ack.wrapping_add(window.max(1));
