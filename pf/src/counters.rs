@@ -15,6 +15,7 @@ kern::counters! {
         synproxy: "pf.synproxy" "segments answered in a server's place",
         src_limit: "pf.src_limit" "packets of sources beyond what a rule allows",
         translate: "pf.translate" "packets for which translation had no address or port",
+        bad_timestamp: "pf.bad_timestamp" "segments with timestamps that are not of their connection",
         no_route: "pf.no_route" "packets for which a rule named no next hop that there is",
         state_limit: "pf.state_limit" "states not made because of a limit",
     }

@@ -342,6 +342,7 @@ impl<'a> PfCx<'a> {
                 None
             }
             Tracked::Mismatch => Some(self.block(Why::PfStateMismatch)),
+            Tracked::BadTimestamp => Some(self.block(Why::PfTimestamp)),
             Tracked::Proxied | Tracked::Joined => Some(self.block(Why::PfSynproxy)),
             Tracked::Overloads => {
                 if let Some(counters) = self.counters() {
@@ -385,7 +386,7 @@ impl<'a> PfCx<'a> {
             m.hdr_mut().tag = hit.tag;
         }
         choose_queue(m, p, hit.queue, hit.low_delay_queue);
-        if (hit.translates || hit.modulates)
+        if hit.rewrites()
             && let Err(why) = self.rewrite_by(direction, index, m, p, hit, is_error)
         {
             return self.block(why);
@@ -415,6 +416,9 @@ impl<'a> PfCx<'a> {
         hit: &Hit,
         is_error: bool,
     ) -> Result<(), Why> {
+        if hit.restamp.is_some() {
+            rewrite::restamp(m, p.l4, p.tcp.header, &hit.restamp)?;
+        }
         if hit.translates && hit.key.family() != p.family {
             return self.change_family(direction, m, p, hit, is_error);
         }
@@ -603,7 +607,7 @@ impl<'a> PfCx<'a> {
                 Ok(hit) => hit,
                 Err(verdict) => return verdict,
             };
-            if (hit.translates || hit.modulates)
+            if hit.rewrites()
                 && let Err(why) = self.rewrite_by(direction, index, m, &seen.p, &hit, false)
             {
                 return self.block(why);
@@ -647,6 +651,8 @@ impl<'a> PfCx<'a> {
         let making = Making {
             rule,
             treatment: treatment_number,
+            stamped: treatment.normalise.reassemble_tcp
+                || self.rules.scrub.reassembles_tcp(direction, index, m),
             binds: if becomes.family() == p.family {
                 Routed::binds(treatment.route, hops, direction, index)
             } else {
@@ -727,6 +733,7 @@ impl<'a> PfCx<'a> {
             Why::PfSynproxy => counters.synproxy.inc(),
             Why::PfSrcLimit => counters.src_limit.inc(),
             Why::PfTranslate => counters.translate.inc(),
+            Why::PfTimestamp => counters.bad_timestamp.inc(),
             Why::PfRoute => counters.no_route.inc(),
             _ => {}
         }

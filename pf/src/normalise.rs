@@ -30,12 +30,14 @@ pub(crate) struct Normalise {
     pub(crate) max_mss: u16,
     /// TOS octet or traffic class.
     pub(crate) set_tos: Option<u8>,
+    /// Timestamps and time to live of a connection are looked at, by its state.
+    pub(crate) reassemble_tcp: bool,
 }
 
 impl From<&Scrub> for Normalise {
     fn from(scrub: &Scrub) -> Normalise {
-        let &Scrub { no_df, random_id, min_ttl, max_mss, set_tos, .. } = scrub;
-        Normalise { no_df, random_id, min_ttl, max_mss, set_tos }
+        let &Scrub { no_df, random_id, min_ttl, max_mss, set_tos, reassemble_tcp, .. } = scrub;
+        Normalise { no_df, random_id, min_ttl, max_mss, set_tos, reassemble_tcp }
     }
 }
 
@@ -125,6 +127,18 @@ impl ScrubRules {
         }
     }
 
+    /// Whether states look at timestamps, by any of the rules.
+    pub(crate) fn looks_at_timestamps(&self) -> bool {
+        self.rules.iter().any(|(_, normalise, _)| normalise.reassemble_tcp)
+    }
+
+    /// Whether the state of a packet is to look at timestamps.
+    #[cold]
+    pub(crate) fn reassembles_tcp(&self, direction: Direction, index: IfIndex, m: &Mbuf) -> bool {
+        self.looks_at_timestamps()
+            && self.first(direction, index, m).is_some_and(|(normalise, _)| normalise.reassemble_tcp)
+    }
+
     fn first(&self, direction: Direction, index: IfIndex, m: &Mbuf) -> Option<(Normalise, Fragments)> {
         let p = Packet::read(m).ok()?;
         let matches = |rule: &&(Compiled, Normalise, Fragments)| {
@@ -136,8 +150,14 @@ impl ScrubRules {
 
 impl Normalise {
     /// Nothing.
-    pub(crate) const NONE: Normalise =
-        Normalise { no_df: false, random_id: false, min_ttl: 0, max_mss: 0, set_tos: None };
+    pub(crate) const NONE: Normalise = Normalise {
+        no_df: false,
+        random_id: false,
+        min_ttl: 0,
+        max_mss: 0,
+        set_tos: None,
+        reassemble_tcp: false,
+    };
 
     /// This, and what a later rule says.
     pub(crate) fn then(self, later: Normalise) -> Normalise {
@@ -148,6 +168,7 @@ impl Normalise {
             min_ttl: either(self.min_ttl.into(), later.min_ttl.into()) as u8,
             max_mss: either(self.max_mss, later.max_mss),
             set_tos: later.set_tos.or(self.set_tos),
+            reassemble_tcp: self.reassemble_tcp || later.reassemble_tcp,
         }
     }
 
@@ -260,7 +281,14 @@ mod tests {
     #[test]
     fn a_packet_is_changed_as_the_rule_says_and_its_checksums_follow() {
         let fixture = Fixture::new(4);
-        let all = Normalise { no_df: true, random_id: true, min_ttl: 15, max_mss: 1400, set_tos: Some(0x10) };
+        let all = Normalise {
+            no_df: true,
+            random_id: true,
+            min_ttl: 15,
+            max_mss: 1400,
+            set_tos: Some(0x10),
+            reassemble_tcp: false,
+        };
         let packet = scrubbed(&fixture, &syn(), all);
         let header = ipv4::Packet::new_checked(&packet[..]).unwrap();
         assert!(header.checksum_ok() && !header.dont_fragment());

@@ -92,6 +92,9 @@ impl Pf {
     pub fn enforce(&self, ruleset: &Ruleset) {
         let options = &ruleset.conf().options;
         self.states.set_limit(options.limit_states);
+        if ruleset.looks_at_timestamps() {
+            self.states.keep_timestamps();
+        }
         self.states.set_timeouts(&options.timeouts);
         self.tables.set_limits(options.limits.get(Limit::Tables), options.limits.get(Limit::TableEntries));
         self.states.nodes().set_limit(options.limits.get(Limit::SrcNodes));

@@ -452,6 +452,13 @@ impl Ruleset {
         anchor::sources(&self.conf).flat_map(of).collect()
     }
 
+    /// Whether states made by some rule look at timestamps.
+    pub(crate) fn looks_at_timestamps(&self) -> bool {
+        let all = std::iter::once(&self.main).chain(self.anchors.values());
+        let rare = |rule: &Compiled| rule.rare.as_ref().is_some_and(|rare| rare.normalise.reassemble_tcp);
+        self.scrub.looks_at_timestamps() || all.flat_map(|lists| &lists.filter).any(rare)
+    }
+
     /// What the ruleset was made of.
     pub fn conf(&self) -> &PfConf {
         &self.conf

@@ -101,6 +101,7 @@ reasons! {
     PfOptions = "pf.ip_option", "IP options without allow-opts";
     PfFragment = "pf.fragment", "fragment blocked";
     PfTranslate = "pf.translate", "no free address or port to translate it to";
+    PfTimestamp = "pf.bad_timestamp", "timestamps that are not of its connection";
     PfRoute = "pf.route", "its rule names no next hop that this router has";
     PfSrcLimit = "pf.src_limit", "its source has what the rule allows";
     PfSynproxy = "pf.synproxy", "answered in the server's place";

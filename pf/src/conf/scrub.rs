@@ -82,7 +82,6 @@ pub(crate) fn option(c: &mut Cursor, scrub: &mut Scrub) -> Parsed<()> {
         }
         "set-tos" => scrub.set_tos = Some(icmp::tos(c)?),
         "reassemble" => {
-            c.note(word.at, "reassemble tcp");
             c.expect("tcp")?;
             scrub.reassemble_tcp = true;
         }

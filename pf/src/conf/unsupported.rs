@@ -25,7 +25,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // States.
     ("set syncookies", "there are no SYN cookies yet"),
     ("set fail-policy", "a packet whose state cannot be made is dropped"),
-    ("tcp.tsdiff", "nothing uses this timeout yet"),
     // Other options of rules.
     ("once", "rules are not removed by packets yet"),
     ("max-pkt-rate", "packets are not metered by rules yet"),
@@ -34,7 +33,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("set ruleset-optimization profile", "rules are not ordered by their counters yet"),
     // Tables, normalisation, log.
     ("file", "tables are read from the configuration only"),
-    ("reassemble tcp", "timestamps are not looked at yet"),
     ("os", "there are no operating system fingerprints yet"),
     ("set fingerprints", "there are no operating system fingerprints yet"),
     ("log (matches)", LOG),

@@ -6,12 +6,16 @@
 
 use kern::{Mbuf, PktFlags, Why};
 use wire::{
-    IpProto, checksum,
+    IpProto, checksum, ipv4,
     parse::{self, Parsed},
     rewrite::{End, set_ipv4, set_ipv6, set_port},
 };
 
-use crate::{addr::Family, rule::Direction, state::key::Key};
+use crate::{
+    addr::Family,
+    rule::Direction,
+    state::{key::Key, timestamps::Restamp},
+};
 
 /// An address and a port.
 pub(crate) type Side = (u128, u16);
@@ -96,6 +100,33 @@ pub(crate) fn modulate(m: &mut Mbuf, l4: u16, header: u8, (add, take): (u32, u32
     if take != 0 {
         shift_sacks(segment, take.wrapping_neg());
     }
+    let after = checksum::sum(segment);
+    if !partial {
+        update(segment, 16, before, after);
+    }
+    Ok(())
+}
+
+/// Gives a TCP segment other timestamps and another time to live.
+#[cold]
+pub(crate) fn restamp(m: &mut Mbuf, l4: u16, header: u8, to: &Restamp) -> Result<(), Why> {
+    let partial = m.hdr().flags.has(PktFlags::PARTIAL);
+    let data = m.data_mut();
+    if to.ttl != 0 {
+        match data.first().map(|v| v >> 4) {
+            Some(4) => ipv4::set_ttl(data.first_chunk_mut().ok_or(Why::PfShort)?, to.ttl),
+            _ => *data.get_mut(7).ok_or(Why::PfShort)? = to.ttl,
+        }
+    }
+    if to.at == 0 {
+        return Ok(());
+    }
+    let l4 = usize::from(l4);
+    let segment = data.get_mut(l4..l4 + usize::from(header)).ok_or(Why::PfShort)?;
+    let before = checksum::sum(segment);
+    let at = usize::from(to.at);
+    segment.get_mut(at..at + 4).ok_or(Why::PfShort)?.copy_from_slice(&to.stamps.0.to_be_bytes());
+    segment.get_mut(at + 4..at + 8).ok_or(Why::PfShort)?.copy_from_slice(&to.stamps.1.to_be_bytes());
     let after = checksum::sum(segment);
     if !partial {
         update(segment, 16, before, after);

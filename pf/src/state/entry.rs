@@ -49,6 +49,8 @@ pub(crate) mod flag {
     pub(crate) const TREATED: u16 = 1 << 11;
     /// Its keys are of different families: packets of both ends come in, and go on as the other key says.
     pub(crate) const TWO_FAMILIES: u16 = 1 << 12;
+    /// Its timestamps are looked at.
+    pub(crate) const STAMPED: u16 = 1 << 13;
     /// What a packet of this state needs besides being passed.
     pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED | ANCHORED | TREATED;
 }

@@ -15,6 +15,7 @@ use super::{
     other,
     table::{NEVER, Node},
     tcp,
+    timestamps::{Restamp, Timestamps},
 };
 use crate::{
     IfIndex,
@@ -46,6 +47,8 @@ pub(crate) struct Making<'a> {
     pub(crate) treatment: u32,
     /// The interface that it is bound to if its rule wants it bound; none if that cannot be known.
     pub(crate) binds: Option<IfIndex>,
+    /// Its timestamps are looked at, if it has any.
+    pub(crate) stamped: bool,
 }
 
 /// What came of putting a state into the table.
@@ -82,7 +85,15 @@ impl States {
         };
         self.slab.state_made(making.nat);
         self.slab.state_made(making.anchor);
-        let made = self.go_live(held, slot, &state, self.seed.hash(&lookup.key));
+        let restamp = if state.has(flag::STAMPED) {
+            self.begin_timestamps(slot, &state, passing)
+        } else {
+            Restamp::NONE
+        };
+        let mut made = self.go_live(held, slot, &state, self.seed.hash(&lookup.key));
+        if let Made::Live(hit) = &mut made {
+            hit.restamp = restamp;
+        }
         if !matches!(made, Made::Live(_)) {
             self.give_back(held, cache, slot, &state);
         } else if state.src.level == tcp::level::PROXY_SRC {
@@ -90,6 +101,15 @@ impl States {
             return Ok(Made::Proxied);
         }
         Ok(made)
+    }
+
+    /// Begins with the timestamps of a connection, whose slot nobody else has yet.
+    #[cold]
+    fn begin_timestamps(&self, slot: u32, state: &State, passing: &Passing) -> Restamp {
+        if let Some(kept) = self.table.timestamps(slot) {
+            kept.with(|t| *t = Timestamps::default());
+        }
+        self.restamp(slot, state, &self.stamped(state, passing))
     }
 
     /// Counts a state that is to be made at its source nodes: at all, or at none.
@@ -183,7 +203,8 @@ impl States {
                 | set(keep.is_some_and(|k| k.track == Some(SourceTrack::Global)), flag::TRACKED_GLOBALLY)
                 | set(making.sticky.is_some(), flag::STICKY)
                 | set(anchor != RuleSlot::NONE, flag::ANCHORED)
-                | set(making.treatment != 0, flag::TREATED),
+                | set(making.treatment != 0, flag::TREATED)
+                | set(making.stamped && IpProto(p.proto) == IpProto::TCP, flag::STAMPED),
             last: now,
             created: now,
             ifindex: making.binds.unwrap_or(passing.index).0,

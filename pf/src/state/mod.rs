@@ -26,6 +26,7 @@ pub(crate) mod proxy;
 mod purge;
 mod table;
 pub(crate) mod tcp;
+pub(crate) mod timestamps;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -54,6 +55,7 @@ use entry::{Phase, State, flag};
 use key::{Hash, Key, Seed};
 use table::{Node, Table};
 use tcp::Fit;
+use timestamps::{Restamp, Situation, Stamped};
 
 /// Source nodes at most, unless `set limit src-nodes` says.
 const LIMIT_SOURCES: u32 = 10_000;
@@ -147,6 +149,8 @@ pub(crate) struct Hit {
     pub(crate) treatment: u32,
     /// The packet goes the way of the first.
     pub(crate) forward: bool,
+    /// What becomes of its timestamps.
+    pub(crate) restamp: Restamp,
 }
 
 impl Hit {
@@ -167,7 +171,14 @@ impl Hit {
         diffs: (0, 0),
         treatment: 0,
         forward: true,
+        restamp: Restamp::NONE,
     };
+
+    /// Whether the packet is to be changed.
+    #[inline(always)]
+    pub(crate) fn rewrites(&self) -> bool {
+        self.translates || self.modulates || self.restamp.is_some()
+    }
 }
 
 /// What the table says of a packet.
@@ -179,7 +190,9 @@ pub(crate) enum Tracked {
     Hit,
     /// It belongs to a state and does not fit it.
     Mismatch,
-    /// The same, and it answers a SYN: its sender is to be told.
+    /// Its timestamps are not of its connection.
+    BadTimestamp,
+    /// It does not fit its state, and it answers a SYN: its sender is to be told.
     Reset,
     /// The same, and the state's class has changed: the purge may have to look earlier.
     Changed,
@@ -441,13 +454,24 @@ impl States {
         let outbox = &mut cache.outbox;
         let tracked = self.find(held, lookup, passing.direction, passing.index, |node, state| {
             state.fill(node, hit);
+            let slot = node.slot();
             let turned = Passing { direction: state.way(passing.direction, passing.p.family), ..*passing };
+            let stamped = (state.has(flag::STAMPED) && lookup.kind == LookFor::Packet)
+                .then(|| self.stamped(state, &turned));
+            if stamped.as_ref().is_some_and(|stamped| !self.fits(slot, stamped)) {
+                return Tracked::BadTimestamp;
+            }
             let tracked = match lookup.kind {
                 LookFor::Quoted => icmp::belongs(state, turned.direction, passing.p, lookup.seq),
                 _ => state.step(&turned, self, outbox),
             };
             if state.flags & flag::REWRITTEN != 0 {
                 state.fill_rewriting(turned.direction, hit);
+            }
+            if let Some(stamped) = stamped
+                && matches!(tracked, Tracked::Hit | Tracked::Changed)
+            {
+                hit.restamp = self.restamp(slot, state, &stamped);
             }
             tracked
         });
@@ -467,6 +491,36 @@ impl States {
             }
             Some(tracked) => tracked,
         }
+    }
+
+    /// What is to be known of a segment whose timestamps are looked at.
+    #[cold]
+    fn stamped(&self, state: &State, passing: &Passing) -> (Stamped, Situation) {
+        let levels = [state.src.level, state.dst.level];
+        let about = Situation {
+            from: usize::from(passing.direction != state.direction),
+            established: levels.iter().all(|level| *level >= tcp::level::ESTABLISHED),
+            now: passing.now,
+            age: passing.now.saturating_sub(state.created),
+            tolerance: self.seconds(RuleSlot(state.rule), Timeout::TcpTsdiff as u8),
+        };
+        (Stamped::read(passing.p, passing.data), about)
+    }
+
+    fn fits(&self, slot: u32, (segment, about): &(Stamped, Situation)) -> bool {
+        self.table.timestamps(slot).is_none_or(|kept| kept.with(|t| t.fits(segment, about)))
+    }
+
+    #[cold]
+    fn restamp(&self, slot: u32, state: &State, (segment, about): &(Stamped, Situation)) -> Restamp {
+        let offset = || self.isn(&state.wire, about.now);
+        let kept = self.table.timestamps(slot);
+        kept.map_or(Restamp::NONE, |kept| kept.with(|t| t.take(segment, about, offset)))
+    }
+
+    /// Makes room for the timestamps of connections, as far as there are slots for them.
+    pub(crate) fn keep_timestamps(&self) {
+        self.table.keep_timestamps();
     }
 
     /// The class of a state has changed. Returns the state if its handshake is complete and its source is tracked.

@@ -31,7 +31,7 @@ use kern::{
     prefetch, prefetch_lines,
 };
 
-use super::{entry::State, key::Hash};
+use super::{entry::State, key::Hash, timestamps::Timestamps};
 
 /// Keys that a row holds itself.
 const IN_ROW: usize = 7;
@@ -67,6 +67,8 @@ struct Chunk {
     due: Box<[AtomicU32]>,
     /// By node: tag and the next node, for overflow chains.
     links: Box<[AtomicU64]>,
+    /// By slot, once a ruleset wants it: the timestamps of connections.
+    timestamps: OnceLock<Box<[Leaf<Timestamps>]>>,
 }
 
 /// A key's place: slot and side.
@@ -180,6 +182,18 @@ impl Table {
     #[inline(always)]
     pub(super) fn slot(&self, slot: u32) -> Option<&Slot> {
         self.chunk(slot)?.slots.get(slot as usize % CHUNK)
+    }
+
+    /// Where the timestamps of a connection are kept, if there is room for them.
+    pub(super) fn timestamps(&self, slot: u32) -> Option<&Leaf<Timestamps>> {
+        self.chunk(slot)?.timestamps.get()?.get(slot as usize % CHUNK)
+    }
+
+    /// Makes room for timestamps: for the control thread.
+    pub(super) fn keep_timestamps(&self) {
+        for chunk in self.chunks.iter().map_while(OnceLock::get) {
+            chunk.timestamps.get_or_init(|| (0..CHUNK).map(|_| Leaf::new(Timestamps::default())).collect());
+        }
     }
 
     #[inline(always)]
@@ -303,6 +317,7 @@ impl Chunk {
             slots: HugeSlice::new(CHUNK, |_| slot()),
             due: (0..CHUNK).map(|_| AtomicU32::new(NEVER)).collect(),
             links: (0..2 * CHUNK).map(|_| AtomicU64::new(0)).collect(),
+            timestamps: OnceLock::new(),
         }
     }
 }

@@ -75,6 +75,7 @@ fn making(rules: &Ruleset, becomes: Key) -> Making<'_> {
         sticky: None,
         treatment: 0,
         binds: Some(AT.1),
+        stamped: false,
     }
 }
 
