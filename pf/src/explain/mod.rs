@@ -154,7 +154,12 @@ impl Ruleset {
 
     fn tried(&self, trace: &Trace, env: &Environment) -> Vec<Tried> {
         let known = self.by_slot();
-        let one = |step: &crate::engine::explain::Step| {
+        // A rule of an anchor that is called twice is tried twice, and decides the second time.
+        let last = |slot: Option<RuleSlot>| {
+            trace.steps.iter().rposition(|step| Some(step.slot) == slot && step.trial == Trial::Matches)
+        };
+        let decisive = [last(trace.decides), last(trace.translates)];
+        let one = |(at, step): (usize, &crate::engine::explain::Step)| {
             let (path, number, rule) = known.get(&step.slot)?;
             Some(Tried {
                 anchor: (*path).to_owned(),
@@ -167,10 +172,10 @@ impl Ruleset {
                     Trial::Field(field) => FIELDS.get(field).copied(),
                     Trial::Rest => Some("flags, ICMP type, TOS, tag, fragment or received-on"),
                 },
-                decides: [trace.decides, trace.translates].contains(&Some(step.slot)),
+                decides: decisive.contains(&Some(at)),
             })
         };
-        trace.steps.iter().filter_map(one).collect()
+        trace.steps.iter().enumerate().filter_map(one).collect()
     }
 
     fn by_slot(&self) -> HashMap<RuleSlot, (&str, usize, &Rule)> {
