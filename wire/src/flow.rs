@@ -41,7 +41,9 @@ impl core::fmt::Debug for HashSeed {
 pub fn host(address: &[u8]) -> u16 {
     let words = address.chunks_exact(4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
     let folded = words.fold(0_u32, |sum, word| sum.rotate_left(5) ^ word);
-    (folded.wrapping_mul(0x85eb_ca6b) >> 16) as u16
+    // The finalizer of MurmurHash3, but for its last step: neighbours shall not be neighbours.
+    let mixed = (folded ^ folded >> 16).wrapping_mul(0x85eb_ca6b);
+    ((mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35) >> 16) as u16
 }
 
 /// The product of two words, both halves of it mixed.
