@@ -6,7 +6,7 @@
 //!
 //! Between [`begin`] and [`finish`] the header's `state` and `state_gen` hold the 64-bit sequence number: the pf state of
 //! the outer packet has been used by then, and the inner one's is not known yet. `cursor` tells the port that ESP in UDP came
-//! from ([`natt`](crate::natt)) until it is opened.
+//! from ([`natt`]) until it is opened.
 
 use super::{
     Busy, Declined, Failed, LoopTurn, ecn,
