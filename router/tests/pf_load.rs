@@ -19,7 +19,7 @@ use router::{
 use std::{
     net::Ipv4Addr,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 use wire::{Mac, build};
@@ -37,7 +37,8 @@ struct Live {
 }
 
 /// One test at a time: the memory that one measures is that of the process.
-static ALONE: Mutex<()> = Mutex::new(());
+#[allow(clippy::disallowed_types, reason = "held for a whole test, beside the locks of the router")]
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn soak() -> bool {
     std::env::var_os("SOFTNET_SOAK").is_some()
