@@ -104,7 +104,7 @@ fn the_ports_of_a_policy_s_ends_tell_peers_behind_one_translator_apart() {
     assert_eq!(conf.warnings().len(), 1, "nobody has port 30003");
     let (_, spd) = built(&text.concat(), None, &mut root);
     let found: Vec<_> = dump::policies(&spd).into_iter().map(|p| p.spis).collect();
-    assert_eq!(found, [vec![30_001], vec![30_002], vec![], vec![30_001, 30_002]]);
+    assert_eq!(found, [vec![30_001], vec![30_002], vec![], vec![30_002, 30_001]], "the newest first");
     let shown = dump::policy_text(&dump::policies(&spd));
     assert!(shown.contains("esp/tunnel/10.0.0.1[4500]-10.0.0.2[30002]/require"), "{shown}");
     let head = "spdadd 0.0.0.0/0 0.0.0.0/0 any -P out ipsec ";
