@@ -20,7 +20,6 @@ const USUAL_MTU: u16 = 1500;
 /// The way of one SA.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
-    peer: IpAddr,
     /// MTU of the first link.
     pub(super) mtu: u16,
     /// The interface, 0 if `ip_output` has to see for itself.
@@ -29,9 +28,12 @@ pub(crate) struct Way {
     pub(super) nexthop: u32,
 }
 
-/// The ways of all SAs, by index: part of the snapshot.
+/// No route leads there, or `ip_output` has to see which.
+const UNKNOWN: Way = Way { mtu: USUAL_MTU, egress: 0, nexthop: 0 };
+
+/// The ways of all SAs, by index: part of the snapshot, made anew with its SAs.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ways(Box<[Option<Way>]>);
+pub(crate) struct Ways(Box<[Way]>);
 
 impl Ways {
     /// Of these SAs, over these routes.
@@ -39,29 +41,19 @@ impl Ways {
         let mut ways = Vec::new();
         for sa in sad.iter() {
             let at = sa.index().0 as usize;
-            ways.resize(ways.len().max(at + 1), None);
-            ways[at] = Some(find(sa, fib, interfaces));
+            ways.resize(ways.len().max(at + 1), UNKNOWN);
+            ways[at] = find(sa, fib, interfaces);
         }
         Ways(ways.into())
     }
-
-    /// The way of an SA of this snapshot.
-    #[inline(always)]
-    fn get(&self, sa: &Sa) -> Option<&Way> {
-        self.0.get(sa.index().0 as usize)?.as_ref().filter(|way| way.peer == sa.destination())
-    }
 }
 
-/// The way of an SA.
+/// The way of an SA of this snapshot.
 #[inline(always)]
 pub(super) fn way(net: &NetConfig, sa: &Sa) -> Way {
-    match net.ways.get(sa) {
-        Some(way) => *way,
-        None => find(sa, &net.fib, &net.interfaces),
-    }
+    net.ways.0.get(sa.index().0 as usize).copied().unwrap_or(UNKNOWN)
 }
 
-#[inline(never)]
 fn find(sa: &Sa, fib: &Fib, interfaces: &[Option<Arc<Interface>>]) -> Way {
     let peer = sa.destination();
     let (id, hop) = fib.resolve(fib.lookup(peer), sa.outer_hash());
@@ -72,7 +64,7 @@ fn find(sa: &Sa, fib: &Fib, interfaces: &[Option<Arc<Interface>>]) -> Way {
     let leads_on = matches!(hop, NextHop::Connected { .. } | NextHop::Gateway { .. })
         && sa.config().mode == Mode::Tunnel
         && !is_link_local(peer);
-    if leads_on { Way { peer, mtu, egress, nexthop: id.0 } } else { Way { peer, mtu, egress: 0, nexthop: 0 } }
+    if leads_on { Way { mtu, egress, nexthop: id.0 } } else { Way { mtu, ..UNKNOWN } }
 }
 
 fn is_link_local(peer: IpAddr) -> bool {
