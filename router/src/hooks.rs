@@ -18,7 +18,7 @@ mod size;
 mod tunnel;
 mod way;
 
-pub(crate) use natt::{Keepalives, follow_peers, is_for_natt, keep_alive};
+pub(crate) use natt::{Keepalives, follow_peers, install_sad, is_for_natt, keep_alive};
 pub(crate) use routed::{gateway, is_routed};
 pub(crate) use size::too_big_input;
 pub(crate) use tunnel::{Tunnels, tunnel_output};

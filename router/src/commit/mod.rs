@@ -295,9 +295,7 @@ impl Commit {
             icmp_rate: files.conf.icmp_rate,
             ..NetConfig::default()
         };
-        net.replace_sad(sad);
-        // What an SA knows of its peer it passes on to the next.
-        hooks::follow_peers(&mut net, &router.sa_setup(), &mut root.top())
+        hooks::install_sad(&mut net, sad, &router.sa_setup(), &mut root.top())
             .map_err(|e| Faults(vec![e.to_string()]))?;
         Ok(Prepared { net, trees, drivers })
     }

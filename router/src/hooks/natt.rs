@@ -12,6 +12,7 @@ use crate::{
     worker::{Cx, Pending, Stage},
 };
 use ipsec::{
+    Sad,
     natt::{self, Arrived},
     sa::{Life, Sa, Setup},
     transform::KeyError,
@@ -140,6 +141,19 @@ pub(super) fn tell_moves(cx: &mut Cx<'_>) {
         cx.shared.peers_moved.store(true, Ordering::Release);
         cx.shared.host.ring();
     }
+}
+
+/// Puts SAs into a configuration. What one knows of its peer it passes on to the next: they send to where their peers are by
+/// now.
+pub(crate) fn install_sad(
+    net: &mut NetConfig,
+    sad: Sad,
+    setup: &Setup,
+    held: &mut Held<'_, Top>,
+) -> Result<(), KeyError> {
+    let followed = natt::followed(&sad, |addr| net.is_local(addr), setup, held)?;
+    net.replace_sad(followed.map_or(sad, |(sad, _)| sad));
+    Ok(())
 }
 
 /// Has the outbound SAs of a configuration send to where their peers are now; says how many have changed.

@@ -145,9 +145,7 @@ pub fn report(router: &Router, root: &mut Root, conf: Option<&ValidConf>) -> Vec
 fn publish(router: &mut Router, root: &mut Root, conf: &ValidConf) -> Result<(), String> {
     let (sad, spd) = commit::build_ipsec(router, root, conf).map_err(|e| e.to_string())?;
     let mut net = NetConfig { spd: spd.into(), ..router.net().clone() };
-    net.replace_sad(sad);
-    // What an SA knows of its peer it passes on to the next.
-    hooks::follow_peers(&mut net, &router.sa_setup(), &mut root.top()).map_err(|e| e.to_string())?;
+    hooks::install_sad(&mut net, sad, &router.sa_setup(), &mut root.top()).map_err(|e| e.to_string())?;
     router.apply(root, net).map_err(|late| late.to_string())
 }
 
