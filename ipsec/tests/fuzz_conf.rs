@@ -6,21 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use ipsec::conf::{Conf, ValidConf, with_carets};
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % n as u64) as usize
-    }
-
-    fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        all[self.below(all.len())]
-    }
-}
+use kern::testing::{Chance, soak};
 
 const KEY: &str = "8a1fd2c3b4a5968778695a4b3c2d1e0f01234567";
 
@@ -88,16 +74,16 @@ const WORDS: &[&str] = &[
     "\"8a1fd2c3b4a5968778695a4b3c2d1e0f01234567\"",
 ];
 
-fn text(random: &mut Random) -> String {
+fn text(random: &mut Chance) -> String {
     let mut text = String::new();
     for _ in 0..=random.below(6) {
         if random.below(3) == 0 {
             for _ in 0..random.below(20) {
-                text.push_str(random.of(WORDS));
+                text.push_str(random.one_of(WORDS));
                 text.push(' ');
             }
         } else {
-            text.push_str(random.of(GOOD));
+            text.push_str(random.one_of(GOOD));
         }
     }
     for _ in 0..random.below(4) {
@@ -115,10 +101,8 @@ fn text(random: &mut Random) -> String {
 
 #[test]
 fn fuzz_of_setkey_s_language_finds_no_panic_no_lost_place_and_no_key() {
-    let seed = std::env::var("SOFTNET_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0x5e7_2013);
-    println!("SOFTNET_SEED={seed}");
-    let mut random = Random(seed);
-    let count = if std::env::var_os("SOFTNET_SOAK").is_some() { 10_000_000 } else { 20_000 };
+    let mut random = Chance::seeded(0x5e7_2013);
+    let count = if soak() { 10_000_000 } else { 20_000 };
     let (mut base, mut good) = (ValidConf::default(), 0);
     for _ in 0..count {
         let text = text(&mut random);

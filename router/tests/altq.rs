@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use kern::time::{Duration, Instant};
+use kern::{
+    testing::soak,
+    time::{Duration, Instant},
+};
 use router::{
     iface::link::{LinkConfig, LinkEnd},
     testbed::{Testbed, Texts},
@@ -195,7 +198,7 @@ fn cake_is_fair_between_the_hosts_behind_one_translated_address() {
 fn two_workers_through_one_shaped_interface_keep_the_rate_every_packet_and_each_flow_s_order() {
     const RATE: u64 = 20_000_000;
     const FLOWS: u16 = 32;
-    let packets = if std::env::var_os("SOFTNET_SOAK").is_some() { 20_000 } else { 2_000_u32 };
+    let packets = if soak() { 20_000 } else { 2_000_u32 };
     for scheduler in ["priq", "cbq", "hfsc", "fairq"] {
         let pf = format!(
             "altq on wan0 {scheduler} bandwidth {RATE}b qlimit 4000 queue {{ q }}\nqueue q {scheduler}(default)\npass\n"

@@ -6,6 +6,7 @@
 
 mod netns;
 
+use kern::testing::soak;
 use netns::{Background, available, softnet, unique};
 use std::{
     fs,
@@ -19,7 +20,7 @@ fn two_real_gateways_balance_with_one_worker_and_with_several_fine_and_giant() {
     if !available() {
         return;
     }
-    let packets = if std::env::var_os("SOFTNET_SOAK").is_some() { 200_000 } else { 4_000 };
+    let packets = if soak() { 200_000 } else { 4_000 };
     let child = Command::new(softnet())
         .args(["leak", "--daemon", "--json", "--packets", &packets.to_string()])
         .stdout(Stdio::piped())

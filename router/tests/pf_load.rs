@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use kern::{lock::Root, mbuf::PoolConfig};
+use kern::{lock::Root, mbuf::PoolConfig, testing::soak};
 use pf::{
     Fresh,
     conf::{Reading, Section},
@@ -39,10 +39,6 @@ struct Live {
 /// One test at a time: the memory that one measures is that of the process.
 #[allow(clippy::disallowed_types, reason = "held for a whole test, beside the locks of the router")]
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-fn soak() -> bool {
-    std::env::var_os("SOFTNET_SOAK").is_some()
-}
 
 /// UDP packets of so many flows.
 fn flows(count: u32, to: Mac) -> Vec<Template> {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use kern::{
     lock::{Root, levels::PfRules},
-    testing::Fixture,
+    testing::{Fixture, soak},
     time::Instant,
 };
 use proptest::{prelude::*, sample::select};
@@ -180,7 +180,7 @@ const TRANSLATION: [&str; 4] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("SOFTNET_SOAK").is_some() { 50_000 } else { 250 }))]
+    #![proptest_config(ProptestConfig::with_cases(if soak() { 50_000 } else { 250 }))]
 
     #[test]
     fn what_is_explained_is_what_the_engine_does(

@@ -5,26 +5,12 @@
 
 use super::*;
 use crate::transform::{AesKey, Auth, Cipher};
+use kern::testing::Chance;
 
 const SEED: u64 = 0x5eed_e5b0_2013;
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % n as u64) as usize
-    }
-
-    fn octets(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.below(256) as u8).collect()
-    }
-}
-
 /// What arrives: an outer IPv4 header and anything behind it.
-fn arriving(random: &mut Random, good: &[u8]) -> Vec<u8> {
+fn arriving(random: &mut Chance, good: &[u8]) -> Vec<u8> {
     let mut packet = good.to_vec();
     match random.below(4) {
         0 => {
@@ -64,8 +50,7 @@ fn receive(peers: &mut Peers, packets: &[Vec<u8>]) -> Vec<Mbuf> {
 
 /// Runs of such packets; says how many came out of the SA.
 fn fuzz(protocol: Protocol, suites: &[Suite]) -> usize {
-    println!("seed {SEED:#x}");
-    let (mut random, mut passed) = (Random(SEED), 0);
+    let (mut random, mut passed) = (Chance::seeded(SEED), 0);
     let count = if soak() { 10_000_000 } else { 20_000 } / suites.len();
     for &suite in suites {
         let mode = if random.below(2) == 0 { Mode::Tunnel } else { Mode::Transport };
