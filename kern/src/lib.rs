@@ -34,4 +34,6 @@ pub mod testing;
 pub mod time;
 
 pub use cache::{prefetch, prefetch_lines};
-pub use mbuf::{Batch, Chain, Class, Gso, Ledger, Magazines, Mbuf, Owner, PktFlags, PktHdr, Pool, Why};
+pub use mbuf::{
+    Batch, Chain, Class, Gso, Ledger, Magazines, Mbuf, Owner, PktFlags, PktHdr, Pool, Survey, Why,
+};

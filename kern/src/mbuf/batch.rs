@@ -125,19 +125,25 @@ impl Batch {
     /// Brings packets with the same key together: groups in the order of their first packets, each in its own order.
     ///
     /// `spare` is empty before and after; the two change places unless there is nothing to do. The key of a packet is
-    /// asked for once.
+    /// asked for once. Says whether all have the same.
     #[inline(always)]
-    pub fn gather(self: &mut Box<Batch>, spare: &mut Box<Batch>, mut key: impl FnMut(&mut Mbuf) -> u32) {
+    pub fn gather(
+        self: &mut Box<Batch>,
+        spare: &mut Box<Batch>,
+        mut key: impl FnMut(&mut Mbuf) -> u32,
+    ) -> bool {
         debug_assert!(spare.is_empty());
         let mut packets = self.iter_mut();
-        let Some(first) = packets.next().map(&mut key) else { return };
+        let Some(first) = packets.next().map(&mut key) else { return true };
         let mut same = 1;
         while let Some(next) = packets.next().map(&mut key) {
             if next != first {
-                return self.gather_groups(spare, first, same, next, key);
+                self.gather_groups(spare, first, same, next, key);
+                return false;
             }
             same += 1;
         }
+        true
     }
 
     /// What is left to do when the first `same` packets have one key and the next has another.
@@ -182,15 +188,24 @@ impl Batch {
     /// Moves up to `n` packets from place `from` on (as many as there are and fit) over to the end of `to`.
     #[inline]
     pub fn move_from(&mut self, from: usize, n: usize, to: &mut Batch) {
-        let from = from.min(self.len());
-        let end = from + n.min(to.room()).min(self.len() - from);
-        to.packets.extend(self.packets.drain(from..end));
+        let (total, before) = (self.len(), to.len());
+        let from = from.min(total);
+        let n = n.min(to.room()).min(total - from);
+        let left = total - n;
+        // SAFETY: `from + n <= total` and `before + n` is at most the capacity; the two are different batches. Each of the `n`
+        // packets is read once, and belongs to `to` alone once the lengths are set; nothing in between unwinds.
+        unsafe {
+            let first = self.packets.as_mut_ptr().add(from);
+            std::ptr::copy_nonoverlapping(first, to.packets.as_mut_ptr().add(before), n);
+            std::ptr::copy(first.add(n), first, left - from);
+            self.packets.set_len(left);
+            to.packets.set_len(before + n);
+        }
     }
 
     /// Moves packets over to the end of `to`, first to last, as many as fit.
     pub fn move_to(&mut self, to: &mut Batch) {
-        let n = to.room().min(self.len());
-        to.packets.extend(self.packets.drain(..n));
+        self.move_from(0, self.len(), to);
     }
 
     /// Says who has them all now.

@@ -225,9 +225,8 @@ fn finish(mut m: Mbuf) {
 
 #[inline(always)]
 fn finish_all(batch: &mut Batch) {
-    for m in batch.iter_mut() {
+    magazine::give_back_all(batch, |m| {
         debug_assert!(m.is_packet(), "a blank buffer cannot end as a packet");
         m.release();
-    }
-    magazine::give_back_all(batch);
+    });
 }

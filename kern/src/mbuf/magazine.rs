@@ -221,15 +221,23 @@ pub(super) fn take_many(core: &Core, class: Class, n: usize, mut to: impl FnMut(
     }
 }
 
-/// Returns the buffers of a batch, at once where they are all of this thread's pool and of one class.
+/// Returns the buffers of a batch, at once where they are all of this thread's pool and of one class. `release` is done to
+/// each.
 #[inline]
-pub(super) fn give_back_all(batch: &mut Batch) {
+pub(super) fn give_back_all(batch: &mut Batch, mut release: impl FnMut(&mut Mbuf)) {
+    let first = batch.as_slice().first().map(|m| (m.hdr().pool, m.class()));
+    let mut alike = true;
+    for m in batch.iter_mut() {
+        alike &= first == Some((m.hdr().pool, m.class()));
+        release(m);
+    }
     let current = CURRENT.get();
     // SAFETY: as in `take`.
     if let Some(inner) = unsafe { current.as_mut() }
-        && let Some(class) = batch.as_slice().first().map(Mbuf::class)
+        && let Some((pool, class)) = first
+        && alike
+        && pool == inner.id
         && batch.len() * 2 <= inner.stacks[class as usize].capacity
-        && batch.iter().all(|m| m.hdr().pool == inner.id && m.class() == class)
     {
         inner.put_many(class, batch.drain().map(Mbuf::into_raw));
     } else {

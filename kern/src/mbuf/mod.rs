@@ -28,6 +28,7 @@ mod header;
 mod ledger;
 mod magazine;
 mod pool;
+mod survey;
 mod why;
 
 pub use audit::{Audit, ClassAudit};
@@ -38,4 +39,5 @@ pub use header::{Class, Gso, Owner, PktFlags, PktHdr};
 pub use ledger::{Balance, Ledger};
 pub use magazine::{Entered, Magazines};
 pub use pool::{Pool, PoolConfig, PoolError};
+pub use survey::Survey;
 pub use why::Why;
