@@ -10,7 +10,7 @@
 pub(crate) mod explain;
 
 use kern::{
-    Batch, Gso, Mbuf, PktFlags, Why,
+    Batch, Gso, Mbuf, PktFlags, Survey, Why,
     lock::{Held, levels::PfRules},
     mbuf::BATCH,
     time::Instant,
@@ -114,25 +114,29 @@ impl<'a> PfCx<'a> {
         self.decide(direction, index, m, &seen)
     }
 
-    /// Tests the packets of a batch. Those that pass stay, in order; the others go to `except`, in order, which gives
-    /// back those that stay all the same.
+    /// Passes packets of which no more need be known than what a survey tells, all at one interface. `None` if they have to
+    /// be [tested](Self::test_batch); then nothing has been counted.
     #[inline(always)]
-    pub fn test_batch(
-        &mut self,
-        direction: Direction,
-        via: Via,
-        batch: &mut Batch,
-        except: impl FnMut(Mbuf, Exception) -> Option<Mbuf>,
-    ) -> Passed {
-        match via {
-            Via::One(index) if self.pass_all_unseen(direction, index, batch) => Passed::proof(),
-            _ => self.test_each(direction, via, batch, except),
+    pub fn pass_unseen_all(&self, direction: Direction, index: IfIndex, survey: &Survey) -> Option<Passed> {
+        match self.rules.constant(direction, index) {
+            Constant::Skip => Some(Passed::proof()),
+            Constant::Look => None,
+            // States come before rules, those of an earlier ruleset too.
+            Constant::Pass { rule, allow_opts } => {
+                let odd = if allow_opts { PktFlags::NO_PF } else { PktFlags::NO_PF.with(PktFlags::OPTIONS) };
+                if survey.any(odd) || survey.any_super() || self.pf.states.count() != 0 {
+                    return None;
+                }
+                self.count_unseen(direction, rule, survey.packets().into(), survey.packets(), survey.bytes());
+                Some(Passed::proof())
+            }
         }
     }
 
-    /// Apart from the rest because of what it needs of the stack.
+    /// Tests the packets of a batch. Those that pass stay, in order; the others go to `except`, in order, which gives
+    /// back those that stay all the same.
     #[inline(never)]
-    fn test_each(
+    pub fn test_batch(
         &mut self,
         direction: Direction,
         via: Via,
@@ -249,30 +253,6 @@ impl<'a> PfCx<'a> {
                 true
             }
         }
-    }
-
-    /// The same for a whole batch; `false` if some packet has to be looked at, and then none is counted.
-    #[inline(always)]
-    fn pass_all_unseen(&self, direction: Direction, index: IfIndex, batch: &Batch) -> bool {
-        let (rule, allow_opts) = match self.rules.constant(direction, index) {
-            Constant::Skip => return true,
-            Constant::Look => return false,
-            // States come before rules, those of an earlier ruleset too.
-            Constant::Pass { .. } if self.pf.states.count() != 0 => return false,
-            Constant::Pass { rule, allow_opts } => (rule, allow_opts),
-        };
-        let odd = if allow_opts { PktFlags::NO_PF } else { PktFlags::NO_PF.with(PktFlags::OPTIONS) };
-        let (mut packets, mut bytes) = (0, 0);
-        for m in batch {
-            if m.hdr().flags.any(odd) {
-                return false;
-            }
-            let (p, b) = weight(m);
-            packets += p;
-            bytes += b;
-        }
-        self.count_unseen(direction, rule, batch.len() as u64, packets, bytes);
-        true
     }
 
     #[inline(always)]

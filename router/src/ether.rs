@@ -128,7 +128,7 @@ pub(crate) fn ether_output(
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
-    let mut last = None;
+    let (mut last, mut ways) = (None, 0);
     batch.sift(|m| {
         // The next packet mostly goes the same way.
         if let Some(Through { egress, nexthop, to, interface, ends }) = last
@@ -138,9 +138,10 @@ pub(crate) fn ether_output(
         {
             return frame_between(cx, interface, m, ends);
         }
+        ways += 1;
         address(cx, held, m, &mut last, out)
     });
-    output::if_output(cx, held, batch);
+    output::if_output(cx, held, batch, ways == 1);
 }
 
 /// A neighbour whose link-layer address has just been found.

@@ -39,7 +39,7 @@ use ipsec::{
     spd::{Decision, Path, Rest},
 };
 use kern::{
-    Batch, Class, Mbuf, Owner, PktFlags, Pool, Why,
+    Batch, Class, Mbuf, Owner, PktFlags, Pool, Survey, Why,
     lock::{
         Held,
         levels::{PfRules, Softnet, Top},
@@ -56,46 +56,76 @@ pub(crate) const ENC0: pf::IfIndex = pf::IfIndex(crate::stats::INTERFACES as u16
 
 // ------------------------------------------------------------------------------------------------------------- pf
 
-/// pf on packets that came in, from the wire or out of a tunnel.
-#[inline]
-pub(crate) fn pf_in(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, out: &mut Pending) {
-    if cx.net.pf.is_none() || batch.is_empty() {
-        return;
+/// Where the packets of a batch have come in, found while `ip_input` goes through them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Arrived {
+    survey: Survey,
+    /// The interface of the first.
+    from: u16,
+    /// Some came by another.
+    other: bool,
+    /// How many came out of an SA.
+    opened: u32,
+}
+
+impl Arrived {
+    /// One packet more.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, m: &Mbuf) {
+        let h = m.hdr();
+        if self.survey.packets() == 0 {
+            self.from = h.rcvif;
+        }
+        self.other |= h.rcvif != self.from;
+        self.opened += u32::from(h.sa != 0);
+        self.survey.add(m);
     }
-    reassemble(cx, held, batch);
-    if batch.is_empty() {
-        return;
-    }
-    let from = batch.as_slice()[0].hdr().rcvif;
-    let (mut opened, mut other) = (0, false);
-    for m in batch.iter() {
-        opened += usize::from(m.hdr().sa != 0);
-        other |= m.hdr().rcvif != from;
-    }
-    if opened == 0 {
-        let via = if other { Via::Rcvif } else { Via::One(pf::IfIndex(from)) };
-        pf_batch(cx, held, Direction::In, via, batch, out);
-    } else if !cx.net.enc0 && opened == batch.len() {
-        // As in 2013: what came out of a tunnel has been judged as ESP.
-    } else if opened == batch.len() {
-        pf_batch(cx, held, Direction::In, Via::One(ENC0), batch, out);
-    } else {
-        pf_mixed(cx, held, batch, out);
+
+    fn of(batch: &Batch) -> Arrived {
+        let mut arrived = Arrived::default();
+        batch.iter().for_each(|m| arrived.add(m));
+        arrived
     }
 }
 
-/// Fragments of which pf wants to see the whole datagram wait for the rest of it.
-#[inline(always)]
-fn reassemble(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch) {
-    let Some(rules) = cx.net.pf.as_deref().filter(|rules| rules.gathers()) else { return };
-    if batch.iter().any(|m| m.hdr().flags.has(PktFlags::FRAG)) {
-        let enc0 = cx.net.enc0;
-        reass::gather(cx, held, batch, |m| match m.hdr().sa {
-            0 => rules.gathers_this(pf::IfIndex(m.hdr().rcvif), m),
-            _ if enc0 => rules.gathers_this(ENC0, m),
-            _ => None,
-        });
+/// pf on packets that came in, from the wire or out of a tunnel.
+#[inline]
+pub(crate) fn pf_in(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Batch,
+    mut arrived: Arrived,
+    out: &mut Pending,
+) {
+    let Some(rules) = cx.net.pf.as_deref() else { return };
+    if rules.gathers() && arrived.survey.any(PktFlags::FRAG) {
+        reassemble(cx, rules, held, batch);
+        arrived = Arrived::of(batch);
     }
+    if batch.is_empty() {
+        return;
+    }
+    let Arrived { survey, from, other, opened } = arrived;
+    if opened == 0 {
+        let via = if other { Via::Rcvif } else { Via::One(pf::IfIndex(from)) };
+        pf_batch(cx, held, Direction::In, via, batch, &survey, out);
+    } else if opened != survey.packets() {
+        pf_mixed(cx, held, batch, out);
+    } else if cx.net.enc0 {
+        pf_batch(cx, held, Direction::In, Via::One(ENC0), batch, &survey, out);
+    }
+    // Without enc0 it is as in 2013: what came out of a tunnel has been judged as ESP.
+}
+
+/// Fragments of which pf wants to see the whole datagram wait for the rest of it.
+#[cold]
+fn reassemble(cx: &mut Cx<'_>, rules: &pf::Ruleset, held: &mut Held<'_, Softnet>, batch: &mut Batch) {
+    let enc0 = cx.net.enc0;
+    reass::gather(cx, held, batch, |m| match m.hdr().sa {
+        0 => rules.gathers_this(pf::IfIndex(m.hdr().rcvif), m),
+        _ if enc0 => rules.gathers_this(ENC0, m),
+        _ => None,
+    });
 }
 
 /// A batch with packets from wires and from tunnels, in order.
@@ -111,35 +141,71 @@ fn pf_mixed(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, ou
         if let Err(m) = one.push(m) {
             return Some(m);
         }
-        pf_batch(cx, held, Direction::In, Via::One(index), &mut one, out);
+        pf_one(cx, held, Direction::In, index, &mut one, out);
         one.pop()
     });
 }
 
-/// pf on packets that leave by the interface their header names; `via` says it too if it is one for all.
+/// pf on packets that leave by the interface their header names; `via` says it too if it is one for all. Says whether it
+/// left them as they were.
 #[inline]
 pub(crate) fn pf_out(
     cx: &mut Cx<'_>,
     held: &mut Held<'_, Softnet>,
     via: Via,
     batch: &mut Batch,
+    survey: &Survey,
     out: &mut Pending,
-) {
-    if cx.net.pf.is_some() && !batch.is_empty() {
-        pf_batch(cx, held, Direction::Out, via, batch, out);
-    }
+) -> bool {
+    batch.is_empty() || pf_batch(cx, held, Direction::Out, via, batch, survey, out)
 }
 
+/// pf on one packet, which stays in its batch if it passes.
+fn pf_one(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    direction: Direction,
+    index: pf::IfIndex,
+    one: &mut Batch,
+    out: &mut Pending,
+) {
+    let survey = Survey::of(one.iter());
+    pf_batch(cx, held, direction, Via::One(index), one, &survey, out);
+}
+
+/// pf on a batch; says whether it left all packets as they were.
+#[inline(always)]
 fn pf_batch(
     cx: &mut Cx<'_>,
     held: &mut Held<'_, Softnet>,
     direction: Direction,
     via: Via,
     batch: &mut Batch,
+    survey: &Survey,
+    out: &mut Pending,
+) -> bool {
+    let Some(rules) = cx.net.pf.as_deref() else { return true };
+    cx.stats.count.pf_tests.add(batch.len() as u64);
+    if let Via::One(index) = via {
+        let pf = PfCx::new(&cx.shared.pf, rules, &mut cx.local.pf, held.at(), cx.now);
+        if let Some(_passed) = pf.pass_unseen_all(direction, index, survey) {
+            return true;
+        }
+    }
+    pf_each(cx, held, rules, direction, via, batch, out);
+    false
+}
+
+#[inline(never)]
+fn pf_each(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    rules: &pf::Ruleset,
+    direction: Direction,
+    via: Via,
+    batch: &mut Batch,
     out: &mut Pending,
 ) {
-    let Some(rules) = cx.net.pf.as_deref() else { return };
-    cx.stats.count.pf_tests.add(batch.len() as u64);
     let mut exceptions = cx.local.exceptions.take().unwrap_or_default();
     {
         let held: Held<'_, PfRules> = held.at();
@@ -349,8 +415,14 @@ pub(crate) fn esp_output(
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
-    pf_enc_out(cx, held, batch, out);
-    gather(cx, batch, |m| m.hdr().sa);
+    let mut survey = Survey::new();
+    let alone = gather(cx, batch, |m| {
+        survey.add(m);
+        m.hdr().sa
+    });
+    let unchanged = pf_enc_out(cx, held, batch, &survey, out);
+    // Of whom all is known that a run must know.
+    let mut plain = (alone && unchanged).then_some(&survey);
     let mut run = cx.local.run.take().unwrap_or_default();
     let net = cx.net;
     // Groups are taken from the end, where nothing has to close up behind them.
@@ -365,7 +437,8 @@ pub(crate) fn esp_output(
             break;
         }
         let way = way::way(net, sa);
-        size::fill_run(cx, sa, way.mtu, batch, &mut run, limit, out);
+        let group = size::Group { sa, link: way.mtu, survey: plain.take() };
+        size::fill_run(cx, &group, batch, &mut run, limit, out);
         if run.is_empty() {
             continue;
         }
@@ -374,6 +447,7 @@ pub(crate) fn esp_output(
             break;
         }
     }
+    mark_seen(cx, batch);
     cx.local.run = Some(run);
 }
 
@@ -383,35 +457,62 @@ fn still(net: &NetConfig, index: SaIndex) -> Option<&Arc<Sa>> {
     net.sad.get(index).or_else(|| net.sad.successor(index))
 }
 
-/// Brings packets of one SA together: order matters within an SA only, and a run is of one SA.
-fn gather(cx: &mut Cx<'_>, batch: &mut Box<Batch>, sa: impl FnMut(&mut Mbuf) -> u32) {
+/// Brings packets of one SA together: order matters within an SA only, and a run is of one SA. Says whether all are of one.
+#[inline(always)]
+fn gather(cx: &mut Cx<'_>, batch: &mut Box<Batch>, sa: impl FnMut(&mut Mbuf) -> u32) -> bool {
     let mut spare = cx.local.run.take().unwrap_or_default();
-    batch.gather(&mut spare, sa);
+    let alone = batch.gather(&mut spare, sa);
     cx.local.run = Some(spare);
+    alone
 }
 
-/// pf on inner packets, once each.
-fn pf_enc_out(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, out: &mut Pending) {
-    if cx.net.pf.is_none() || !cx.net.enc0 {
-        return;
+/// pf on inner packets, once each; says whether it left all of them as they were.
+#[inline(always)]
+fn pf_enc_out(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Batch,
+    survey: &Survey,
+    out: &mut Pending,
+) -> bool {
+    if !sees_inner(cx.net) {
+        return true;
     }
-    let is_new = |m: &Mbuf| !m.hdr().flags.has(PktFlags::RETRIED);
-    if batch.iter().all(is_new) {
-        pf_batch(cx, held, Direction::Out, Via::One(ENC0), batch, out);
-    } else if batch.iter().any(is_new) {
-        let mut one = Batch::new();
-        batch.sift(|m| {
-            if !is_new(&m) {
-                return Some(m);
-            }
-            if let Err(m) = one.push(m) {
-                return Some(m);
-            }
-            pf_batch(cx, held, Direction::Out, Via::One(ENC0), &mut one, out);
-            one.pop()
-        });
+    if survey.any(PktFlags::RETRIED) {
+        pf_enc_again(cx, held, batch, out);
+        return false;
     }
-    batch.iter_mut().for_each(|m| m.hdr_mut().flags.set(PktFlags::RETRIED));
+    pf_batch(cx, held, Direction::Out, Via::One(ENC0), batch, survey, out)
+}
+
+/// Whether pf sees packets inside tunnels.
+#[inline(always)]
+fn sees_inner(net: &NetConfig) -> bool {
+    net.pf.is_some() && net.enc0
+}
+
+/// A batch with packets that pf has seen.
+#[cold]
+fn pf_enc_again(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, out: &mut Pending) {
+    let mut one = Batch::new();
+    batch.sift(|m| {
+        if m.hdr().flags.has(PktFlags::RETRIED) {
+            return Some(m);
+        }
+        if let Err(m) = one.push(m) {
+            return Some(m);
+        }
+        pf_one(cx, held, Direction::Out, ENC0, &mut one, out);
+        one.pop()
+    });
+}
+
+/// Packets that pf has seen and that come here again, or their pieces, are not shown to it twice.
+#[inline(always)]
+fn mark_seen(cx: &Cx<'_>, batch: &mut Batch) {
+    if sees_inner(cx.net) {
+        batch.iter_mut().for_each(|m| m.hdr_mut().flags.set(PktFlags::RETRIED));
+    }
 }
 
 /// Seals a run and sends on what may leave now; false if the SA is too busy to take it.
@@ -420,7 +521,7 @@ fn seal(
     held: &mut Held<'_, Softnet>,
     sa: &Arc<Sa>,
     way: Way,
-    run: &mut Batch,
+    run: &mut Box<Batch>,
     out: &mut Pending,
 ) -> bool {
     let (packets, ledger) = (run.len() as u64, &cx.stats.ledger);
@@ -435,8 +536,8 @@ fn seal(
 
 /// Outer packets go the way of their SA (0: `ip_output` is to find it), or into another SA first.
 #[inline(always)]
-fn send_sealed(cx: &Cx<'_>, egress: u16, nexthop: u32, run: &mut Batch, out: &mut Pending) {
-    for mut m in run.drain() {
+fn send_sealed(cx: &Cx<'_>, egress: u16, nexthop: u32, run: &mut Box<Batch>, out: &mut Pending) {
+    run.sift(|mut m| {
         let h = m.hdr_mut();
         let rest = Rest::from_header(h.nexthop);
         (h.egress, h.nexthop) = (egress, nexthop);
@@ -446,11 +547,12 @@ fn send_sealed(cx: &Cx<'_>, egress: u16, nexthop: u32, run: &mut Batch, out: &mu
             size::refragment(h);
         }
         if rest.is_none() {
-            out.push(Stage::IpOutput, m, &cx.stats.ledger);
-        } else {
-            go_on(cx, m, rest, out);
+            return Some(m);
         }
-    }
+        go_on(cx, m, rest, out);
+        None
+    });
+    out.pass(Stage::IpOutput, run, &cx.stats.ledger);
 }
 
 /// The next SA of a bundle. pf has seen the packet that is inside all of them.
@@ -479,7 +581,7 @@ pub(crate) fn esp_input(
 ) {
     let net = cx.net;
     natt::demultiplex(cx, batch, out);
-    gather(cx, batch, |m| {
+    let alone = gather(cx, batch, |m| {
         let sa = find_sa(net, m).map_or(0, |sa| sa.index().to_header());
         m.hdr_mut().sa = sa;
         sa
@@ -497,8 +599,12 @@ pub(crate) fn esp_input(
         if limit == 0 {
             break;
         }
-        let from = batch.last_group(|m| m.hdr().sa);
-        batch.move_from(from, limit, &mut run);
+        if alone && batch.len() <= limit {
+            std::mem::swap(batch, &mut run);
+        } else {
+            let from = batch.last_group(|m| m.hdr().sa);
+            batch.move_from(from, limit, &mut run);
+        }
         if !open(cx, held, sa, &mut run, out) {
             keep(cx, batch, &mut run);
             break;
@@ -526,7 +632,7 @@ fn open(
     cx: &mut Cx<'_>,
     held: &mut Held<'_, Softnet>,
     sa: &Arc<Sa>,
-    run: &mut Batch,
+    run: &mut Box<Batch>,
     out: &mut Pending,
 ) -> bool {
     let inflates = sa.config().protocol == Protocol::Ipcomp;
@@ -584,28 +690,30 @@ fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
 }
 
 /// What came out of SAs must be what they are for.
-fn take_opened(cx: &mut Cx<'_>, run: &mut Batch, out: &mut Pending) {
+fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, out: &mut Pending) {
     let tunnels = &cx.net.tunnels;
-    for mut m in run.drain() {
+    run.sift(|mut m| {
         if !tunnels.is_empty()
             && let Some(index) = tunnels.arrived(&m)
         {
             tunnel::tunnel_input(cx, index, m, out);
-            continue;
+            return None;
         }
         let path = Path::from_header(m.hdr().sa, m.hdr().nexthop);
         let checked = policy_in(cx, &m, path);
         if is_ipsec(cx.net, &m) && is_layer(cx.net, &mut m, checked.is_ok()) {
             m.hdr_mut().nexthop = path.earlier();
             out.push(Stage::EspInput, m, &cx.stats.ledger);
-            continue;
+            return None;
         }
         m.hdr_mut().nexthop = 0;
-        match checked {
-            Ok(()) => out.push(Stage::IpInput, m, &cx.stats.ledger),
-            Err(why) => cx.end(m, why),
+        if let Err(why) = checked {
+            cx.end(m, why);
+            return None;
         }
-    }
+        Some(m)
+    });
+    out.pass(Stage::IpInput, run, &cx.stats.ledger);
 }
 
 /// Whether the packet is of a protocol that SAs are for.

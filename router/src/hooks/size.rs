@@ -12,7 +12,7 @@
 //!
 //! In transport mode there is no packet in front that could be fragmented (RFC 4303, 3.3.4).
 
-use super::way;
+use super::{mark_seen, way};
 use crate::{
     icmp::{self, Error},
     iface::{cut, vnet},
@@ -21,27 +21,46 @@ use crate::{
 };
 use ipsec::{sa::Sa, spd::Rest};
 use kern::{
-    Batch, Gso, Mbuf, PktFlags, PktHdr, Why,
+    Batch, Gso, Mbuf, PktFlags, PktHdr, Survey, Why,
     lock::{Held, levels::Softnet},
 };
-use std::sync::Arc;
 use wire::ipv6;
+
+/// The packets at the end of a batch that are for one SA.
+pub(super) struct Group<'a> {
+    /// The SA.
+    pub(super) sa: &'a Sa,
+    /// MTU of the link by which its packets leave.
+    pub(super) link: u16,
+    /// Of the whole batch, if that is the group and has not changed since.
+    pub(super) survey: Option<&'a Survey>,
+}
 
 /// Moves packets of the last SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
 pub(super) fn fill_run(
     cx: &mut Cx<'_>,
-    sa: &Arc<Sa>,
-    link: u16,
-    batch: &mut Batch,
-    run: &mut Batch,
+    group: &Group<'_>,
+    batch: &mut Box<Batch>,
+    run: &mut Box<Batch>,
     limit: usize,
     out: &mut Pending,
 ) {
-    let mtu = sa.path_mtu(link, cx.now);
+    let sa = group.sa;
+    let mtu = sa.path_mtu(group.link, cx.now);
+    let inner_mtu = sa.inner_mtu(mtu.into());
+    if let Some(survey) = group.survey
+        && batch.len() <= limit
+        && run.is_empty()
+        && is_plain_all(survey, inner_mtu)
+        && batch.iter().all(|m| m.hdr().nexthop == 0)
+    {
+        return std::mem::swap(batch, run);
+    }
     let from = batch.last_group(|m| m.hdr().sa);
-    if is_plain(batch, from, sa.inner_mtu(mtu.into())) {
+    if is_plain(batch, from, inner_mtu) {
         return batch.move_from(from, limit - run.len(), run);
     }
+    mark_seen(cx, batch);
     let mut stuck = false;
     batch.sift_from(from, |m| {
         if stuck || run.len() >= limit {
@@ -52,6 +71,12 @@ pub(super) fn fill_run(
         stuck = rest.is_some();
         rest
     });
+}
+
+/// Whether all packets of a survey can be sealed as they are, bundles apart.
+#[inline(always)]
+fn is_plain_all(survey: &Survey, mtu: usize) -> bool {
+    !survey.any_super() && survey.longest() <= mtu && !survey.any(PktFlags::PARTIAL)
 }
 
 /// Whether all packets from a place on can be sealed as they are.

@@ -16,14 +16,14 @@ use kern::{
     lock::{Held, levels::Softnet},
 };
 
-/// Sends a batch of frames, each to the interface its header names.
-pub(crate) fn if_output(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>) {
+/// Sends a batch of frames, each to the interface its header names; `one`: it is the same for all.
+pub(crate) fn if_output(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>, one: bool) {
     while let Some(first) = batch.as_slice().first() {
         let egress = first.hdr().egress;
         let queues = cx.net.interface(egress).map_or(1, |i| u32::from(i.queues.max(1)));
         let port = port_of(queues, first);
         let is_same = |m: &Mbuf| m.hdr().egress == egress && (queues == 1 || port_of(queues, m) == port);
-        if batch.iter().all(is_same) {
+        if (one && queues == 1) || batch.iter().all(is_same) {
             send(cx, held, port, batch);
             return;
         }

@@ -24,7 +24,7 @@ pub(crate) fn ip_input(
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
-    let (mut v4, mut v6) = (0, 0);
+    let (mut v4, mut v6, mut arrived) = (0, 0, hooks::Arrived::default());
     batch.sift(|mut m| {
         let checked = if m.hdr().family == 4 {
             v4 += 1;
@@ -34,7 +34,10 @@ pub(crate) fn ip_input(
             check6(cx, &mut m)
         };
         match checked {
-            Ok(()) => Some(m),
+            Ok(()) => {
+                arrived.add(&m);
+                Some(m)
+            }
             Err(why) => {
                 cx.end(m, why);
                 None
@@ -43,7 +46,7 @@ pub(crate) fn ip_input(
     });
     cx.stats.count.ip_received.add(v4);
     cx.stats.count.ip6_received.add(v6);
-    hooks::pf_in(cx, held, batch, out);
+    hooks::pf_in(cx, held, batch, arrived, out);
     out.pass(Stage::Forward, batch, &cx.stats.ledger);
 }
 

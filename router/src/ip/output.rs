@@ -14,7 +14,7 @@ use crate::{
     worker::{Cx, Pending, Stage},
 };
 use kern::{
-    Batch, Gso, Mbuf, PktFlags, Why,
+    Batch, Gso, Mbuf, PktFlags, Survey, Why,
     lock::{Held, levels::Softnet},
 };
 use pf::Via;
@@ -34,9 +34,9 @@ pub(crate) fn ip_output(
         batch.sift(|m| if is_unrouted(&m) { route(cx, m, &mut last, out) } else { Some(m) });
         ways = Ways::of(batch);
     }
-    hooks::pf_out(cx, held, ways.via, batch, out);
+    let unchanged = hooks::pf_out(cx, held, ways.via, batch, &ways.survey, out);
     cx.stats.count.ip_output.add(batch.len() as u64);
-    if all_fit(cx, batch) {
+    if (unchanged && ways.fit(cx)) || all_fit(cx, batch) {
         out.pass(Stage::EtherOutput, batch, &cx.stats.ledger);
     } else {
         resize(cx, held, batch, out);
@@ -49,18 +49,29 @@ struct Ways {
     unrouted: bool,
     /// The interface, if it is one for all.
     via: Via,
+    survey: Survey,
 }
 
 impl Ways {
     #[inline(always)]
     fn of(batch: &Batch) -> Ways {
         let egress = batch.as_slice().first().map_or(0, |m| m.hdr().egress);
-        let (mut unrouted, mut other) = (false, false);
+        let (mut unrouted, mut other, mut survey) = (false, false, Survey::new());
         for m in batch {
             unrouted |= is_unrouted(m);
             other |= m.hdr().egress != egress;
+            survey.add(m);
         }
-        Ways { unrouted, via: if other { Via::Egress } else { Via::One(pf::IfIndex(egress)) } }
+        Ways { unrouted, via: if other { Via::Egress } else { Via::One(pf::IfIndex(egress)) }, survey }
+    }
+
+    /// Whether all packets may go to one device as they are, as far as the survey tells.
+    #[inline(always)]
+    fn fit(&self, cx: &Cx<'_>) -> bool {
+        let Via::One(egress) = self.via else { return false };
+        !self.survey.any_super()
+            && !self.survey.any(PktFlags::PARTIAL.with(PktFlags::REFRAG))
+            && cx.net.interface(egress.0).is_some_and(|i| self.survey.longest() <= usize::from(i.mtu))
     }
 }
 
