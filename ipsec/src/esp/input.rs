@@ -64,16 +64,6 @@ where
         return Err(Declined { run, why: NotNow::TooMany });
     }
     let mut failed = Failed::none();
-    for (place, m) in run.iter_mut().enumerate() {
-        if let Err(why) = look(&sa.layout, m) {
-            failed.note(place, why);
-        }
-    }
-    if !failed.is_empty() {
-        failed.give_back(&mut run, &mut sink);
-        sa.count_refused(failed.whys(), true, held);
-        failed = Failed::none();
-    }
     let ticket = {
         let (mut inbound, _held) = held.lock(sa.inbound());
         if !sa.is_alive(&inbound.used, now) {
@@ -84,8 +74,8 @@ where
             return Err(Declined { run, why: NotNow::Busy });
         };
         for (place, m) in run.iter_mut().enumerate() {
-            if !check(&sa, &inbound, m) {
-                failed.note(place, sa.layout.replayed());
+            if let Err(why) = look(&sa.layout, m).and_then(|()| check(&sa, &inbound, m)) {
+                failed.note(place, why);
             }
         }
         ticket
@@ -133,13 +123,13 @@ pub(crate) fn seq_of(m: &Mbuf) -> u64 {
 }
 
 #[inline(always)]
-fn check(sa: &Sa, inbound: &Inbound, m: &mut Mbuf) -> bool {
+fn check(sa: &Sa, inbound: &Inbound, m: &mut Mbuf) -> Result<(), Why> {
     let size = sa.config().replay;
     if sa.config().esn {
-        let Some(seq) = inbound.window.extend(m.hdr().state, size) else { return false };
-        set_seq(m, seq);
+        let seq = inbound.window.extend(m.hdr().state, size);
+        set_seq(m, seq.ok_or_else(|| sa.layout.replayed())?);
     }
-    inbound.window.check(seq_of(m), size)
+    if inbound.window.check(seq_of(m), size) { Ok(()) } else { Err(sa.layout.replayed()) }
 }
 
 impl<S, B> Pending<S, B>
@@ -197,11 +187,12 @@ where
         mark(&sa, &mut inbound, run.as_mut_slice(), 0, now, &mut failed);
         leave
     };
-    unwrap(&sa, &mut run, 0, failed, held, sink);
+    settle_run(&sa, &mut run, 0, &failed, held, sink);
     (run, leave)
 }
 
-/// Puts the packets' numbers into the window; those that are there already have failed.
+/// Puts the packets' numbers into the window; those that are there already have failed. ESP is taken off in the same pass,
+/// which is shorter than another one; inflating is not for the time of a lock.
 #[inline(always)]
 fn mark(
     sa: &Sa,
@@ -211,31 +202,35 @@ fn mark(
     now: Instant,
     failed: &mut Failed,
 ) {
-    let (mut count, mut bytes) = (0, 0);
-    let top = inbound.window.top();
-    for (place, m) in packets.iter().enumerate().skip(from) {
-        if inbound.window.mark(seq_of(m), sa.config().replay) {
-            count += 1;
-            bytes += payload(&sa.layout, m) as u64;
-        } else {
-            failed.note(place, sa.layout.replayed());
+    let (layout, sa_field) = (&sa.layout, sa.index().to_header());
+    let (at_once, in_udp) = (unwraps_at_once(layout), layout.udp() > 0);
+    let (mut count, mut bytes, mut newest) = (0, 0, None);
+    for (place, m) in packets.iter_mut().enumerate().skip(from) {
+        let seq = seq_of(m);
+        if !inbound.window.mark(seq, sa.config().replay) {
+            failed.note(place, layout.replayed());
+            continue;
+        }
+        count += 1;
+        bytes += payload(layout, m) as u64;
+        if in_udp && seq == inbound.window.top() {
+            newest = natt::source(m);
+        }
+        if at_once && let Err(why) = decapsulate(layout, m, sa_field) {
+            failed.note(place, why);
         }
     }
     inbound.add_used(count, bytes, now);
-    if sa.layout.udp() > 0 && inbound.window.top() > top {
-        note_source(sa, inbound, packets.get(from..).unwrap_or_default());
+    if newest.is_some() && newest != inbound.came_from {
+        inbound.came_from = newest;
+        sa.note_moved();
     }
 }
 
-/// The newest number has come: notes where from. Of several packets with that number the first was taken.
-#[inline(never)]
-fn note_source(sa: &Sa, inbound: &mut Inbound, packets: &[Mbuf]) {
-    let top = inbound.window.top();
-    let from = packets.iter().find(|m| seq_of(m) == top).and_then(natt::source);
-    if from.is_some() && from != inbound.came_from {
-        inbound.came_from = from;
-        sa.note_moved();
-    }
+/// Whether a packet's headers are taken off while the window is at hand.
+#[inline(always)]
+fn unwraps_at_once(layout: &Layout) -> bool {
+    layout.protocol() == Protocol::Esp
 }
 
 /// Octets of payload, if the padding is right.
@@ -252,24 +247,35 @@ fn payload(layout: &Layout, m: &Mbuf) -> usize {
     end.saturating_sub(pad + m.l4() + layout.esp_iv())
 }
 
-/// Unwraps the packets from place `from` on and takes those that failed, now or before, out of the run.
+/// Takes the packets that failed out of the run, and unwraps those from place `from` on that [`mark`] has not.
 #[inline(always)]
+fn settle_run(
+    sa: &Sa,
+    run: &mut Batch,
+    from: usize,
+    failed: &Failed,
+    held: &mut Held<'_, impl Before<SaLevel>>,
+    mut sink: impl FnMut(Mbuf, Why),
+) {
+    if !failed.is_empty() {
+        failed.give_back(run, &mut sink);
+        sa.count_refused(failed.whys(), true, held);
+    }
+    if !unwraps_at_once(&sa.layout) {
+        unwrap(sa, run, from, held, sink);
+    }
+}
+
+/// Unwraps the packets from place `from` on; those that fail leave the run.
+#[inline(never)]
 fn unwrap(
     sa: &Sa,
     run: &mut Batch,
     from: usize,
-    failed: Failed,
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
 ) {
-    let mut failed = if failed.is_empty() {
-        failed
-    } else {
-        failed.give_back(run, &mut sink);
-        sa.count_refused(failed.whys(), true, held);
-        Failed::none()
-    };
-    let sa_field = sa.index().to_header();
+    let (sa_field, mut failed) = (sa.index().to_header(), Failed::none());
     for (place, m) in run.iter_mut().enumerate().skip(from) {
         if let Err(why) = decapsulate(&sa.layout, m, sa_field) {
             failed.note(place, why);
@@ -297,7 +303,7 @@ pub(super) fn written(
         mark(sa, &mut inbound, out.as_mut_slice(), from, now, &mut failed);
         more
     };
-    unwrap(sa, out, from, failed, held, sink);
+    settle_run(sa, out, from, &failed, held, sink);
     more
 }
 
