@@ -1,12 +1,12 @@
 //! The engines: who does the arithmetic of the suites that all of them have.
 
-use super::Suite;
+use super::{Suite, fastest::fastest};
 use std::{fmt, str::FromStr};
 
 /// Who does the arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Engine {
-    /// The fastest one for the suite, by `cargo bench -p ipsec --bench aead`.
+    /// The fastest one for the suite on this machine.
     #[default]
     Auto,
     /// `ring`.
@@ -28,13 +28,11 @@ impl Engine {
 
     /// The engine behind `Auto`; itself for the others, where the suite has it.
     #[must_use]
-    pub const fn resolve(self, suite: Suite) -> Engine {
+    pub fn resolve(self, suite: Suite) -> Engine {
         match self {
             // Composed from RustCrypto's parts, whatever is asked for.
             _ if !suite.has_engines() => Engine::RustCrypto,
-            // 1400 and 8900 bytes of AES-128-GCM, by benches/aead.rs: AWS-LC 264 and 861 ns on Zen 4, 179 and 483 on
-            // Zen 5; ring 262 and 1004, 239 and 939. Below 600 bytes ring is up to 7 % ahead; ChaCha20 is even.
-            Engine::Auto => Engine::AwsLc,
+            Engine::Auto => fastest(suite),
             engine => engine,
         }
     }

@@ -27,6 +27,7 @@ mod aws_lc;
 mod ccm;
 mod composed;
 mod engine;
+mod fastest;
 mod gcm;
 mod mac;
 mod pair;
