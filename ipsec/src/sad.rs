@@ -72,6 +72,11 @@ impl Sad {
         self
     }
 
+    /// The same database with its SAs set up anew: whoever left has left this one too.
+    pub(crate) fn anew(&self, sas: impl IntoIterator<Item = Arc<Sa>>) -> Sad {
+        Sad { left: self.left.clone(), ..Sad::new(sas) }
+    }
+
     fn fill(&mut self) {
         let size = (self.len * 2).next_power_of_two().max(2);
         let mut table = vec![Entry { spi: 0, index: NONE }; size].into_boxed_slice();

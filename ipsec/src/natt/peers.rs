@@ -73,7 +73,7 @@ pub fn followed(
         }
     };
     let sas = sad.iter().map(one).collect::<Result<Vec<_>, _>>()?;
-    Ok((moved > 0).then(|| (Sad::new(sas), moved)))
+    Ok((moved > 0).then(|| (sad.anew(sas), moved)))
 }
 
 /// Where the newest packet of an outbound SA's peer came from.

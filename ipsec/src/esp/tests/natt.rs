@@ -371,6 +371,12 @@ fn the_sas_to_a_peer_that_has_moved_go_on_where_they_are_and_send_where_it_is() 
             make(10, 7),
         ]);
         assert!(follow(&alone, &mut peers).is_none(), "another -u is another peer");
+        // Whoever was given an SA that leaves just when the peer is followed goes on through the one after it.
+        let after = Sad::new([peers.receiver.clone(), make(11, 0)]).after(&sad);
+        let (followed, moved) = follow(&after, &mut peers).unwrap();
+        let next = |sad: &Sad| sad.successor(SaIndex(9)).map(|sa| (sa.index(), sa.peer().port()));
+        assert_eq!((next(&after), moved), (Some((SaIndex(11), UDP.src_port)), 1));
+        assert_eq!(next(&followed), Some((SaIndex(11), 40_000)));
     }
 }
 
