@@ -6,239 +6,12 @@
 //!
 //! The translator is a router with pf, which forgets a mapping when its state goes, and gives another port the next time.
 
-use super::bed::{Datagram, HOST4, HOST6};
-use kern::time::Duration;
-use router::{
-    iface::link::{LinkConfig, LinkEnd},
-    testbed::{Testbed, Texts},
-};
-use std::{fmt::Write, net::IpAddr};
-use wire::{Mac, build, parse::parse_ip};
+mod bed;
 
-/// Of the outer wire.
-const DELAY_MS: u64 = 10;
-const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0, 0xa]), Mac([2, 0, 0, 0, 0, 0xb])];
-/// As each gateway has it: its own address, and what it takes the other's for.
-const ENDS: [[(&str, &str); 2]; 2] = [
-    [("10.0.0.2", "203.0.113.2"), ("2001:db8:1::2", "2001:db8:ffff::2")],
-    [("203.0.113.2", "203.0.113.1"), ("2001:db8:ffff::2", "2001:db8:ffff::1")],
-];
-const NETS: [[&str; 2]; 2] = [["192.0.2.0/24", "2001:db8:a::/64"], ["198.51.100.0/24", "2001:db8:b::/64"]];
-
-/// softnet.toml of a gateway.
-fn gateway(side: usize, tunnel: bool) -> String {
-    let (name, cable) = [("a", "in"), ("b", "out")][side];
-    let [(wan4, _), (wan6, _)] = ENDS[side];
-    let lan4 = ["192.0.2.1", "198.51.100.1"][side];
-    let (via4, via6) = [("10.0.0.1", "2001:db8:1::1"), ("203.0.113.1", "2001:db8:ffff::1")][side];
-    let mut text = format!(
-        "[router]\nname = \"{name}\"\nworkers = 1\nclusters = 1024\njumbos = 32\n\
-         [[interface]]\nname = \"lan0\"\ndriver = \"link\"\ndevice = \"lan-{name}\"\n\
-         address = [\"{lan4}/24\", \"2001:db8:{name}::1/64\"]\n\
-         [[interface]]\nname = \"wan0\"\ndriver = \"link\"\ndevice = \"{cable}\"\n\
-         address = [\"{wan4}/24\", \"{wan6}/64\"]\n"
-    );
-    for (net, via) in NETS[1 - side].into_iter().zip([via4, via6]) {
-        let way = if tunnel {
-            format!("dev = \"ipsec{}\"", usize::from(net.contains("::")))
-        } else {
-            format!("via = \"{via}\"")
-        };
-        writeln!(text, "[[route]]\nto = \"{net}\"\n{way}").unwrap();
-    }
-    if side == 0 {
-        text += "[[route]]\nto = \"203.0.113.0/24\"\nvia = \"10.0.0.1\"\n\
-                 [[route]]\nto = \"2001:db8:ffff::/64\"\nvia = \"2001:db8:1::1\"\n";
-    }
-    for (n, (local, remote)) in ENDS[side].into_iter().enumerate().filter(|_| tunnel) {
-        let own = if n == 0 {
-            format!("10.255.0.{}/30", side + 1)
-        } else {
-            format!("2001:db8:f0::{}/64", side + 1)
-        };
-        writeln!(
-            text,
-            "[[interface]]\nname = \"ipsec{n}\"\ndriver = \"ipsec\"\nlocal = \"{local}\"\nremote = \"{remote}\"\n\
-             unique = 100\nmtu = 1400\naddress = [\"{own}\"]"
-        )
-        .unwrap();
-    }
-    text
-}
-
-/// softnet.toml and pf.conf of the translator.
-fn translator(mtu: u16) -> String {
-    format!(
-        "[router]\nname = \"nat\"\nworkers = 1\nclusters = 1024\njumbos = 32\n\
-         [[interface]]\nname = \"in0\"\ndriver = \"link\"\ndevice = \"in\"\n\
-         address = [\"10.0.0.1/24\", \"2001:db8:1::1/64\"]\n\
-         [[interface]]\nname = \"out0\"\ndriver = \"link\"\ndevice = \"out\"\nmtu = {mtu}\n\
-         address = [\"203.0.113.1/24\", \"203.0.113.3/24\", \"2001:db8:ffff::1/64\", \"2001:db8:ffff::3/64\"]\n"
-    )
-}
-
-fn rules(outside: u8) -> String {
-    format!(
-        "set reassemble yes\n\
-         match out on out0 inet from 10.0.0.0/24 nat-to 203.0.113.{outside}\n\
-         match out on out0 inet6 from 2001:db8:1::/64 nat-to 2001:db8:ffff::{outside}\npass\n"
-    )
-}
-
-/// SAs of a gateway, in UDP.
-fn sas(side: usize, options: &str) -> String {
-    let mut text = String::new();
-    for (family, (own, peer)) in ENDS[side].into_iter().enumerate() {
-        for (way, (src, dst)) in [(own, peer), (peer, own)].into_iter().enumerate() {
-            let spi = 0x1000 + (family * 2 + (way ^ side)) as u32;
-            writeln!(
-                text,
-                "add {src}[4500] {dst}[4500] esp-udp {spi:#x} -m tunnel -r 4 {options} -E aes-gcm-16 0x{:040x};",
-                u128::from(spi) << 64 | 0x0123_4567
-            )
-            .unwrap();
-        }
-    }
-    text
-}
-
-fn policies(side: usize) -> String {
-    let mut text = String::new();
-    for (family, (own, peer)) in ENDS[side].into_iter().enumerate() {
-        let (here, there) = (NETS[side][family], NETS[1 - side][family]);
-        writeln!(text, "spdadd {here} {there} any -P out ipsec esp/tunnel/{own}-{peer}/require;").unwrap();
-        writeln!(text, "spdadd {there} {here} any -P in ipsec esp/tunnel/{peer}-{own}/require;").unwrap();
-    }
-    text
-}
-
-struct Bed {
-    net: Testbed,
-    ends: [LinkEnd; 2],
-    macs: [Mac; 2],
-    mtu: u16,
-}
-
-impl Bed {
-    fn new(ipsec: &[String; 2], tunnel: bool, mtu: u16) -> Bed {
-        let mut net = Testbed::new();
-        for cable in ["lan-a", "lan-b", "in"] {
-            net.cable(cable, LinkConfig::default());
-        }
-        let delay = Duration::from_millis(DELAY_MS);
-        net.cable("out", LinkConfig { delay, ..LinkConfig::default() });
-        let ends = ["lan-a", "lan-b"].map(|cable| net.end(cable).unwrap());
-        let (nat, pf) = (translator(mtu), rules(1));
-        net.add(Texts { conf: &nat, pf: Some(&pf), ipsec: None }).unwrap();
-        for (side, name) in ["a", "b"].into_iter().enumerate() {
-            let conf = gateway(side, tunnel);
-            net.add(Texts { conf: &conf, pf: None, ipsec: Some(&ipsec[side]) }).unwrap();
-            net.with_root(name, |node, root| {
-                let lan = node.router.net().named("lan0").unwrap().index.0;
-                let (shared, ledger) = (node.router.shared(), &node.router.own_stats().ledger);
-                for addr in [IpAddr::V4(HOST4[side]), IpAddr::V6(HOST6[side])] {
-                    shared.neighbours.insert_permanent(&mut root.top(), lan, addr, MACS[side], ledger);
-                }
-            });
-        }
-        let macs = ["a", "b"].map(|n| net.node(n).router.net().named("lan0").unwrap().mac);
-        net.watch("out").unwrap().iter().for_each(|end| end.capture(true));
-        let mut bed = Bed { net, ends, macs, mtu };
-        // Duplicate address detection.
-        bed.run(3000);
-        bed
-    }
-
-    /// With policies.
-    fn simple(options: &str) -> Bed {
-        Bed::new(&[0, 1].map(|side| sas(side, options) + &policies(side)), false, 1500)
-    }
-
-    fn run(&mut self, millis: u64) {
-        self.net.run_for(Duration::from_millis(millis));
-    }
-
-    /// Sends a datagram from a side's host; the packets that reach the other's.
-    fn carry(&mut self, datagram: &Datagram) -> Vec<Vec<u8>> {
-        self.send(datagram);
-        self.run(50);
-        self.arrived(1 - datagram.from)
-    }
-
-    fn send(&mut self, datagram: &Datagram) {
-        let side = datagram.from;
-        let frame = build::frame(self.macs[side], MACS[side], &datagram.packet());
-        assert!(self.ends[side].other().inject(0, &frame));
-    }
-
-    fn arrived(&self, side: usize) -> Vec<Vec<u8>> {
-        let (mut frame, mut packets) = (Vec::new(), Vec::new());
-        while self.ends[side].take(0, &mut frame) {
-            if frame[..6] == MACS[side].0 {
-                packets.push(frame[14..].to_vec());
-            }
-        }
-        packets
-    }
-
-    /// Whether a datagram goes there and one comes back.
-    fn round_trip(&mut self, v6: bool) -> [usize; 2] {
-        [0, 1].map(|from| self.carry(&Datagram { v6, from, ..Datagram::default() }).len())
-    }
-
-    fn count(&mut self, name: &str, counter: &str) -> u64 {
-        self.net.counts(name).get(counter).copied().unwrap_or_else(|| panic!("no counter {counter}"))
-    }
-
-    /// The translator forgets all mappings, and makes the next to this address of its own.
-    fn rebind(&mut self, outside: u8) {
-        let (nat, pf) = (translator(self.mtu), rules(outside));
-        self.net.reload("nat", Texts { conf: &nat, pf: Some(&pf), ipsec: None }).unwrap();
-        self.net.with_root("nat", |node, root| {
-            node.router.shared().pf.kill_states(&mut root.top().at(), |_| true);
-        });
-    }
-
-    /// Datagrams on the outer wire toward port 4500 of b since the last call: source port and packet.
-    fn toward_b(&self) -> Vec<(u16, Vec<u8>)> {
-        let frames = self.net.watch("out").unwrap().iter().flat_map(LinkEnd::captured).collect::<Vec<_>>();
-        let packets = frames.into_iter().filter(|f| f[12..14] != [8, 6]).map(|f| f[14..].to_vec());
-        packets
-            .filter_map(|p| {
-                let parsed = parse_ip(&p).ok()?;
-                let to_b = (parsed.proto == wire::IpProto::UDP && parsed.dst_port == 4500)
-                    .then_some(parsed.src_port)?;
-                Some((to_b, p))
-            })
-            .filter(|(port, p)| *port != 4500 && p.len() > 60)
-            .collect()
-    }
-
-    /// Puts a packet on the outer wire, toward b.
-    fn inject(&mut self, packet: &[u8]) {
-        let [to, from] = [("b", "wan0"), ("nat", "out0")]
-            .map(|(n, i)| self.net.node(n).router.net().named(i).unwrap().mac);
-        let frame = build::frame(to, from, packet);
-        // The translator took the first end.
-        assert!(self.net.watch("out").unwrap()[1].inject(0, &frame));
-        self.run(50);
-    }
-
-    /// Where b sends to now, by the SAs' report.
-    fn peers_of_b(&mut self) -> Vec<String> {
-        self.net.with_root("b", |node, _| {
-            let sad = &node.router.net().sad;
-            sad.iter()
-                .filter(|sa| sa.config().src.to_string().ends_with('2'))
-                .map(|sa| sa.peer().to_string())
-                .collect()
-        })
-    }
-
-    fn finish(self) {
-        self.net.finish();
-    }
-}
+use super::bed::Datagram;
+use bed::{Bed, DELAY_MS, Shape, gateway, policies, sas};
+use router::testbed::Texts;
+use wire::{build, parse::parse_ip};
 
 /// The same packet as if it came from another port or another address.
 fn elsewhere(packet: &[u8], port: u16) -> Vec<u8> {
@@ -254,17 +27,19 @@ fn elsewhere(packet: &[u8], port: u16) -> Vec<u8> {
 
 #[test]
 fn a_gateway_behind_a_translator_is_answered_where_it_is_and_followed_where_it_moves() {
-    for tunnel in [false, true] {
+    let locks = [(1, "fine"), (1, "giant"), (2, "fine"), (2, "giant")];
+    for (tunnel, (workers, locking)) in [false, true].into_iter().flat_map(|t| locks.map(|l| (t, l))) {
         let ipsec =
             [0, 1].map(|side| if tunnel { sas(side, "-u 100") } else { sas(side, "") + &policies(side) });
-        let mut bed = Bed::new(&ipsec, tunnel, 1500);
+        let shape = Shape { tunnel, workers, locking, ..Shape::default() };
+        let mut bed = Bed::new(&ipsec, shape);
         for v6 in [false, true] {
             let mut seen = Vec::new();
             for outside in [1, 1, 3] {
                 bed.rebind(outside);
                 let moved = bed.count("b", "natt.moved");
                 for _ in 0..3 {
-                    assert_eq!(bed.round_trip(v6), [1, 1], "tunnel {tunnel} v6 {v6} outside {outside}");
+                    assert_eq!(bed.round_trip(v6), [1, 1], "{shape:?} v6 {v6} outside {outside}");
                 }
                 assert_eq!(bed.count("b", "natt.moved"), moved + 1, "it moved once");
                 let peers = bed.peers_of_b();
@@ -291,7 +66,7 @@ fn a_reload_that_changes_other_things_keeps_what_is_known_of_the_peer() {
     let mut bed = Bed::simple("");
     assert_eq!(bed.round_trip(false), [1, 1]);
     let peers = bed.peers_of_b();
-    let conf = gateway(1, false);
+    let conf = gateway(1, Shape::default());
     let ipsec = sas(1, "-ttl 9") + &policies(1);
     bed.net.reload("b", Texts { conf: &conf, pf: None, ipsec: Some(&ipsec) }).unwrap();
     assert_eq!(bed.peers_of_b(), peers);
@@ -431,7 +206,8 @@ fn ike_is_the_host_stack_s_and_what_is_nothing_is_refused_for_its_own_reason() {
 #[test]
 fn what_is_too_big_for_the_way_is_learnt_from_errors_about_esp_in_udp_and_fragments_are_put_together() {
     for v6 in [false, true] {
-        let mut bed = Bed::new(&[0, 1].map(|side| sas(side, "") + &policies(side)), false, 1400);
+        let shape = Shape { mtu: 1400, ..Shape::default() };
+        let mut bed = Bed::new(&[0, 1].map(|side| sas(side, "") + &policies(side)), shape);
         assert_eq!(bed.round_trip(v6), [1, 1]);
         // Outer, UDP and ESP headers, IV, trailer and ICV.
         let fits = |mtu: usize| (mtu - if v6 { 40 } else { 20 } - 8 - 8 - 8 - 16) / 4 * 4 - 2;
