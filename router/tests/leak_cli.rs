@@ -29,16 +29,37 @@ fn json_has_every_figure_under_its_name_and_the_exit_status_is_the_verdict() {
     let profiles: Vec<_> = rows.iter().map(|row| row["profile"].as_str().unwrap()).collect();
     assert_eq!(profiles, ["netbsd2013", "giant", "fine"]);
     for row in rows {
-        let texts = ["table", "profile", "crypto", "traffic", "family", "placement", "verdict"];
+        let texts = ["table", "profile", "crypto", "traffic", "transform", "family", "placement", "verdict"];
         let counts =
             ["vcpus", "packets", "leaked", "stranded", "incidents", "jammed", "qfull", "corrupt_seen"];
         assert!(texts.iter().all(|key| row[*key].is_string()), "{row:#}");
         assert!(counts.iter().all(|key| row[*key].is_u64()), "{row:#}");
         assert!(row["seconds"].as_f64().is_some_and(|s| s > 0.0), "{row:#}");
-        let what = ["table", "crypto", "traffic", "family", "verdict"].map(|key| row[key].as_str().unwrap());
-        assert_eq!(what, ["main", "fast", "tunnel", "inet", "none"], "{row:#}");
+        let what = ["table", "crypto", "traffic", "transform", "family", "verdict"]
+            .map(|key| row[key].as_str().unwrap());
+        assert_eq!(what, ["main", "fast", "tunnel", "esp", "inet", "none"], "{row:#}");
         assert_eq!((&row["packets"], &row["leaked"], &row["books"]), (&5000.into(), &0.into(), &true.into()));
     }
+}
+
+#[test]
+fn ah_and_ipcomp_run_the_report_s_table_beyond_it() {
+    let cells = "--profile netbsd2013,fine --traffic tunnel --crypto fast --family inet --vcpus 1,2";
+    let output = leak(&format!("--json --transform ah,ipcomp {cells} --packets 40000"));
+    let report = json(&output);
+    let rows: Vec<_> = report["rows"].as_array().unwrap().iter().collect();
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| ["transform", "profile", "verdict"].map(|key| row[key].as_str().unwrap().to_owned()))
+        .collect();
+    let per = |transform: &str| {
+        let row = |profile: &str, verdict: &str| [transform, profile, verdict].map(str::to_owned);
+        [row("netbsd2013", "none"), row("netbsd2013", "leak"), row("fine", "none"), row("fine", "none")]
+    };
+    assert_eq!(told, [per("ah"), per("ipcomp")].concat());
+    assert!(rows.iter().all(|row| row["table"] == "beyond" && row["books"] == true));
+    // The report's own table has not been run.
+    assert_eq!((output.status.code(), &report["matches_report"]), (Some(0), &false.into()));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
+use ipsec::sa::Protocol::{self, Ah, Esp, Ipcomp};
 use router::leak::{
     cell::Cell,
     cpu::Cpu,
@@ -44,14 +45,14 @@ const SLOTS: u32 = 32;
 const SEEDS: [u64; 3] = [2013, 7, 1];
 
 /// A small world on two virtual CPUs: bursts of four from the wire through the whole path, the transmit ring short.
-fn plan(profile: Profile) -> Plan {
+fn plan(profile: Profile, transform: Protocol) -> Plan {
     let v6 = matches!(profile, Profile::A6 | Profile::B | Profile::D);
     // Where ESP has no part in it, every packet goes for the interface queue or the fragments.
     let traffic = match profile {
         Profile::E | Profile::F | Profile::X1 => Traffic::None,
         _ => Traffic::Tunnel,
     };
-    let cell = Cell::new(profile, 2, traffic, Crypto::Fast, v6);
+    let cell = Cell { transform, ..Cell::new(profile, 2, traffic, Crypto::Fast, v6) };
     let soft = (profile == Profile::F).then_some(1);
     let placement = Placement { soft, ..cell.placement };
     Plan { burst: 4, ring: 2, epoch: packets(profile), placement, ..cell.plan(2013, SLOTS) }
@@ -63,9 +64,9 @@ fn packets(profile: Profile) -> u32 {
 }
 
 /// One schedule: how many clusters were lost.
-fn lost(profile: Profile) -> u64 {
+fn lost(profile: Profile, transform: Protocol) -> u64 {
     let words = (0..layout::words(SLOTS)).map(|_| AtomicU32::new(0)).collect();
-    let world = Arc::new(World::new(Words(words), Bare, plan(profile)));
+    let world = Arc::new(World::new(Words(words), Bare, plan(profile, transform)));
     let other = Arc::clone(&world);
     let follower = shuttle::thread::spawn(move || other.follow(&mut Cpu::new(1, 2013, &mut ())));
     let outcome = world.conduct(&mut Cpu::new(0, 2013, &mut ()), packets(profile), true);
@@ -74,7 +75,13 @@ fn lost(profile: Profile) -> u64 {
 }
 
 /// Runs schedules, with `until_lost` until one loses; how many were run, and in how many clusters were lost.
-fn search(profile: Profile, seed: u64, schedules: usize, until_lost: bool) -> (u64, u64) {
+fn search(
+    profile: Profile,
+    transform: Protocol,
+    seed: u64,
+    schedules: usize,
+    until_lost: bool,
+) -> (u64, u64) {
     let (runs, losses) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (r, l) = (Arc::clone(&runs), Arc::clone(&losses));
     let mut config = shuttle::Config::new();
@@ -86,7 +93,7 @@ fn search(profile: Profile, seed: u64, schedules: usize, until_lost: bool) -> (u
             return;
         }
         r.fetch_add(1, Relaxed);
-        l.fetch_add(u64::from(lost(profile) > 0), Relaxed);
+        l.fetch_add(u64::from(lost(profile, transform) > 0), Relaxed);
     });
     (runs.load(Relaxed), losses.load(Relaxed))
 }
@@ -94,10 +101,23 @@ fn search(profile: Profile, seed: u64, schedules: usize, until_lost: bool) -> (u
 #[test]
 fn giant_and_fine_lose_nothing_on_the_whole_path() {
     let schedules = if std::env::var_os("SOFTNET_SOAK").is_some() { 100_000 } else { 2_000 };
-    for profile in [Profile::Giant, Profile::Fine] {
-        let (runs, losses) = search(profile, SEEDS[0], schedules, false);
-        println!("{}: {runs} schedules, {losses} with a loss", profile.name());
-        assert_eq!((runs, losses), (schedules as u64, 0), "{}", profile.name());
+    for transform in [Esp, Ah, Ipcomp] {
+        for profile in [Profile::Giant, Profile::Fine] {
+            let (runs, losses) = search(profile, transform, SEEDS[0], schedules, false);
+            let what = format!("{}, {}", profile.name(), transform.name());
+            println!("{what}: {runs} schedules, {losses} with a loss");
+            assert_eq!((runs, losses), (schedules as u64, 0), "{what}");
+        }
+    }
+}
+
+/// Each seed finds a loss within a thousand schedules.
+fn is_found(profile: Profile, transform: Protocol) {
+    let what = format!("{}, {}", profile.name(), transform.name());
+    for seed in SEEDS {
+        let (runs, losses) = search(profile, transform, seed, 1_000, true);
+        println!("{what}: schedule {runs} of seed {seed}");
+        assert_eq!(losses, 1, "{what}: none in {runs} schedules of seed {seed}");
     }
 }
 
@@ -105,10 +125,16 @@ fn giant_and_fine_lose_nothing_on_the_whole_path() {
 fn each_mechanism_loses_a_cluster_within_a_thousand_schedules() {
     use Profile::{A, A6, ALen, B, C, D, E, F, Netbsd2013, X1};
     for profile in [Netbsd2013, A, ALen, A6, B, C, D, E, F, X1] {
-        for seed in SEEDS {
-            let (runs, losses) = search(profile, seed, 1_000, true);
-            println!("{}: schedule {runs} of seed {seed}", profile.name());
-            assert_eq!(losses, 1, "{}: none in {runs} schedules of seed {seed}", profile.name());
+        is_found(profile, Esp);
+    }
+}
+
+#[test]
+fn each_mechanism_of_the_callbacks_is_found_with_ah_and_with_ipcomp() {
+    use Profile::{A, A6, ALen, C, Netbsd2013};
+    for profile in [Netbsd2013, A, ALen, A6, C] {
+        for transform in [Ah, Ipcomp] {
+            is_found(profile, transform);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One cell: a profile, virtual CPUs, traffic, crypto style and family, run once.
+//! One cell: a profile, virtual CPUs, traffic and its transform, crypto style and family, run once.
 
 use super::{
     cpu::Cpu,
@@ -10,6 +10,7 @@ use super::{
     run::{Outcome, on_threads},
     world::{Crypto, Placement, Plan, TX_RING, Traffic, World},
 };
+use ipsec::sa::Protocol;
 use kern::{Pool, mbuf::PoolConfig, time::Duration};
 
 /// Clusters of a cell's pool: an epoch, and what may be on its way.
@@ -28,6 +29,8 @@ pub struct Cell {
     pub vcpus: u32,
     /// Traffic.
     pub traffic: Traffic,
+    /// What its SAs speak.
+    pub transform: Protocol,
     /// Crypto style.
     pub crypto: Crypto,
     /// inet6.
@@ -65,18 +68,20 @@ impl Placement {
 }
 
 impl Cell {
-    /// The usual placement.
+    /// ESP in the usual placement.
     pub const fn new(profile: Profile, vcpus: u32, traffic: Traffic, crypto: Crypto, v6: bool) -> Cell {
-        Cell { profile, vcpus, traffic, crypto, v6, placement: Placement::usual(vcpus) }
+        let (transform, placement) = (Protocol::Esp, Placement::usual(vcpus));
+        Cell { profile, vcpus, traffic, transform, crypto, v6, placement }
     }
 
     /// In a few words.
     pub fn name(&self) -> String {
         format!(
-            "{} {} {} {} x{}",
+            "{} {} {} {} {} x{}",
             self.profile.name(),
             self.crypto.name(),
             self.traffic.name(),
+            self.transform.name(),
             if self.v6 { "inet6" } else { "inet" },
             self.vcpus
         )
@@ -86,7 +91,7 @@ impl Cell {
     pub fn run(&self, setting: &Setting) -> Result<(Outcome, bool), SetupError> {
         let pool =
             Pool::new(PoolConfig { clusters: CLUSTERS as usize, jumbos: 2 }).map_err(SetupError::of)?;
-        let freight = Real::new(pool.clone(), self.vcpus, self.v6)?;
+        let freight = Real::new(pool.clone(), self.vcpus, self.v6, self.transform)?;
         let plan = Plan { stall: setting.stall, ..self.plan(setting.seed, CLUSTERS) };
         let world = World::new(Relaxed::new(layout::words(plan.slots)), freight, plan);
         let outcome = on_threads(&world, setting.packets, setting.reclaim, &setting.cores);
@@ -112,6 +117,7 @@ impl Cell {
         Plan {
             vcpus: self.vcpus,
             traffic: self.traffic,
+            transform: self.transform,
             crypto: self.crypto,
             v6: self.v6,
             placement: self.placement,

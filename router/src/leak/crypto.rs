@@ -1,7 +1,11 @@
-//! ESP between the queues: FAST_IPSEC with a completion thread, KAME inline.
+//! ESP, AH and IPComp between the queues: FAST_IPSEC with a completion thread, KAME inline.
 //!
-//! FAST: `esp_input` and `esp_output` run the cipher on the caller's CPU (`swcr_process`) and leave the rest to the thread
-//! `cryptoret`, which calls back under Softnet. KAME does all of it where it stands.
+//! FAST: `esp_input`, `ah_input`, `ipcomp_input` and their outputs are the first halves, on the caller's CPU (`swcr_process`);
+//! the rest is left to the thread `cryptoret`, which calls back under Softnet. KAME does all of it where it stands.
+//!
+//! Not all that an IPComp SA is for goes that way (RFC 3173, 2.2): a payload below the threshold is not tried, and
+//! `ipcomp_output` itself goes on with it (lock map, row 12a). What did not shrink leaves its callback as it was. Either comes
+//! to the peer as plain IP in IP, of which `ipcomp_input` knows nothing: `gif_input` takes it, where `ip_input` stands.
 
 use super::{
     cpu::Cpu,
@@ -17,32 +21,42 @@ use super::{
 const CALLBACKS: usize = 8;
 
 impl<M: Memory, F: Freight> World<M, F> {
-    /// `esp_input`, first half.
+    /// `esp_input`, `ah_input`, `ipcomp_input`.
     pub fn ipsec_input(&self, cpu: &mut Cpu<'_, F>, packet: F::Packet) {
-        self.first_half(cpu, packet, false);
-    }
-
-    /// `esp_output`, first half.
-    pub fn ipsec_output(&self, cpu: &mut Cpu<'_, F>, packet: F::Packet) {
-        self.first_half(cpu, packet, true);
-    }
-
-    fn first_half(&self, cpu: &mut Cpu<'_, F>, packet: F::Packet, out: bool) {
-        if self.has(Extra::Hardware) && !out {
+        if self.has(Extra::Hardware) {
             return self.crypto_dispatch_hardware(cpu, packet);
         }
-        self.sa_ref(cpu, 1);
-        let Some(job) = self.freight.begin(cpu.hand, packet, out) else {
-            cpu.counts.qfull += 1;
-            return;
-        };
-        let request = Request { job, out };
-        if self.plan.crypto == Crypto::Fast {
-            // Both ends of the channel live in the world, so it is never closed.
-            let _ = self.ret.0.send(request);
-        } else {
-            self.second_half(cpu, request);
-        }
+        let half = Path::half(self.plan.transform, false);
+        self.first_half(cpu, packet, false, half, self.plan.crypto == Crypto::Fast);
+    }
+
+    /// `esp_output`, `ah_output`, `ipcomp_output`; `short`: too short for IPComp.
+    pub fn ipsec_output(&self, cpu: &mut Cpu<'_, F>, packet: F::Packet, short: bool) {
+        let half = Path::half(self.plan.transform, true);
+        self.first_half(cpu, packet, true, half, self.plan.crypto == Crypto::Fast && !short);
+    }
+
+    /// `gif_input`: takes the outer header off, and no callback follows.
+    pub fn gif_input(&self, cpu: &mut Cpu<'_, F>, packet: F::Packet) {
+        self.first_half(cpu, packet, false, Path::GifInput, false);
+    }
+
+    /// One half, and with `dispatch` no more: the other is the thread's.
+    fn first_half(&self, cpu: &mut Cpu<'_, F>, packet: F::Packet, out: bool, half: Path, dispatch: bool) {
+        self.under(cpu, half, self.inq(), |cpu| {
+            self.sa_ref(cpu, 1);
+            let Some(job) = self.freight.begin(cpu.hand, packet, out) else {
+                cpu.counts.qfull += 1;
+                return;
+            };
+            let request = Request { job, out };
+            if dispatch {
+                // Both ends of the channel live in the world, so it is never closed.
+                let _ = self.ret.0.send(request);
+            } else {
+                self.second_half(cpu, request);
+            }
+        });
     }
 
     /// The thread `cryptoret`: some callbacks, each under what this profile gives them.
@@ -54,12 +68,13 @@ impl<M: Memory, F: Freight> World<M, F> {
             if self.has(Extra::Slow) {
                 (0..2000).for_each(|_| std::hint::spin_loop());
             }
-            self.under(cpu, Path::Callback, self.inq(), |cpu| self.second_half(cpu, request));
+            let callback = Path::callback(self.plan.transform, request.out);
+            self.under(cpu, callback, self.inq(), |cpu| self.second_half(cpu, request));
         }
         any
     }
 
-    /// `esp_input_cb`, `esp_output_cb`, or the rest of KAME's functions.
+    /// What `esp_input_cb`, `esp_output_cb` and the like do, or the rest of KAME's functions.
     fn second_half(&self, cpu: &mut Cpu<'_, F>, request: Request<F>) {
         let out = request.out;
         self.sa_ref(cpu, -1);
@@ -78,7 +93,7 @@ impl<M: Memory, F: Freight> World<M, F> {
     fn decrypted(&self, cpu: &mut Cpu<'_, F>, packet: F::Packet) {
         if self.has(Extra::Errors) && cpu.chance(64) {
             // X2: the path that forgets to free. The slot's number is gone, so nobody can.
-            let _ = self.hold(cpu, (Kind::Inner, packet), Path::Callback);
+            let _ = self.hold(cpu, (Kind::Inner, packet), Path::callback(self.plan.transform, false));
             return;
         }
         if self.plan.traffic == Traffic::Transport {
@@ -108,7 +123,7 @@ impl<M: Memory, F: Freight> World<M, F> {
     /// the driver is blocked is written down after the mutex was given up for the call.
     fn crypto_dispatch_hardware(&self, cpu: &mut Cpu<'_, F>, packet: F::Packet) {
         self.lock_queue(cpu, Q::Crp);
-        self.if_enqueue(cpu, Q::Crp, (Kind::Esp, packet), Path::Callback);
+        self.if_enqueue(cpu, Q::Crp, (Kind::Protected, packet), Path::half(self.plan.transform, false));
         self.unlock_queue(cpu, Q::Crp);
         if self.mem.load(BLOCKED) == 0 {
             self.crypto_invoke(cpu);
@@ -145,5 +160,71 @@ impl<M: Memory, F: Freight> World<M, F> {
             self.crypto_invoke(cpu);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leak::{
+        cell::Cell,
+        freight::Bare,
+        layout,
+        locks::{self, GIANT},
+        memory::Relaxed,
+        profile::Profile,
+    };
+    use ipsec::sa::Protocol::{self, Ah, Esp, Ipcomp};
+
+    const SLOTS: u32 = 8;
+
+    fn world(transform: Protocol, change: impl FnOnce(&mut locks::Table)) -> World<Relaxed, Bare> {
+        let cell = Cell { transform, ..Cell::new(Profile::Giant, 2, Traffic::Tunnel, Crypto::Fast, false) };
+        let mut plan = cell.plan(2013, SLOTS);
+        change(&mut plan.rules.table);
+        World::new(Relaxed::new(layout::words(SLOTS)), Bare, plan)
+    }
+
+    /// How often Softnet and Kernel are taken by what `run` does.
+    fn taken(run: impl FnOnce(&mut Cpu<'_, Bare>)) -> [u64; 2] {
+        let mut nothing = ();
+        let mut cpu = Cpu::new(0, 2013, &mut nothing);
+        run(&mut cpu);
+        cpu.counts.taken
+    }
+
+    #[test]
+    fn each_half_and_callback_takes_what_its_own_row_says() {
+        for transform in [Esp, Ah, Ipcomp] {
+            for row in [Esp, Ah, Ipcomp] {
+                for out in [false, true] {
+                    // Of one row Softnet is taken away, or given, and only that transform may show it.
+                    let (half, callback) = (Path::half(row, out), Path::callback(row, out));
+                    let world = world(transform, |table| {
+                        table[half as usize] = (half, GIANT[Path::IpInput as usize].1, "a test");
+                        table[callback as usize] = (callback, &[], "a test");
+                    });
+                    let own = u64::from(row == transform);
+                    let first = taken(|cpu| {
+                        if out { world.ipsec_output(cpu, (), false) } else { world.ipsec_input(cpu, ()) }
+                    });
+                    assert_eq!(first, [own, 0], "{transform:?} under {half:?}");
+                    let second = taken(|cpu| assert!(world.cryptoret(cpu)));
+                    assert_eq!(second, [1 - own, 1], "{transform:?} under {callback:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_ipcomp_does_not_try_or_did_not_shrink_needs_no_thread() {
+        let world = world(Ipcomp, |_| {});
+        let left = taken(|cpu| {
+            world.ipsec_output(cpu, (), true);
+            world.gif_input(cpu, ());
+        });
+        // Kernel round the second pass and round the handoff, and no callback's Softnet.
+        assert_eq!((left, world.ret.1.len()), ([0, 2], 0));
+        assert_eq!((world.ring.1.len(), world.mem.load(Q::Ip.len())), (1, 1));
     }
 }

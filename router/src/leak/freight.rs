@@ -1,6 +1,6 @@
 //! What the packets of the laboratory carry.
 //!
-//! [`Real`](super::real::Real) carries clusters through pf, ESP and ALTQ. [`Bare`] carries nothing, so that model checkers and
+//! [`Real`](super::real::Real) carries clusters through pf, an SA and ALTQ. [`Bare`] carries nothing, so that model checkers and
 //! the deterministic scheduler see the steps and only the steps.
 
 use super::world::Kind;
@@ -9,7 +9,7 @@ use super::world::Kind;
 pub trait Freight: Sync {
     /// A packet.
     type Packet: Send;
-    /// A packet between the halves of ESP.
+    /// A packet between the halves of its transform.
     type Job: Send;
     /// What a virtual CPU keeps for itself.
     type Hand;
@@ -22,7 +22,7 @@ pub trait Freight: Sync {
     fn receive(&self, hand: &mut Self::Hand, kind: Kind) -> Option<Self::Packet>;
     /// pf: whether the packet passes.
     fn filter(&self, hand: &mut Self::Hand, packet: &mut Self::Packet, out: bool) -> bool;
-    /// The first half of ESP, cipher included. `None`: too many are between the halves; the packet has ended.
+    /// The first half of its SA's transform. `None`: too many are between the halves; the packet has ended.
     fn begin(&self, hand: &mut Self::Hand, packet: Self::Packet, out: bool) -> Option<Self::Job>;
     /// The second half: adds what may go on.
     fn finish(&self, hand: &mut Self::Hand, job: Self::Job, out: bool, done: &mut Vec<Self::Packet>);

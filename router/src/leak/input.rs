@@ -9,6 +9,7 @@ use super::{
     profile::Extra,
     world::{Kind, Parcel, Traffic, World},
 };
+use ipsec::sa::Protocol;
 
 /// Completions that may wait before the NIC holds back: an interrupt that never yields would starve their thread.
 const COMPLETIONS: usize = 256;
@@ -63,12 +64,16 @@ impl<M: Memory, F: Freight> World<M, F> {
         Some((kind, self.freight.receive(cpu.hand, kind)?))
     }
 
-    /// What the `n`th packet from the wire is: in a cell with ESP three of eight are ESP, two are to be encrypted.
+    /// What the `n`th packet from the wire is: in a cell with an SA three of eight are the peer's, two are to be protected.
+    /// Of either, IPComp leaves one as it is.
     fn kind_of(&self, n: u32) -> Kind {
+        let ipcomp = self.plan.traffic != Traffic::None && self.plan.transform == Protocol::Ipcomp;
         match (self.plan.rules.extra, n % 8) {
             (Extra::Fragments, 1 | 3 | 5 | 7) => Kind::Fragment,
             (Extra::RouteTo, 1 | 3 | 5 | 7) => Kind::Routed,
-            (_, 0 | 3 | 6) if self.plan.traffic != Traffic::None => Kind::Esp,
+            (_, 6) if ipcomp => Kind::Plain,
+            (_, 4) if ipcomp => Kind::Short,
+            (_, 0 | 3 | 6) if self.plan.traffic != Traffic::None => Kind::Protected,
             (_, 1 | 4) if self.plan.traffic != Traffic::None => Kind::Policy,
             _ => Kind::Clear,
         }
@@ -150,8 +155,10 @@ impl<M: Memory, F: Freight> World<M, F> {
             return self.freight.end(cpu.hand, packet, End::Dropped);
         }
         match kind {
-            Kind::Esp => self.ipsec_input(cpu, packet),
-            Kind::Policy => self.ipsec_output(cpu, packet),
+            Kind::Protected => self.ipsec_input(cpu, packet),
+            Kind::Plain => self.gif_input(cpu, packet),
+            Kind::Policy => self.ipsec_output(cpu, packet, false),
+            Kind::Short => self.ipsec_output(cpu, packet, true),
             Kind::Fragment => self.pf_reassemble(cpu, packet),
             Kind::Routed => self.pf_route(cpu, packet),
             Kind::Clear if self.has(Extra::Capture) => self.bpf_tap(cpu, packet),

@@ -13,7 +13,7 @@
 //! | [`cpu`] | a virtual CPU: spl, nested interrupts, what it holds |
 //! | [`preempt`] | what may happen between two steps: nested interrupts, slow CPUs |
 //! | [`world`], [`input`], [`crypto`], [`output`], [`side`] | the paths |
-//! | [`freight`], [`real`], `tunnel` | what the packets carry: nothing (model checkers), or clusters, ESP, pf and ALTQ |
+//! | [`freight`], [`real`], `packets`, `tunnel` | what the packets carry: nothing (model checkers), or clusters, an SA, pf and ALTQ |
 //! | [`run`], [`sweep`] | epochs: traffic, quiet, count what nobody can reach, give it back |
 //! | [`cell`], [`table`], [`report`], [`plot`] | one row, all rows, and what they say |
 //! | [`gateways`] | the daemon itself: real gateways, by workers and locking |
@@ -32,6 +32,7 @@ pub mod layout;
 pub mod locks;
 pub mod memory;
 pub mod output;
+mod packets;
 pub mod plot;
 pub mod preempt;
 pub mod profile;

@@ -69,7 +69,7 @@ fn chart<B: DrawingBackend>(
     for (n, row) in leaking.enumerate() {
         let style = Palette99::pick(n).stroke_width(2);
         let mut label =
-            format!("{} {} {} {} x{}", row.profile, row.crypto, row.traffic, row.family, row.vcpus);
+            format!("{} {} {} {} x{}", row.profile, row.crypto, row.carried(), row.family, row.vcpus);
         if row.placement != Placement::usual(row.vcpus).name() {
             label.extend([" ", &row.placement]);
         }

@@ -1,6 +1,6 @@
 //! Profiles: which locks, which faults, which extra paths run, and what is expected of each.
 
-use super::locks::{self, FINE, GIANT, NETBSD52, NETBSD2013, Path, Table};
+use super::locks::{self, CALLBACKS52, FINE, GIANT, NETBSD52, NETBSD2013, Path, Table};
 
 /// A profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -203,7 +203,7 @@ impl Profile {
             Profile::B => Rules { snd: Snd::Fifo, extra: Extra::Host6, ..but(&[Path::IfOutputHost6]) },
             Profile::D => Rules { snd: Snd::Circular, extra: Extra::Host6, ..but(&[Path::IfOutputHost6]) },
             Profile::C => Rules {
-                table: locks::giant_with(&NETBSD52),
+                table: locks::giant_with(NETBSD52.iter().chain(&CALLBACKS52)),
                 splice: false,
                 snd: Snd::Circular,
                 la_hold: true,
@@ -214,7 +214,8 @@ impl Profile {
             Profile::G => Rules { extra: Extra::Hardware, ..sound },
             Profile::H => Rules {
                 extra: Extra::Refs,
-                table: locks::giant_with(&[(Path::Callback, &[], "callers without S")]),
+                // Callers without S.
+                table: locks::giant_with(&CALLBACKS52),
                 ..sound
             },
             Profile::I => Rules { extra: Extra::Slow, ..sound },

@@ -1,18 +1,20 @@
-//! Real freight: clusters of the pool through pf's rules, ESP in two halves, and ALTQ.
+//! Real freight: clusters of the pool through pf's rules, an SA in two halves, and ALTQ.
 //!
-//! Each packet is a run of its own between the halves of ESP, as in 2013. Transport mode uses the tunnel's transform; what
-//! differs, and matters here, is the path behind it.
+//! Each packet is a run of its own between the halves, as in 2013. Transport mode uses the tunnel's transform; what
+//! differs, and matters here, is the path behind it. Which half has the work hangs on the transform: IPComp's out and ESP's
+//! and AH's in are done by the first, the others by the second.
 
 use super::{
     freight::{End, Freight},
-    tunnel::{Tunnel, number_of},
+    packets::{Packets, number_of},
+    tunnel::Tunnel,
     world::{Kind, TX_RING},
 };
 use altq::{Drain, Framing, IfQueue, QueueFlags, QueueSpec, SchedulerKind, TreeSpec, Turn, Victims};
 use ipsec::{
     esp::{Releasing, input, output},
     order::{Leave, Worker},
-    sa::Sa,
+    sa::{Protocol, Sa},
 };
 use kern::{
     Batch, Class, Ledger, Magazines, Mbuf, Owner, Pool, Why,
@@ -21,14 +23,11 @@ use kern::{
 };
 use pf::{Direction, Environment, IfIndex, Names, Pf, PfCx, Ruleset, Verdict};
 use std::sync::Arc;
-use wire::IpProto;
 
 /// pf's rules in every cell: some to look at, none that keeps state.
 const RULES: &str = "block drop in quick proto tcp from any to any port 23\n\
                      block drop in quick proto udp from any to any port 161\n\
                      pass no state\n";
-/// Bytes of an inner packet.
-const INNER: usize = 200;
 
 /// A run between the halves.
 pub enum Job {
@@ -51,7 +50,7 @@ pub struct Hand {
     number: u32,
 }
 
-/// Clusters, pf, ESP, ALTQ.
+/// Clusters, pf, SAs, ALTQ.
 pub struct Real {
     pool: Pool,
     pf: Pf,
@@ -59,8 +58,7 @@ pub struct Real {
     tunnel: Tunnel,
     queue: IfQueue,
     turn: Leaf<Option<Turn>, levels::Log>,
-    template: Vec<u8>,
-    v6: bool,
+    packets: Packets,
 }
 
 /// The laboratory could not be set up.
@@ -76,7 +74,7 @@ impl SetupError {
 
 impl Real {
     /// Everything for one cell of `vcpus` virtual CPUs, with buffers of `pool`.
-    pub fn new(pool: Pool, vcpus: u32, v6: bool) -> Result<Real, SetupError> {
+    pub fn new(pool: Pool, vcpus: u32, v6: bool, transform: Protocol) -> Result<Real, SetupError> {
         let pf = Pf::new(vcpus as usize, 16);
         let conf = pf::conf::load_text("leak", RULES, &Environment::default(), &[])
             .map_err(|faults| SetupError::of(format!("{faults:?}")))?;
@@ -84,31 +82,18 @@ impl Real {
             .compile(&Arc::new(conf), &Environment::default(), &mut Names::default())
             .map_err(SetupError::of)?;
         Ok(Real {
-            tunnel: Tunnel::new(vcpus as usize, v6)?,
+            tunnel: Tunnel::new(vcpus as usize, v6, transform)?,
             queue: IfQueue::new(tree()?),
             turn: Leaf::new(None),
-            template: template(v6),
+            packets: Packets::new(v6, transform),
             pool,
             pf,
             rules,
-            v6,
         })
     }
 
-    /// Puts a packet's first bytes down.
-    fn inner(&self, m: &mut Mbuf, number: u32) -> Option<()> {
-        let room = m.append(INNER).ok()?;
-        room.copy_from_slice(&self.template);
-        let at = INNER - 4;
-        room[at..].copy_from_slice(&number.to_be_bytes());
-        let h = m.hdr_mut();
-        h.family = if self.v6 { 6 } else { 4 };
-        h.proto = IpProto::UDP.0;
-        Some(())
-    }
-
-    /// A packet as the peer sends it: sealed, with the outer header in front.
-    fn sealed(&self, hand: &mut Hand, m: Mbuf) -> Option<Mbuf> {
+    /// A packet as the peer sends it: what its SA makes of it, with the outer header in front.
+    fn protected(&self, hand: &mut Hand, m: Mbuf) -> Option<Mbuf> {
         let Hand { root, ledger, worker, now, .. } = hand;
         let peer = self.tunnel.peer(number_of(&m));
         let mut run = Box::new(Batch::new());
@@ -162,33 +147,6 @@ fn tree() -> Result<altq::Tree, SetupError> {
     spec.build().map_err(SetupError::of)
 }
 
-/// A UDP packet that pf passes.
-fn template(v6: bool) -> Vec<u8> {
-    let mut packet = vec![0; INNER];
-    let l4 = if v6 {
-        packet[0] = 0x60;
-        packet[4..6].copy_from_slice(&((INNER - 40) as u16).to_be_bytes());
-        packet[6..8].copy_from_slice(&[IpProto::UDP.0, 64]);
-        packet[8..10].copy_from_slice(&[0x20, 0x01]);
-        packet[23] = 1;
-        packet[24..26].copy_from_slice(&[0x20, 0x01]);
-        packet[39] = 2;
-        40
-    } else {
-        packet[0] = 0x45;
-        packet[2..4].copy_from_slice(&(INNER as u16).to_be_bytes());
-        packet[8..10].copy_from_slice(&[64, IpProto::UDP.0]);
-        packet[12..16].copy_from_slice(&[192, 0, 2, 10]);
-        packet[16..20].copy_from_slice(&[198, 51, 100, 10]);
-        let sum = !wire::checksum::fold(wire::checksum::sum(&packet[..20]));
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        20
-    };
-    packet[l4..l4 + 4].copy_from_slice(&[0x12, 0x34, 0x15, 0xb3]);
-    packet[l4 + 4..l4 + 6].copy_from_slice(&((INNER - l4) as u16).to_be_bytes());
-    packet
-}
-
 impl Freight for Real {
     type Packet = Mbuf;
     type Job = Job;
@@ -215,9 +173,9 @@ impl Freight for Real {
     fn receive(&self, hand: &mut Hand, kind: Kind) -> Option<Mbuf> {
         let mut m = self.pool.alloc(Class::Cluster, Owner::Rx)?;
         hand.number = hand.number.wrapping_add(1);
-        self.inner(&mut m, hand.number)?;
+        self.packets.write(&mut m, hand.number, kind)?;
         hand.ledger.receive(&mut m);
-        if kind == Kind::Esp { self.sealed(hand, m) } else { Some(m) }
+        if matches!(kind, Kind::Protected | Kind::Plain) { self.protected(hand, m) } else { Some(m) }
     }
 
     fn filter(&self, hand: &mut Hand, m: &mut Mbuf, out: bool) -> bool {
@@ -236,7 +194,7 @@ impl Freight for Real {
     fn begin(&self, hand: &mut Hand, m: Mbuf, out: bool) -> Option<Job> {
         m.set_owner(Owner::Crypto);
         let Hand { root, ledger, now, .. } = hand;
-        let sa = if out { self.tunnel.out(number_of(&m)) } else { self.tunnel.inbound(&m) };
+        let sa = if out { self.tunnel.out(&m) } else { self.tunnel.inbound(&m) };
         let (sa, own) = (Arc::clone(sa), Arc::clone(sa));
         let mut run = Box::new(Batch::new());
         if let Err(m) = run.push(m) {
@@ -345,6 +303,103 @@ impl Freight for Real {
             End::Full => hand.ledger.end(m, Why::QueueFull),
             End::Dropped => hand.ledger.end(m, Why::PfBlock),
             End::Swept => hand.ledger.end(m, Why::Sink),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kern::mbuf::PoolConfig;
+    use wire::IpProto;
+
+    /// Both halves in one go; what comes out.
+    fn through(real: &Real, hand: &mut Hand, m: Mbuf, out: bool) -> Mbuf {
+        let (job, mut done) = (real.begin(hand, m, out).unwrap(), Vec::new());
+        real.finish(hand, job, out, &mut done);
+        while real.owed(hand, out, &mut done) {}
+        assert_eq!(done.len(), 1);
+        done.pop().unwrap()
+    }
+
+    /// What packets of this kind are on the wire, over `count` of them, and that they come back: the protocols seen.
+    fn protocols(real: &Real, hand: &mut Hand, kind: Kind, count: u32) -> Vec<u8> {
+        let out = matches!(kind, Kind::Policy | Kind::Short);
+        let mut seen = Vec::new();
+        for _ in 0..count {
+            let m = real.receive(hand, kind).unwrap();
+            let m = if out {
+                let m = through(real, hand, m, true);
+                seen.push(m.hdr().proto);
+                m
+            } else {
+                seen.push(m.hdr().proto);
+                let m = through(real, hand, m, false);
+                let len = if kind == Kind::Plain { 800 } else { 200 };
+                assert_eq!((m.len(), number_of(&m)), (len, hand.number), "the inner packet");
+                m
+            };
+            real.end(hand, m, End::Delivered);
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    #[test]
+    fn what_ipcomp_leaves_alone_does_not_wait_for_a_callback() {
+        let pool = Pool::new(PoolConfig { clusters: 512, jumbos: 2 }).unwrap();
+        let real = Real::new(pool.clone(), 1, false, Protocol::Ipcomp).unwrap();
+        real.with_hand(0, &mut |hand| {
+            for (kind, alone, out) in
+                [(Kind::Policy, Kind::Short, true), (Kind::Protected, Kind::Plain, false)]
+            {
+                // Nearly every SA has something between its halves.
+                let begin = |_| {
+                    let m = real.receive(hand, kind).unwrap();
+                    real.begin(hand, m, out).unwrap()
+                };
+                let late: Vec<Job> = (0..300).map(begin).collect();
+                for _ in 0..20 {
+                    let m = real.receive(hand, alone).unwrap();
+                    let m = through(&real, hand, m, out);
+                    real.end(hand, m, End::Delivered);
+                }
+                let mut done = Vec::new();
+                for job in late {
+                    real.finish(hand, job, out, &mut done);
+                }
+                assert_eq!(done.len(), 300);
+                for m in done {
+                    real.end(hand, m, End::Delivered);
+                }
+            }
+        });
+        assert!(pool.audit().balanced() && pool.audit().held() == 0, "{:?}", pool.audit());
+    }
+
+    #[test]
+    fn each_transform_carries_real_packets_and_ipcomp_leaves_what_does_not_shrink() {
+        for v6 in [false, true] {
+            let plain = if v6 { IpProto::IPV6.0 } else { IpProto::IPV4.0 };
+            for (transform, ours, peers) in [
+                (Protocol::Esp, vec![50], vec![50]),
+                (Protocol::Ah, vec![51], vec![51]),
+                // Of ours half are noise.
+                (Protocol::Ipcomp, vec![plain, 108], vec![108]),
+            ] {
+                let pool = Pool::new(PoolConfig { clusters: 64, jumbos: 2 }).unwrap();
+                let real = Real::new(pool.clone(), 1, v6, transform).unwrap();
+                real.with_hand(0, &mut |hand| {
+                    assert_eq!(protocols(&real, hand, Kind::Policy, 40), ours, "{transform:?}");
+                    assert_eq!(protocols(&real, hand, Kind::Protected, 40), peers, "{transform:?}");
+                    if transform == Protocol::Ipcomp {
+                        assert_eq!(protocols(&real, hand, Kind::Plain, 40), [plain]);
+                        assert_eq!(protocols(&real, hand, Kind::Short, 40), [plain]);
+                    }
+                });
+                assert!(pool.audit().balanced() && pool.audit().held() == 0, "{:?}", pool.audit());
+            }
         }
     }
 }

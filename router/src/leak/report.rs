@@ -3,6 +3,7 @@
 use super::{
     run::Outcome,
     table::{Entry, Expect, Which},
+    world::Traffic,
 };
 use serde::Serialize;
 
@@ -46,6 +47,8 @@ pub struct Row {
     pub vcpus: u32,
     /// Traffic.
     pub traffic: &'static str,
+    /// What its SAs speak, "none" without any.
+    pub transform: &'static str,
     /// "inet" or "inet6".
     pub family: &'static str,
     /// Who runs where.
@@ -138,6 +141,7 @@ impl Row {
             crypto: cell.crypto.name(),
             vcpus: cell.vcpus,
             traffic: cell.traffic.name(),
+            transform: if cell.traffic == Traffic::None { "none" } else { cell.transform.name() },
             family: if cell.v6 { "inet6" } else { "inet" },
             placement: cell.placement.name(),
             packets: counts.raised,
@@ -161,6 +165,14 @@ impl Row {
             series: outcome.series.clone(),
             stuck: outcome.stuck.clone(),
             note: entry.note,
+        }
+    }
+
+    /// Traffic, and the transform where it is not the report's.
+    pub fn carried(&self) -> String {
+        match self.transform {
+            "none" | "esp" => self.traffic.to_owned(),
+            other => format!("{} ({other})", self.traffic),
         }
     }
 }

@@ -99,8 +99,8 @@ mod tests {
     fn planted(cpu: &mut Cpu<'_, Bare>) -> World<Relaxed, Bare> {
         let cell = Cell::new(Profile::Giant, 2, Traffic::Tunnel, Crypto::Fast, false);
         let world = World::new(Relaxed::new(layout::words(SLOTS)), Bare, cell.plan(2013, SLOTS));
-        for (q, by, count) in [(Q::Crp, Path::Callback, 3), (Q::Ip, Path::DriverRx, 2)] {
-            (0..count).for_each(|_| world.if_enqueue(cpu, q, (Kind::Esp, ()), by));
+        for (q, by, count) in [(Q::Crp, Path::EspInput, 3), (Q::Ip, Path::DriverRx, 2)] {
+            (0..count).for_each(|_| world.if_enqueue(cpu, q, (Kind::Protected, ()), by));
         }
         world
     }
@@ -115,7 +115,7 @@ mod tests {
         let found = world.sweep(&mut cpu, true);
         assert_eq!((found.stranded, found.leaked), (5, 0));
         let place = |queue: &str, path: &str| found.last_seen[&(queue.to_owned(), path.to_owned())];
-        assert_eq!((place("crp_q", "Callback"), place("ipintrq", "DriverRx")), (3, 2));
+        assert_eq!((place("crp_q", "EspInput"), place("ipintrq", "DriverRx")), (3, 2));
         let again = world.sweep(&mut cpu, true);
         assert_eq!((again.stranded, again.leaked), (0, 0), "it was given back");
     }

@@ -8,6 +8,7 @@ use super::{
     world::{Crypto, Placement, Traffic},
 };
 use core_affinity::CoreId;
+use ipsec::sa::Protocol;
 
 /// Which table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,15 +65,42 @@ pub fn main_table() -> Vec<Entry> {
 }
 
 fn main_entry(cell: Cell) -> Entry {
-    let reported = cell.profile == Profile::Netbsd2013
+    Entry { which: Which::Main, cell, expect: reported(&cell), note: "" }
+}
+
+/// What the report says of a cell of its table.
+fn reported(cell: &Cell) -> Expect {
+    let leaks = cell.profile == Profile::Netbsd2013
         && cell.crypto == Crypto::Fast
         && cell.traffic == Traffic::Tunnel
         && cell.vcpus > 1;
-    let expect = if reported { Expect::Leak } else { Expect::None };
-    Entry { which: Which::Main, cell, expect, note: "" }
+    if leaks { Expect::Leak } else { Expect::None }
 }
 
-/// Single mechanisms, controls, counterfactuals, and KAME by placement.
+/// The report's table once more, with SAs that speak something else. The report names ESP, so this is beyond it; the paths
+/// are alike, and so is what is expected.
+pub fn by_transform(transform: Protocol) -> Vec<Entry> {
+    let cells = main_table().into_iter().map(|entry| Cell { transform, ..entry.cell });
+    cells
+        .filter(|cell| cell.traffic != Traffic::None)
+        .map(|cell| Entry { which: Which::Beyond, cell, expect: reported(&cell), note: "" })
+        .collect()
+}
+
+/// Whether a cell of [`by_transform`] is one of the few that everyone runs: the report's own row, and one step to each side.
+fn is_near(cell: &Cell) -> bool {
+    let row = Cell::new(Profile::Netbsd2013, 2, Traffic::Tunnel, Crypto::Fast, false);
+    let steps = [
+        cell.profile != row.profile,
+        cell.vcpus != row.vcpus,
+        cell.traffic != row.traffic,
+        cell.crypto != row.crypto,
+        cell.v6 != row.v6,
+    ];
+    cell.vcpus <= 2 && steps.into_iter().filter(|step| *step).count() <= 1
+}
+
+/// Single mechanisms, controls, counterfactuals, KAME by placement, and AH and IPComp.
 pub fn beyond() -> Vec<Entry> {
     use Crypto::{Fast, KameS, KameSk};
     use Profile::{A, A6, ALen, B, C, D, E, F, G, H, I, J, Netbsd2013, SplOff, X1, X2};
@@ -112,6 +140,8 @@ pub fn beyond() -> Vec<Entry> {
         entry(at(new(Netbsd2013, 2, Tunnel, Fast, false), 0, Some(0), 0), Expect::None, "all on CPU 0 of 2"),
         entry(at(new(Netbsd2013, 4, Tunnel, Fast, false), 0, Option::None, 1), Expect::Either, "same core"),
     ]);
+    let others = [Protocol::Ah, Protocol::Ipcomp].into_iter().flat_map(by_transform);
+    entries.extend(others.filter(|entry| is_near(&entry.cell)));
     entries
 }
 
@@ -168,6 +198,19 @@ mod tests {
         assert_eq!(table.len(), 108);
         let leaking = table.iter().filter(|e| e.expect == Expect::Leak).count();
         assert_eq!(leaking, 4);
+    }
+
+    #[test]
+    fn ah_and_ipcomp_have_the_report_s_rows_beyond_it() {
+        for transform in [Protocol::Ah, Protocol::Ipcomp] {
+            let all = by_transform(transform);
+            assert_eq!((all.len(), all.iter().filter(|e| e.expect == Expect::Leak).count()), (72, 4));
+            let near: Vec<_> = beyond().into_iter().filter(|e| e.cell.transform == transform).collect();
+            let leaking: Vec<_> =
+                near.iter().filter(|e| e.expect == Expect::Leak).map(|e| (e.cell.vcpus, e.cell.v6)).collect();
+            assert_eq!((near.len(), leaking), (7, vec![(2, false), (2, true)]));
+        }
+        assert!(main_table().iter().all(|e| e.cell.transform == Protocol::Esp));
     }
 
     #[test]

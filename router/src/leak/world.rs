@@ -9,6 +9,7 @@ use super::{
     profile::{Extra, Rules, Snd},
 };
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use ipsec::sa::Protocol;
 use kern::{
     lock::Leaf,
     mbuf::depot::Depot,
@@ -20,13 +21,17 @@ use kern::{
 pub enum Kind {
     /// In clear, forwarded in clear.
     Clear,
-    /// In clear, to be encrypted.
+    /// In clear, to be protected.
     Policy,
-    /// ESP for us.
-    Esp,
+    /// The same, and too short for IPComp to try.
+    Short,
+    /// ESP, AH or IPComp for us.
+    Protected,
+    /// IP in IP for us: what the peer's IPComp left as it was.
+    Plain,
     /// Out of the tunnel.
     Inner,
-    /// Encrypted by us, or the host's own.
+    /// Protected by us, or the host's own.
     Output,
     /// A fragment.
     Fragment,
@@ -37,7 +42,7 @@ pub enum Kind {
 /// Traffic of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Traffic {
-    /// No ESP.
+    /// No SA.
     None,
     /// Tunnel mode, both ways.
     Tunnel,
@@ -45,7 +50,7 @@ pub enum Traffic {
     Transport,
 }
 
-/// How the cipher is run.
+/// How the transforms are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Crypto {
     /// FAST_IPSEC: callbacks on a thread.
@@ -74,6 +79,8 @@ pub struct Plan {
     pub vcpus: u32,
     /// Traffic.
     pub traffic: Traffic,
+    /// What its SAs speak.
+    pub transform: Protocol,
     /// Crypto style.
     pub crypto: Crypto,
     /// inet6.
@@ -105,7 +112,7 @@ pub struct Plan {
 /// A packet in a slot.
 pub type Parcel<F> = (Kind, <F as Freight>::Packet);
 
-/// A packet between the halves of ESP.
+/// A packet between the halves of its transform.
 pub struct Request<F: Freight> {
     /// The freight's own.
     pub job: F::Job,

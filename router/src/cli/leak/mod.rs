@@ -19,6 +19,7 @@ use crate::leak::{
 };
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use ipsec::sa::Protocol;
 use std::path::PathBuf;
 
 /// What is run; without any choice the table of the report and what lies beyond.
@@ -36,6 +37,9 @@ pub struct Leak {
     /// Traffic
     #[arg(long, value_delimiter = ',')]
     traffic: Vec<TrafficWord>,
+    /// What the SAs speak: esp (the report's table, and the usual choice), ah and ipcomp run it with theirs
+    #[arg(long, value_delimiter = ',')]
+    transform: Vec<TransformWord>,
     /// Address family of the queues
     #[arg(long, value_delimiter = ',')]
     family: Vec<Family>,
@@ -61,8 +65,8 @@ pub struct Leak {
     #[arg(long, value_name = "SEED", conflicts_with_all = ["profile", "vcpus", "plot", "no_reclaim"])]
     schedule: Option<u64>,
     /// Two real gateways on TAP instead, a tunnel between them, in network namespaces of their own (root): do they balance?
-    #[arg(long, conflicts_with_all = ["profile", "vcpus", "crypto", "traffic", "family", "placement", "schedule",
-        "plot", "no_reclaim"])]
+    #[arg(long, conflicts_with_all = ["profile", "vcpus", "crypto", "traffic", "transform", "family", "placement",
+        "schedule", "plot", "no_reclaim"])]
     daemon: bool,
 }
 
@@ -78,6 +82,13 @@ enum TrafficWord {
     None,
     Tunnel,
     Transport,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TransformWord {
+    Esp,
+    Ah,
+    Ipcomp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -179,7 +190,7 @@ fn schedule(at: &At, seed: u64) -> Result<Exit, Failure> {
 impl Leak {
     /// The cells that were asked for: out of the tables, or the cross of what was named.
     fn entries(&self) -> Result<Vec<Entry>, Failure> {
-        let all = || tables::main_table().into_iter().chain(tables::beyond());
+        let all = || self.tables().into_iter();
         let keep = |e: &Entry| {
             let c = &e.cell;
             (self.profile.is_empty() || self.profile.contains(&c.profile))
@@ -201,22 +212,49 @@ impl Leak {
         if moved.is_empty() { self.cross() } else { Ok(moved) }
     }
 
+    /// Every table; or, if anything was chosen, those of the transforms that were named, ESP's by default.
+    fn tables(&self) -> Vec<Entry> {
+        let both = tables::main_table().into_iter().chain(tables::beyond());
+        if self.chooses_nothing() {
+            return both.collect();
+        }
+        let esp: Vec<Entry> = both.filter(|e| e.cell.transform == Protocol::Esp).collect();
+        let named = given(&self.transform, TransformWord::Esp).into_iter().map(TransformWord::word);
+        named
+            .flat_map(|transform| match transform {
+                Protocol::Esp => esp.clone(),
+                other => tables::by_transform(other),
+            })
+            .collect()
+    }
+
+    fn chooses_nothing(&self) -> bool {
+        let lists = [self.crypto.len(), self.traffic.len(), self.transform.len(), self.family.len()];
+        lists == [0; 4] && self.profile.is_empty() && self.vcpus.is_empty() && self.placement.is_none()
+    }
+
     /// Cells that stand in no table: nothing is expected of them.
     fn cross(&self) -> Result<Vec<Entry>, Failure> {
-        let mut entries = Vec::new();
+        let mut cells = Vec::new();
         for profile in given(&self.profile, Profile::ALL[0]) {
             for vcpus in given(&self.vcpus, 2) {
                 for crypto in given(&self.crypto, CryptoWord::Fast) {
                     for traffic in given(&self.traffic, TrafficWord::Tunnel) {
                         for family in given(&self.family, Family::Inet) {
                             let v6 = family == Family::Inet6;
-                            let mut cell = Cell::new(profile, vcpus, traffic.word(), crypto.word(), v6);
-                            cell.placement = self.placement.unwrap_or_default().on(vcpus)?;
-                            let (which, expect) = (Which::Beyond, Expect::Either);
-                            entries.push(Entry { which, cell, expect, note: "in no table" });
+                            cells.push(Cell::new(profile, vcpus, traffic.word(), crypto.word(), v6));
                         }
                     }
                 }
+            }
+        }
+        let mut entries = Vec::new();
+        for cell in cells {
+            for transform in given(&self.transform, TransformWord::Esp) {
+                let placement = self.placement.unwrap_or_default().on(cell.vcpus)?;
+                let cell = Cell { transform: transform.word(), placement, ..cell };
+                let (which, expect) = (Which::Beyond, Expect::Either);
+                entries.push(Entry { which, cell, expect, note: "in no table" });
             }
         }
         Ok(entries)
@@ -260,6 +298,16 @@ impl TrafficWord {
             TrafficWord::None => Traffic::None,
             TrafficWord::Tunnel => Traffic::Tunnel,
             TrafficWord::Transport => Traffic::Transport,
+        }
+    }
+}
+
+impl TransformWord {
+    fn word(self) -> Protocol {
+        match self {
+            TransformWord::Esp => Protocol::Esp,
+            TransformWord::Ah => Protocol::Ah,
+            TransformWord::Ipcomp => Protocol::Ipcomp,
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn of(report: &Report) -> String {
     }
     for row in report.rows.iter().filter(|row| row.stuck.is_some()) {
         let what = row.stuck.as_deref().unwrap_or_default();
-        text.extend(["stuck: ", row.profile, " ", row.crypto, " ", row.traffic, ": ", what, "\n"]);
+        text.extend(["stuck: ", row.profile, " ", row.crypto, " ", &row.carried(), ": ", what, "\n"]);
     }
     text += &report.words();
     text += &report.throughput();
@@ -92,7 +92,7 @@ fn cells(row: &Row) -> Vec<String> {
         } else {
             format!("{} ({})", row.crypto, row.placement)
         },
-        row.traffic.to_owned(),
+        row.carried(),
         row.family.to_owned(),
         row.vcpus.to_string(),
         row.packets.to_string(),
