@@ -22,6 +22,7 @@ use crate::{
     counters::PfCounters,
     eval::{Effects, Outcome, evaluate, first_match},
     nat::{Chooser, Translate, family, rewrite},
+    osfp::{Asked, Sender},
     packet::Packet,
     pf::{Pf, Worker},
     random::Random,
@@ -445,7 +446,7 @@ impl<'a> PfCx<'a> {
         let opens = seen.lookup.opens_state(&p);
         let mut translated = None;
         if opens && !rules.main.translation.is_empty(direction) {
-            match self.translate(direction, index, &mut p) {
+            match self.translate(direction, index, m, &mut p) {
                 Ok(by) => translated = by,
                 Err(why) => return self.block(why),
             }
@@ -459,7 +460,7 @@ impl<'a> PfCx<'a> {
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by: translated });
         }
         let worker = self.worker.id;
-        let mut walk = self.walk(direction, opens);
+        let mut walk = self.walk(direction, opens, m);
         let outcome = match evaluate(rules, worker, direction, index, &mut p, &mut walk) {
             Ok(outcome) => outcome,
             Err(why) => return self.block(why),
@@ -478,7 +479,7 @@ impl<'a> PfCx<'a> {
             return self.block(Why::PfTranslate);
         }
         if opens && !rule.translates.is_empty() {
-            let mut walk = self.walk(direction, opens);
+            let mut walk = self.walk(direction, opens, m);
             if let Err(why) = walk.translate(rule, &mut p) {
                 return self.block(why);
             }
@@ -493,11 +494,12 @@ impl<'a> PfCx<'a> {
         &mut self,
         direction: Direction,
         index: IfIndex,
+        m: &Mbuf,
         p: &mut Packet,
     ) -> Result<Option<By<'a>>, Why> {
         let rules = self.rules;
         let worker = self.worker.id;
-        let mut walk = self.walk(direction, true);
+        let mut walk = self.walk(direction, true, m);
         for kind in Translation::kinds(direction) {
             if let Some(rule) = first_match(rules, worker, kind, direction, index, p, &mut walk) {
                 walk.translate(rule, p)?;
@@ -507,7 +509,7 @@ impl<'a> PfCx<'a> {
         Ok(None)
     }
 
-    fn walk(&mut self, direction: Direction, opens: bool) -> Walk<'_, 'a, 'a> {
+    fn walk<'w>(&'w mut self, direction: Direction, opens: bool, m: &'w Mbuf) -> Walk<'w, 'a, 'a> {
         Walk {
             states: &self.pf.states,
             held: &mut self.held,
@@ -515,6 +517,7 @@ impl<'a> PfCx<'a> {
             counts: Counts { pf: self.pf, worker: self.worker.id },
             direction,
             opens,
+            sender: Sender::new(&self.rules.known, m.data()),
             by: None,
         }
     }
@@ -792,6 +795,8 @@ struct Walk<'w, 'a, 'r> {
     direction: Direction,
     /// The packet may open a state, and so be translated.
     opens: bool,
+    /// Who sent the packet, for rules that ask.
+    sender: Sender<'w, 'r>,
     /// The last rule that has translated.
     by: Option<By<'r>>,
 }
@@ -826,6 +831,10 @@ impl<'r> Walk<'_, '_, 'r> {
 impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
     fn honours(&mut self, share: u32) -> bool {
         (self.random.next() as u32) < share
+    }
+
+    fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool {
+        self.sender.is(wanted, p)
     }
 
     fn matched(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why> {

@@ -4,7 +4,7 @@
 //! and `pfctl -n` means the same on every machine. Services and protocols begin as BSD's /etc/services and
 //! /etc/protocols have them, as far as [`crate::names`] goes.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 use crate::{
     IfIndex,
@@ -78,6 +78,8 @@ pub struct Environment {
     pub users: Vec<(String, u32)>,
     /// Group names beyond the built-in ones.
     pub groups: Vec<(String, u32)>,
+    /// Where the fingerprints of operating systems are unless `set fingerprints` says.
+    pub fingerprints: Option<PathBuf>,
 }
 
 impl Environment {

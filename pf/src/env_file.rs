@@ -126,6 +126,7 @@ impl Environment {
             protocols: file.protocols.into_iter().collect(),
             users: file.users.into_iter().collect(),
             groups: file.groups.into_iter().collect(),
+            fingerprints: None,
         })
     }
 }

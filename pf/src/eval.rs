@@ -9,6 +9,7 @@ use wire::IpProto;
 use crate::{
     IfIndex,
     anchor::{Calls, Kind, Lists},
+    osfp::Asked,
     packet::Packet,
     rule::{Action, Direction, Ports},
     ruleset::{Compiled, Ruleset},
@@ -38,6 +39,9 @@ pub(crate) trait Effects<'r> {
     /// Whether a rule with this share of 2^32 is honoured.
     fn honours(&mut self, share: u32) -> bool;
 
+    /// Whether the sender of a packet is a system that a rule asks for.
+    fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool;
+
     /// A match rule has matched.
     fn matched(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why>;
 
@@ -51,7 +55,7 @@ pub(crate) trait Effects<'r> {
 pub(crate) enum Trial {
     /// This field with skip steps does not match, the first of them.
     Field(usize),
-    /// Another field does not match, or chance has it that the rule is passed over.
+    /// Another field does not match, or the sender is another system, or chance has it that the rule is passed over.
     Rest,
     /// It matches.
     Matches,
@@ -112,7 +116,7 @@ impl<'r> Evaluation<'r> {
                 i = rule.skip[field] as usize;
                 continue;
             }
-            if rule.rest_matches(p, outcome.tag) && rule.is_honoured(effects) {
+            if rule.rest_matches(p, outcome.tag) && rule.is_honoured(p, effects) {
                 effects.tried(rule, Trial::Matches);
                 if rule.tag != 0 {
                     outcome.tag = rule.tag;
@@ -186,7 +190,7 @@ impl<'r> Evaluation<'r> {
                 i = rule.skip[field] as usize;
                 continue;
             }
-            if rule.rest_matches(p, p.tag) && rule.is_honoured(effects) {
+            if rule.rest_matches(p, p.tag) && rule.is_honoured(p, effects) {
                 effects.tried(rule, Trial::Matches);
                 if rule.tag != 0 {
                     p.tag = rule.tag;
@@ -263,9 +267,11 @@ impl<'r> Outcome<'r> {
 }
 
 impl Compiled {
+    /// Whether a rule that matches otherwise does so by what few rules ask: the sender's system, and chance.
     #[inline(always)]
-    fn is_honoured<'r>(&self, effects: &mut impl Effects<'r>) -> bool {
-        self.probability.is_none_or(|share| effects.honours(share))
+    fn is_honoured<'r>(&self, p: &Packet, effects: &mut impl Effects<'r>) -> bool {
+        self.os.is_none_or(|os| effects.is_from(os, p))
+            && self.probability.is_none_or(|share| effects.honours(share))
     }
 
     /// The first of the fields with skip steps that does not match.
@@ -553,6 +559,10 @@ mod tests {
     impl Effects<'_> for Translating {
         fn honours(&mut self, _: u32) -> bool {
             unreachable!("no rule here has a probability")
+        }
+
+        fn is_from(&mut self, _: Asked, _: &Packet) -> bool {
+            unreachable!("no rule here asks for a system")
         }
 
         fn matched(&mut self, rule: &Compiled, p: &mut Packet) -> Result<(), Why> {

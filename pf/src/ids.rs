@@ -17,6 +17,7 @@ pub struct Names {
     tags: Numbers,
     queues: Numbers,
     calls: Numbers,
+    systems: Numbers,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +61,11 @@ impl Names {
     /// The number of an anchor, or of all below one, that rules call.
     pub(crate) fn call(&mut self, target: &str) -> Result<u16, TooManyNames> {
         self.calls.of(target, "called anchors")
+    }
+
+    /// The number of a class, version or subtype of operating systems, however it is capitalised.
+    pub(crate) fn os(&mut self, name: &str) -> Result<u16, TooManyNames> {
+        self.systems.of(&name.to_ascii_lowercase(), "operating systems")
     }
 
     /// The tag with this number.

@@ -9,6 +9,7 @@
 //!
 //! - [`conf`] reads the language and refuses by name what has no engine; [`mod@print`] writes it back as pfctl does.
 //! - [`ruleset`] compiles rules to numbers, with skip steps, [`anchor`] by anchor; `eval` finds the rule that decides.
+//! - [`osfp`] tells by a SYN which system may have sent it.
 //! - [`explain`] says in words what they do to one packet.
 //! - [`state`] remembers flows; [`slab`] keeps rules' counters as long as a ruleset or a state refers to them.
 //! - [`pf`] is what lives as long as the process; [`engine`] brings all together for one batch of a worker.
@@ -39,6 +40,7 @@ pub mod limiter;
 pub mod names;
 mod nat;
 mod normalise;
+pub mod osfp;
 pub mod packet;
 pub mod pf;
 pub mod pool;

@@ -23,6 +23,7 @@ use crate::{
     ids::{Names, TooManyNames},
     nat::{FamilyChange, Translate},
     normalise::{Normalise, ScrubRules},
+    osfp::{Asked, Fingerprints, Known},
     pool::Pool,
     random::Random,
     route::RoutePool,
@@ -130,6 +131,8 @@ pub(crate) struct Compiled {
     pub(crate) counter: u32,
     /// Where the packet must have come in.
     pub(crate) received: Iface,
+    /// Which systems its packets come from.
+    pub(crate) os: Option<Asked>,
     /// So many of 2^32 packets; none is all.
     pub(crate) probability: Option<u32>,
     /// What it does to addresses, in this order.
@@ -195,6 +198,7 @@ impl Compiled {
             && !self.fragment
             && self.tagged.is_none()
             && self.received == Iface::Any
+            && self.os.is_none()
             && self.probability.is_none()
     }
 
@@ -255,6 +259,8 @@ pub struct Ruleset {
     /// Its tables, and those its rules speak of.
     tables: Vec<Staged>,
     pub(crate) scrub: ScrubRules,
+    /// Fingerprints, if a rule asks for them.
+    pub(crate) known: Known,
     /// Interfaces whose queues are fair between hosts (`cake`), and so want to know who sent what is translated.
     fair: Box<[IfIndex]>,
     slab: Arc<RuleSlab>,
@@ -317,6 +323,7 @@ impl Ruleset {
             conf: Arc::new(PfConf::default()),
             tables: Vec::new(),
             scrub: ScrubRules::default(),
+            known: Known::default(),
             fair: Box::default(),
             slab: Arc::clone(slab),
         }
@@ -364,6 +371,7 @@ impl Ruleset {
                 tables: known.remove(path).unwrap_or_default(),
                 path,
                 contents: &conf.tables,
+                fingerprints: &conf.fingerprints,
                 random: Random::new(),
                 counters: 0,
             };
@@ -385,6 +393,9 @@ impl Ruleset {
         ruleset.calls = Calls::resolve(conf, &ruleset.anchors, names)?;
         ruleset.decide_beforehand(env);
         ruleset.fair = fair(conf, env);
+        if anchor::sources(conf).any(|(_, rules)| rules.all().any(|rule| rule.os.is_some())) {
+            ruleset.known = Known::new(&conf.fingerprints, names)?;
+        }
         drop(known);
         ruleset.tables = staged;
         Ok(ruleset)
@@ -555,6 +566,8 @@ struct Compiler<'a> {
     path: &'a str,
     /// What the configuration says is in them.
     contents: &'a [conf::Table],
+    /// What `os` of a rule may mean.
+    fingerprints: &'a Fingerprints,
     random: Random,
     /// Counters of evaluations given out.
     counters: u32,
@@ -797,6 +810,7 @@ impl Compiler<'_> {
             slot: RuleSlot::NONE,
             counter: 0,
             received: self.iface(rule.received_on.as_ref()),
+            os: rule.os.as_deref().map(|os| Asked::of(os, self.fingerprints, self.names)).transpose()?,
             probability: rule.probability,
             translates: self.translates(rule),
             nat_pass: rule.nat_pass,

@@ -23,12 +23,20 @@ pub enum Section {
     Queues,
     /// Tables.
     Tables,
+    /// Fingerprints of operating systems; of the main ruleset only.
+    Fingerprints,
 }
 
 impl Section {
     /// All of them.
-    pub const ALL: [Section; 5] =
-        [Section::Options, Section::Filter, Section::Nat, Section::Queues, Section::Tables];
+    pub const ALL: [Section; 6] = [
+        Section::Options,
+        Section::Filter,
+        Section::Nat,
+        Section::Queues,
+        Section::Tables,
+        Section::Fingerprints,
+    ];
 }
 
 impl PfConf {
@@ -61,6 +69,9 @@ impl PfConf {
         }
         if path.is_empty() && has(Section::Options) {
             conf.options = new.options;
+        }
+        if path.is_empty() && has(Section::Fingerprints) {
+            conf.fingerprints = new.fingerprints;
         }
         if path.is_empty() && has(Section::Queues) {
             (conf.altqs, conf.queues) = (new.altqs, new.queues);

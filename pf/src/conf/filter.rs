@@ -296,7 +296,7 @@ fn from_to(c: &mut Cursor, env: &Environment, rule: &mut RuleDef) -> Parsed<()> 
     if c.accept("from") {
         (rule.from, rule.from_port) = peer(c, env)?;
     }
-    if c.accept_noted("os") {
+    if c.accept("os") {
         rule.os = c.list(|c| {
             let name = c.string("the name of an operating system")?;
             Ok(At::new(name.at, name.value.to_owned()))

@@ -33,10 +33,14 @@ mod resolve;
 mod scrub;
 mod set;
 mod statement;
+mod systems;
 mod translate;
 mod unsupported;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use altq::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, Scheduler, ServiceCurve};
 pub use combine::Section;
@@ -47,6 +51,7 @@ use crate::{
     addr::Entry,
     env::Environment,
     limiter::Limiter,
+    osfp::Fingerprints,
     rule::{Anchor, Rules},
 };
 use ast::{At, Statement};
@@ -68,6 +73,8 @@ pub struct PfConf {
     pub limiters: Vec<Limiter>,
     /// What `set` said.
     pub options: Options,
+    /// Fingerprints of operating systems.
+    pub fingerprints: Arc<Fingerprints>,
     /// Schedulers of interfaces.
     pub altqs: Vec<AltqSpec>,
     /// Queues.
@@ -89,6 +96,8 @@ pub struct Reading<'a> {
     pub defines: &'a [(String, String)],
     /// The anchor that the rules go into (`-a`); empty for the main ruleset.
     pub anchor: &'a str,
+    /// The fingerprints in force: what the rules of an anchor speak of.
+    pub fingerprints: Option<&'a Arc<Fingerprints>>,
     /// Refuse what has no engine: for a load. Without, it is parsed and can be printed.
     pub engines: bool,
 }
@@ -123,7 +132,7 @@ pub fn load_file(
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    Reading { env, defines, anchor: "", engines: true }.file(path)
+    Reading { env, defines, anchor: "", fingerprints: None, engines: true }.file(path)
 }
 
 /// Checks a text for a load; `name` stands for its file in messages, and is where `include` starts from.
@@ -133,7 +142,7 @@ pub fn load_text(
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    Reading { env, defines, anchor: "", engines: true }.text(name, text)
+    Reading { env, defines, anchor: "", fingerprints: None, engines: true }.text(name, text)
 }
 
 /// Reads a file of the whole language, whether there are engines for it or not (`pfctl -n`).
@@ -142,7 +151,7 @@ pub fn parse_file(
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    Reading { env, defines, anchor: "", engines: false }.file(path)
+    Reading { env, defines, anchor: "", fingerprints: None, engines: false }.file(path)
 }
 
 /// Reads a text of the whole language, whether there are engines for it or not.
@@ -152,7 +161,7 @@ pub fn parse_text(
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    Reading { env, defines, anchor: "", engines: false }.text(name, text)
+    Reading { env, defines, anchor: "", fingerprints: None, engines: false }.text(name, text)
 }
 
 impl Reading<'_> {
@@ -179,6 +188,7 @@ impl Reading<'_> {
             faults: Vec::new(),
             uses: Vec::new(),
             anchors: Vec::new(),
+            systems: systems::Systems::default(),
             expander: Expander::new(self.env, self.anchor),
         };
         loader.file(PathBuf::from(name), text, 0);
@@ -199,6 +209,7 @@ struct Loader<'a> {
     uses: Vec<Use>,
     /// Files of `load anchor`: read when everything else is. The number is that of the file that names it.
     anchors: Vec<(String, At<String>, u16)>,
+    systems: systems::Systems,
     expander: Expander<'a>,
 }
 
@@ -254,6 +265,7 @@ impl Loader<'_> {
                 self.anchors.push((path, from, file));
             }
             other => {
+                self.systems(&other, file);
                 let faults = self.expander.statement(other);
                 self.faults.extend(faults);
             }
@@ -296,6 +308,7 @@ impl Loader<'_> {
         self.faults.extend(self.expander.leave_all());
         self.load_anchors();
         self.faults.extend(self.expander.check_whole());
+        let fingerprints = self.check_systems();
         if self.reading.engines {
             self.faults.extend(unsupported::check(&self.uses));
         }
@@ -303,9 +316,9 @@ impl Loader<'_> {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let warnings = self.name(&self.expander.warnings);
+        let warnings = self.name(&[&self.expander.warnings[..], &self.systems.warnings].concat());
         let files = self.files.iter().map(|file| file.path.display().to_string()).collect();
-        Ok(PfConf { files, warnings, ..self.expander.into_conf() })
+        Ok(PfConf { fingerprints, files, warnings, ..self.expander.into_conf() })
     }
 
     /// Faults with the names of their files and the lines they are on, by place.

@@ -70,10 +70,7 @@ fn rare(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
             }
             Setting::LogInterface(name)
         }
-        "fingerprints" => {
-            c.note(at, "set fingerprints");
-            Setting::Fingerprints(c.string("the name of a file")?.value.to_owned())
-        }
+        "fingerprints" => Setting::Fingerprints(c.string("the name of a file")?.value.to_owned()),
         "hostid" => {
             c.note(at, "set hostid");
             let id = c.number::<u32>("a host id")?;

@@ -33,8 +33,7 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("set ruleset-optimization profile", "rules are not ordered by their counters yet"),
     // Tables, normalisation, log.
     ("file", "tables are read from the configuration only"),
-    ("os", "there are no operating system fingerprints yet"),
-    ("set fingerprints", "there are no operating system fingerprints yet"),
+    ("scrub ... os", "scrub rules come before a SYN is looked at"),
     ("log (matches)", LOG),
     ("log (user)", "packets belong to no local user"),
     ("set loginterface", "statistics are counted for every interface"),

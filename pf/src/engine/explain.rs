@@ -8,6 +8,7 @@ use crate::{
     IfIndex,
     anchor::Kind,
     eval::{Effects, Trial, evaluate, first_match},
+    osfp::Asked,
     packet::Packet,
     rule::Direction,
     ruleset::{Compiled, Constant, Translation},
@@ -49,6 +50,10 @@ impl<'r> Effects<'r> for Tracing<'_, '_, 'r> {
         true
     }
 
+    fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool {
+        self.walk.is_from(wanted, p)
+    }
+
     fn matched(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why> {
         self.walk.matched(rule, p)
     }
@@ -71,7 +76,7 @@ impl PfCx<'_> {
         self.look(direction, m, &mut seen);
         if seen.refused.is_none() {
             // A translation that finds no address ends the way here; the engine's verdict says so.
-            let _ = self.trace_rules(direction, index, &seen, &mut trace);
+            let _ = self.trace_rules(direction, index, m, &seen, &mut trace);
         }
         trace
     }
@@ -80,6 +85,7 @@ impl PfCx<'_> {
         &mut self,
         direction: Direction,
         index: IfIndex,
+        m: &Mbuf,
         seen: &Seen,
         trace: &mut Trace,
     ) -> Result<(), Why> {
@@ -87,7 +93,7 @@ impl PfCx<'_> {
         let mut p = seen.p;
         let opens = seen.lookup.opens_state(&p);
         let mut tracing =
-            Tracing { walk: self.walk(direction, opens), kind: Kind::Filter, steps: Vec::new() };
+            Tracing { walk: self.walk(direction, opens, m), kind: Kind::Filter, steps: Vec::new() };
         let mut evaluated = || {
             if opens && !rules.main.translation.is_empty(direction) {
                 for kind in Translation::kinds(direction) {

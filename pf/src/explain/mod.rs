@@ -170,7 +170,7 @@ impl Ruleset {
                 fails: match step.trial {
                     Trial::Matches => None,
                     Trial::Field(field) => FIELDS.get(field).copied(),
-                    Trial::Rest => Some("flags, ICMP type, TOS, tag, fragment or received-on"),
+                    Trial::Rest => Some("flags, ICMP type, TOS, tag, fragment, received-on or os"),
                 },
                 decides: decisive.contains(&Some(at)),
             })

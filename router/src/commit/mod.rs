@@ -22,6 +22,9 @@ use pf::{Fresh, PfConf, conf::ConfError};
 use std::{collections::HashMap, path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
+/// Where the fingerprints of operating systems are unless pf.conf says.
+const FINGERPRINTS: &str = "/etc/pf.os";
+
 /// All that a configuration says, checked, nothing built yet.
 #[derive(Debug)]
 pub struct Files {
@@ -173,7 +176,7 @@ pub fn environment(conf: &ValidConf) -> pf::Environment {
             bandwidth: None,
         });
     }
-    pf::Environment::new(interfaces)
+    pf::Environment { fingerprints: Some(FINGERPRINTS.into()), ..pf::Environment::new(interfaces) }
 }
 
 /// Opens the device of an interface.

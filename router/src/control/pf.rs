@@ -66,6 +66,8 @@ pub enum PfRequest {
     Timeouts,
     /// `-s memory`.
     Limits,
+    /// `-s osfp`.
+    Fingerprints,
     /// `-s labels`.
     Labels,
     /// `-s Interfaces`.
@@ -200,6 +202,8 @@ pub enum Flush {
     Sources,
     /// The counters of `-s info`.
     Info,
+    /// Fingerprints of operating systems.
+    Fingerprints,
     /// What `set` says: all as it is without.
     Reset,
 }
@@ -362,6 +366,15 @@ pub struct LimitReport {
     pub limit: u64,
 }
 
+/// The fingerprints of operating systems: `-s osfp`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FingerprintsReport {
+    /// How many there are, counted for each family.
+    pub count: usize,
+    /// As pfctl prints them: class, version and subtype of systems, a line each.
+    pub text: String,
+}
+
 /// A label of a rule: `-s labels`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LabelReport {
@@ -402,6 +415,8 @@ pub enum PfAnswer {
     Timeouts(Vec<String>),
     /// Limits.
     Limits(Vec<LimitReport>),
+    /// Fingerprints.
+    Fingerprints(FingerprintsReport),
     /// Labels.
     Labels(Vec<LabelReport>),
     /// Source nodes.

@@ -19,7 +19,7 @@ pub(super) type Change = (PfConf, Fresh);
 impl Daemon {
     pub(super) fn load(&mut self, load: &PfLoad) -> Result<LoadReport, String> {
         let env = environment(&self.files.conf);
-        let conf = read_conf(load, &env)?;
+        let conf = read_conf(load, &env, self.pf_conf())?;
         let report = LoadReport {
             text: match load.anchor.as_str() {
                 "" => pf::print::listing(&conf, &env),
@@ -111,6 +111,9 @@ impl Daemon {
             Flush::Rules => self.empty(&self.named(anchor), Section::Filter, "rules cleared"),
             Flush::Nat => self.empty(&self.named(anchor), Section::Nat, "nat cleared"),
             Flush::Queues => self.empty(&[String::new()], Section::Queues, "altq cleared"),
+            Flush::Fingerprints => {
+                self.empty(&[String::new()], Section::Fingerprints, "OS fingerprints cleared")
+            }
             Flush::Reset => self.empty(&[String::new()], Section::Options, "options reset"),
         }
     }
@@ -128,11 +131,20 @@ impl Daemon {
     }
 }
 
-/// Reads a ruleset; `Err` is what pfctl says.
-pub(super) fn read_conf(load: &PfLoad, env: &pf::Environment) -> Result<PfConf, String> {
+/// Reads a ruleset for where another is loaded; `Err` is what pfctl says.
+pub(super) fn read_conf(
+    load: &PfLoad,
+    env: &pf::Environment,
+    loaded: Option<&PfConf>,
+) -> Result<PfConf, String> {
     // `-n` reads all of the language; only a load needs an engine for each part of it.
-    let reading =
-        pf::conf::Reading { env, defines: &load.defines, anchor: &load.anchor, engines: !load.check };
+    let reading = pf::conf::Reading {
+        env,
+        defines: &load.defines,
+        anchor: &load.anchor,
+        fingerprints: loaded.filter(|_| !load.anchor.is_empty()).map(|conf| &conf.fingerprints),
+        engines: !load.check,
+    };
     reading.text(&load.name, &load.text).map_err(|errors| {
         let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();
         format!("{}\nSyntax error in config file: pf rules not loaded", each.join("\n"))
@@ -144,12 +156,13 @@ fn sections(parts: &[Part]) -> Vec<Section> {
     if parts.is_empty() {
         return Section::ALL.to_vec();
     }
-    let one = |part: &Part| match part {
-        Part::Options => Section::Options,
-        Part::Rules => Section::Filter,
-        Part::Nat => Section::Nat,
-        Part::Queues => Section::Queues,
-        Part::Tables => Section::Tables,
+    // Rules mean systems by the fingerprints that they were read with.
+    let some = |part: &Part| match part {
+        Part::Options => &[Section::Options, Section::Fingerprints][..],
+        Part::Rules => &[Section::Filter, Section::Fingerprints],
+        Part::Nat => &[Section::Nat, Section::Fingerprints],
+        Part::Queues => &[Section::Queues],
+        Part::Tables => &[Section::Tables],
     };
-    parts.iter().map(one).collect()
+    parts.iter().flat_map(some).copied().collect()
 }

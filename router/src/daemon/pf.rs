@@ -5,8 +5,8 @@ use crate::{
     commit::environment,
     control::{
         pf::{
-            AnchorName, DoneReport, LabelReport, LimitReport, PfAnswer, PfInterfaceReport, PfRequest,
-            RulesReport, SourceReport,
+            AnchorName, DoneReport, FingerprintsReport, LabelReport, LimitReport, PfAnswer,
+            PfInterfaceReport, PfRequest, RulesReport, SourceReport,
         },
         proto::{RefusalKind, Response},
         tell::Telling,
@@ -40,6 +40,7 @@ impl Daemon {
                 Ok(PfAnswer::Timeouts(self.pf_conf().map_or(Vec::new(), pf::show::timeouts)))
             }
             PfRequest::Limits => Ok(PfAnswer::Limits(self.limits())),
+            PfRequest::Fingerprints => Ok(PfAnswer::Fingerprints(self.fingerprints())),
             PfRequest::Labels => Ok(PfAnswer::Labels(self.labels())),
             PfRequest::Interfaces => Ok(PfAnswer::Interfaces(self.pf_interfaces())),
         };
@@ -150,6 +151,14 @@ impl Daemon {
             limit("tables", tables.into()),
             limit("table-entries", entries.into()),
         ]
+    }
+
+    fn fingerprints(&self) -> FingerprintsReport {
+        let known = self.pf_conf().map(|conf| &conf.fingerprints);
+        known.map_or_else(FingerprintsReport::default, |known| FingerprintsReport {
+            count: known.count(),
+            text: known.table(),
+        })
     }
 
     /// The labels of the main ruleset, then those of each anchor.

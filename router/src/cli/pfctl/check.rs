@@ -11,7 +11,13 @@ impl Ctl<'_> {
         let env = pf::Environment::from_file(env).map_err(|e| Failure::Which(e.to_string()))?;
         let text = read(file)?;
         let anchor = self.anchor().path;
-        let reading = Reading { env: &env, defines: &self.args.define, anchor: &anchor, engines: false };
+        let reading = Reading {
+            env: &env,
+            defines: &self.args.define,
+            anchor: &anchor,
+            fingerprints: None,
+            engines: false,
+        };
         let conf = match reading.text(&file.display().to_string(), &text) {
             Ok(conf) => conf,
             Err(errors) => {

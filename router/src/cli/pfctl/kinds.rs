@@ -17,12 +17,13 @@ pub(super) enum Show {
     Timeouts,
     Memory,
     Tables,
+    Fingerprints,
     Interfaces,
     All,
 }
 
 /// In the order in which pfctl tries them: a beginning is enough.
-const SHOWS: [(&str, Show); 14] = [
+const SHOWS: [(&str, Show); 15] = [
     ("nat", Show::Nat),
     ("queue", Show::Queue),
     ("rules", Show::Rules),
@@ -35,6 +36,7 @@ const SHOWS: [(&str, Show); 14] = [
     ("timeouts", Show::Timeouts),
     ("memory", Show::Memory),
     ("Tables", Show::Tables),
+    ("osfp", Show::Fingerprints),
     ("Interfaces", Show::Interfaces),
     ("all", Show::All),
 ];
@@ -46,7 +48,7 @@ pub(super) enum FlushKind {
     All,
 }
 
-const FLUSHES: [(&str, FlushKind); 9] = [
+const FLUSHES: [(&str, FlushKind); 10] = [
     ("nat", FlushKind::One(Flush::Nat)),
     ("queue", FlushKind::One(Flush::Queues)),
     ("rules", FlushKind::One(Flush::Rules)),
@@ -54,6 +56,7 @@ const FLUSHES: [(&str, FlushKind); 9] = [
     ("Sources", FlushKind::One(Flush::Sources)),
     ("info", FlushKind::One(Flush::Info)),
     ("Tables", FlushKind::One(Flush::Tables)),
+    ("osfp", FlushKind::One(Flush::Fingerprints)),
     ("Reset", FlushKind::One(Flush::Reset)),
     ("all", FlushKind::All),
 ];

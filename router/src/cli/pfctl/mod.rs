@@ -80,10 +80,11 @@ pub struct Pfctl {
     /// Only what is bound to this interface
     #[arg(short, value_name = "INTERFACE")]
     interface: Option<String>,
-    /// Show: nat, queue, rules, Anchors, states, Sources, info, Running, labels, timeouts, memory, Tables, Interfaces, all
+    /// Show: nat, queue, rules, Anchors, states, Sources, info, Running, labels, timeouts, memory, Tables, osfp, Interfaces,
+    /// all
     #[arg(short, value_name = "WHAT", value_parser = show_kind)]
     show: Option<Show>,
-    /// Flush: nat, queue, rules, states, Sources, info, Tables, Reset, all
+    /// Flush: nat, queue, rules, states, Sources, info, Tables, osfp, Reset, all
     #[arg(short = 'F', value_name = "WHAT", value_parser = flush_kind)]
     flush: Option<FlushKind>,
     /// End states: HOST [-k HOST], `label` -k LABEL, `id` -k ID, `nat` -k HOST, `key` -k KEY
@@ -236,6 +237,7 @@ impl Ctl<'_> {
             Flush::States,
             Flush::Sources,
             Flush::Info,
+            Flush::Fingerprints,
         ];
         let one;
         let kinds = match kind {

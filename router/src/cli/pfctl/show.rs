@@ -86,6 +86,17 @@ impl Ctl<'_> {
                 let report = ask!(at, PfRequest::Tables { anchor: self.anchor() }, Tables);
                 at.print(&report, || table::list(&report, verbose))
             }
+            Show::Fingerprints => {
+                let report = ask!(at, PfRequest::Fingerprints, Fingerprints);
+                let of_all = self.args.show == Some(Show::All);
+                at.print(&report, || {
+                    if of_all {
+                        format!("{} fingerprints loaded\n", report.count)
+                    } else {
+                        report.text.clone()
+                    }
+                })
+            }
             Show::All => self.show_all(),
         }
     }
@@ -102,6 +113,7 @@ impl Ctl<'_> {
             ("TIMEOUTS:", Show::Timeouts),
             ("LIMITS:", Show::Memory),
             ("TABLES:", Show::Tables),
+            ("OS FINGERPRINTS:", Show::Fingerprints),
         ];
         for (n, (title, kind)) in each.into_iter().enumerate() {
             if !self.at.json {
