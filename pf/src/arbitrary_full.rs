@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use crate::{
     addr::{Family, Prefix},
     arbitrary,
+    once::Once,
     pool::NAT_PORTS,
     rule::{
         Action, AfTo, Direction, Divert, Dummynet, Dynamic, Flush, Host, IdMatch, Keep, Log, Method, On,
@@ -191,7 +192,7 @@ impl Dice<'_> {
         rule.max_pkt_rate = self.maybe(8, Dice::rate);
         rule.max_pkt_size = self.maybe(8, |d| d.below(2000) as u16).unwrap_or(0);
         rule.ridentifier = self.maybe(6, |d| d.below(1000)).unwrap_or(0);
-        rule.once = self.once_in(8);
+        rule.once = self.maybe(8, |_| Once::default());
         rule.rtable = self.maybe(8, |d| d.below(16));
         rule.dummynet = self.maybe(8, |d| Dummynet {
             pipe: d.once_in(2),

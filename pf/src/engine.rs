@@ -22,6 +22,7 @@ use crate::{
     counters::PfCounters,
     eval::{Effects, Outcome, evaluate, first_match},
     nat::{Chooser, Translate, family, rewrite},
+    once::Once,
     osfp::{Asked, Sender},
     packet::Packet,
     pf::{Pf, Worker},
@@ -470,6 +471,9 @@ impl<'a> PfCx<'a> {
             let Some(By { rule, .. }) = by else { return self.by_none(m, &seen.p, outcome) };
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
         };
+        if rule.once.as_ref().is_some_and(|once| !self.spends(once)) {
+            return self.by_rules(direction, index, m, seen);
+        }
         if let Action::Block(reply) = rule.action {
             self.count_decided(direction, rule, outcome.anchor, &p);
             return refuse(reply, &seen.p);
@@ -486,6 +490,12 @@ impl<'a> PfCx<'a> {
             by = walk.by;
         }
         self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by })
+    }
+
+    /// Takes the one packet that a rule is for, unless another worker has. Whoever only asks takes nothing.
+    #[cold]
+    fn spends(&self, once: &Once) -> bool {
+        self.counters().is_none() || once.spend()
     }
 
     /// What the rules of translation make of a packet without a state.

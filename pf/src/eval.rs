@@ -267,10 +267,12 @@ impl<'r> Outcome<'r> {
 }
 
 impl Compiled {
-    /// Whether a rule that matches otherwise does so by what few rules ask: the sender's system, and chance.
+    /// Whether a rule that matches otherwise does so by what few rules ask: that it has had no packet yet, the sender's
+    /// system, and chance.
     #[inline(always)]
     fn is_honoured<'r>(&self, p: &Packet, effects: &mut impl Effects<'r>) -> bool {
-        self.os.is_none_or(|os| effects.is_from(os, p))
+        self.once.as_ref().is_none_or(|once| !once.is_spent())
+            && self.os.is_none_or(|os| effects.is_from(os, p))
             && self.probability.is_none_or(|share| effects.honours(share))
     }
 

@@ -12,6 +12,7 @@ use crate::{
     anchor::Kind,
     conf::Pos,
     ether::EtherRule,
+    once::Once,
     timeout::Timeout,
 };
 
@@ -668,8 +669,8 @@ pub struct Rule {
     pub labels: Vec<String>,
     /// `ridentifier n`; 0 is none.
     pub ridentifier: u32,
-    /// `once`: the rule is gone when it has matched.
-    pub once: bool,
+    /// `once`: it is for one packet.
+    pub once: Option<Once>,
     /// Pipe or queue of dummynet.
     pub dummynet: Option<Dummynet>,
     /// Queue of ALTQ.
@@ -728,7 +729,7 @@ impl Rule {
             allow_opts: false,
             labels: Vec::new(),
             ridentifier: 0,
-            once: false,
+            once: None,
             dummynet: None,
             queue: None,
             tag: None,

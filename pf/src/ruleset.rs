@@ -23,6 +23,7 @@ use crate::{
     ids::{Names, TooManyNames},
     nat::{FamilyChange, Translate},
     normalise::{Normalise, ScrubRules},
+    once::Once,
     osfp::{Asked, Fingerprints, Known},
     pool::Pool,
     random::Random,
@@ -133,6 +134,8 @@ pub(crate) struct Compiled {
     pub(crate) received: Iface,
     /// Which systems its packets come from.
     pub(crate) os: Option<Asked>,
+    /// It is for one packet.
+    pub(crate) once: Option<Once>,
     /// So many of 2^32 packets; none is all.
     pub(crate) probability: Option<u32>,
     /// What it does to addresses, in this order.
@@ -199,6 +202,7 @@ impl Compiled {
             && self.tagged.is_none()
             && self.received == Iface::Any
             && self.os.is_none()
+            && self.once.is_none()
             && self.probability.is_none()
     }
 
@@ -811,6 +815,7 @@ impl Compiler<'_> {
             counter: 0,
             received: self.iface(rule.received_on.as_ref()),
             os: rule.os.as_deref().map(|os| Asked::of(os, self.fingerprints, self.names)).transpose()?,
+            once: rule.once.clone(),
             probability: rule.probability,
             translates: self.translates(rule),
             nat_pass: rule.nat_pass,

@@ -9,6 +9,7 @@ use crate::{
     conf::PfConf,
     counters::PfCounters,
     env::Environment,
+    once::Once,
     pf::Pf,
     print,
     rule::{AnchorCall, Rule},
@@ -24,6 +25,8 @@ pub struct RuleInfo {
     pub text: String,
     /// The anchor it calls.
     pub anchor: Option<AnchorCall>,
+    /// It was for one packet and has had it (`once`).
+    pub expired: bool,
     /// Its labels.
     pub labels: Vec<String>,
     /// How often it was evaluated.
@@ -42,10 +45,12 @@ pub struct RuleInfo {
 pub fn rules(ruleset: &Ruleset, path: &str, kind: Kind, env: &Environment) -> Vec<RuleInfo> {
     let each = |(number, rule): (usize, &Rule)| {
         let (slot, evaluations) = ruleset.counted(path, kind, number).unzip();
+        let expired = rule.once.as_ref().is_some_and(Once::is_spent);
         let totals = slot.map(|slot| ruleset.slab().totals(slot)).unwrap_or_default();
         RuleInfo {
             number,
-            text: print::rule(rule, env),
+            text: print::rule(rule, env) + if expired { " # expired" } else { "" },
+            expired,
             anchor: rule.anchor.clone(),
             labels: rule.labels.clone(),
             evaluations: evaluations.unwrap_or(0),

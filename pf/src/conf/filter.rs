@@ -77,6 +77,9 @@ pub(crate) fn anchor(c: &mut Cursor, env: &Environment) -> Parsed<RuleDef> {
     while !c.is_done() && !c.is_sym("{") {
         option::option(c, env, &mut rule)?;
     }
+    if rule.rule.once.is_some() {
+        c.note(at, "anchor ... once");
+    }
     let inline = action == Action::Pass && c.accept_sym("{");
     rule.rule.anchor = Some(call(at, name, inline)?);
     Ok(rule)

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     addr::Family,
     env::Environment,
+    once::Once,
     rule::{Action, Divert, Dummynet, IdMatch, QueueRef, Rate, StateKind, Tagged, UNKNOWN_ID},
 };
 
@@ -131,8 +132,10 @@ fn rare(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&str>) ->
             def.rule.probability = Some(probability(c)?);
         }
         "once" => {
-            c.note(at, "once");
-            def.rule.once = true;
+            if def.rule.action == Action::Match {
+                c.note(at, "match ... once");
+            }
+            def.rule.once = Some(Once::default());
         }
         "prio" => {
             def.rule.prio = Some(priority(c)?);

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     addr::Family,
+    once::Once,
     rule::{
         Action, AfTo, Direction, Host, IcmpMatch, IdMatch, Keep, LimiterRef, On, Peer, PoolPorts, Ports,
         Route, Rule, SourceTrack, StateKind, Tagged, TcpFlags,
@@ -189,6 +190,8 @@ impl Expander<'_> {
             icmp: c.icmp.map(|i| IcmpMatch { kind: i.kind, code: i.code }),
             user: c.user.map(|u| u.value),
             group: c.group.map(|g| g.value),
+            // Each rule of a list has a packet of its own.
+            once: base.once.as_ref().map(|_| Once::default()),
             ..base.clone()
         };
         self.translate(def, c, &mut family, &mut rule)?;

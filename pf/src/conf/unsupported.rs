@@ -26,7 +26,8 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("set syncookies", "there are no SYN cookies yet"),
     ("set fail-policy", "a packet whose state cannot be made is dropped"),
     // Other options of rules.
-    ("once", "rules are not removed by packets yet"),
+    ("match ... once", "only a rule that decides has a packet of its own"),
+    ("anchor ... once", "only a rule that decides has a packet of its own"),
     ("max-pkt-rate", "packets are not metered by rules yet"),
     ("max-pkt-size", "packets are not metered by rules yet"),
     ("ridentifier", "rules have no identifiers yet"),

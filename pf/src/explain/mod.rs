@@ -170,7 +170,9 @@ impl Ruleset {
                 fails: match step.trial {
                     Trial::Matches => None,
                     Trial::Field(field) => FIELDS.get(field).copied(),
-                    Trial::Rest => Some("flags, ICMP type, TOS, tag, fragment, received-on or os"),
+                    Trial::Rest => {
+                        Some("flags, ICMP type, TOS, tag, fragment, received-on, os, or once already")
+                    }
                 },
                 decides: decisive.contains(&Some(at)),
             })

@@ -238,7 +238,7 @@ impl RulePrinter<'_> {
         if rule.ridentifier != 0 {
             write!(out, " ridentifier {}", rule.ridentifier)?;
         }
-        if rule.once {
+        if rule.once.is_some() {
             out.write_str(" once")?;
         }
         if let Some(d) = rule.dummynet {

@@ -328,6 +328,9 @@ pub struct RuleReport {
     pub number: Option<u32>,
     /// As pfctl prints it.
     pub text: String,
+    /// It was for one packet and has had it (`once`).
+    #[serde(default)]
+    pub expired: bool,
     /// What has been counted; none if rules of its kind do not count.
     #[serde(flatten)]
     pub counted: Option<RuleCounters>,

@@ -137,6 +137,7 @@ impl Telling<'_> {
         RuleReport {
             number: Some(rule.number as u32),
             text: rule.text,
+            expired: rule.expired,
             counted: Some(RuleCounters {
                 evaluations: rule.evaluations,
                 packets: rule.packets.iter().sum(),

@@ -1,4 +1,5 @@
-//! `pfctl -s rules` and `-s nat`: with `-v` the counters below each rule, with `-vv` its number before it. The rules of an
+//! `pfctl -s rules` and `-s nat`: with `-v` the counters below each rule, with `-vv` its number before it; with either, rules that were
+//! for one packet and have had it. The rules of an
 //! anchor stand in braces behind its call; pfctl sets them off only where no counters stand between.
 
 use crate::control::{pf::RulesReport, proto::RuleReport};
@@ -20,7 +21,7 @@ struct Printer<'a> {
 impl Printer<'_> {
     fn rules(&self, out: &mut String, rules: &[RuleReport], depth: usize) -> fmt::Result {
         let indent = if self.verbose > 0 { 0 } else { 2 * depth };
-        for rule in rules {
+        for rule in rules.iter().filter(|rule| self.verbose > 0 || !rule.expired) {
             write!(out, "{:indent$}", "")?;
             if let Some(number) = rule.number.filter(|_| self.verbose > 1) {
                 write!(out, "@{number} ")?;
@@ -55,7 +56,12 @@ mod tests {
 
     fn rule(number: u32, text: &str) -> RuleReport {
         let counted = RuleCounters { evaluations: 12, packets: 5, bytes: 420, states: 1, created: 2 };
-        RuleReport { number: Some(number), text: text.into(), counted: Some(counted), inside: None }
+        RuleReport {
+            number: Some(number),
+            text: text.into(),
+            counted: Some(counted),
+            ..RuleReport::default()
+        }
     }
 
     #[test]
@@ -66,6 +72,14 @@ mod tests {
                         [ Inserted: uid 0 pid 7 State Creations: 2     ]\n";
         assert_eq!(text(&report, 1), format!("pass out all\n{counters}"));
         assert_eq!(text(&report, 2), format!("@3 pass out all\n{counters}"));
+    }
+
+    #[test]
+    fn a_rule_that_has_had_its_packet_is_shown_with_v_only() {
+        let spent = RuleReport { expired: true, ..rule(0, "pass in all once # expired") };
+        let report = RulesReport { rules: vec![spent, rule(1, "pass out all")], ..RulesReport::default() };
+        assert_eq!(text(&report, 0), "pass out all\n");
+        assert!(text(&report, 1).starts_with("pass in all once # expired\n"));
     }
 
     #[test]
