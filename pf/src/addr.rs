@@ -62,7 +62,7 @@ pub const fn bits(addr: IpAddr) -> u128 {
 }
 
 /// An address and how many of its leading bits count. The others are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
     family: Family,
     len: u8,

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! - [`conf`] reads the language and refuses by name what has no engine; [`mod@print`] writes it back as pfctl does.
+//! - [`mod@optimize`] rewrites rules so that fewer have to be looked at.
 //! - [`ruleset`] compiles rules to numbers, with skip steps, [`anchor`] by anchor; `eval` finds the rule that decides.
 //! - [`osfp`] tells by a SYN which system may have sent it.
 //! - [`explain`] says in words what they do to one packet.
@@ -41,6 +42,7 @@ pub mod names;
 mod nat;
 mod normalise;
 mod once;
+pub mod optimize;
 pub mod osfp;
 pub mod packet;
 pub mod pf;

@@ -134,7 +134,7 @@ pub struct Log {
 }
 
 /// `on IF`, `on ! IF`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct On {
     /// Every interface but this one.
     pub not: bool,
@@ -143,7 +143,7 @@ pub struct On {
 }
 
 /// One side of a rule: address and port.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub struct Peer {
     /// Every address but these.
     pub not: bool,
@@ -154,7 +154,7 @@ pub struct Peer {
 }
 
 /// Which addresses.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub enum Host {
     /// All.
     #[default]
@@ -174,7 +174,7 @@ pub enum Host {
 }
 
 /// `(if)`, with its modifiers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Dynamic {
     /// Name of the interface; `self` is all of them.
     pub interface: String,
@@ -187,7 +187,7 @@ pub struct Dynamic {
 }
 
 /// Which addresses of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub enum Part {
     /// Its own.
     #[default]
@@ -281,7 +281,7 @@ pub struct TcpFlags {
 pub const FLAG_LETTERS: &[u8; 8] = b"FSRPAUEW";
 
 /// `user op n`, `group op n`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IdMatch {
     /// `= n`
     Equal(u32),
@@ -594,7 +594,7 @@ pub struct QueueRef {
 }
 
 /// `tagged t`, `! tagged t`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tagged {
     /// Every tag but this.
     pub not: bool,

@@ -143,7 +143,7 @@ struct Daemon {
 
 /// Runs a router until it is told to stop; says how its books stood at the end.
 pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
-    let mut files = Files::load(path)?;
+    let mut files = Files::load(path, None)?;
     if let Some(locking) = orders.locking {
         files.conf.locking = locking;
     }
@@ -307,7 +307,7 @@ impl Daemon {
     /// Reads the configuration again; either all of it takes effect or nothing. What setkey has changed stays unless
     /// ipsec.conf is another now.
     fn reload(&mut self) -> Result<String, Faults> {
-        let mut files = Files::load(&self.path)?;
+        let mut files = Files::load(&self.path, self.ruleset().map(Arc::as_ref))?;
         // What the command line said stays.
         files.conf.locking = self.files.conf.locking;
         let keys = restart_needed(&self.files.conf, &files.conf);

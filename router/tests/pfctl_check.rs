@@ -10,10 +10,16 @@ use std::{
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../pf/tests/pfctl-env.toml");
 
 fn pfctl(dir: &Path, file: &str) -> Output {
+    optimized(dir, file, &["-o", "none"])
+}
+
+/// With this on the command line about the optimizer.
+fn optimized(dir: &Path, file: &str, how: &[&str]) -> Output {
     let softnet = std::env::var_os("SOFTNET_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_softnet").into());
     Command::new(softnet)
         .current_dir(dir)
-        .args(["pfctl", "-o", "none", "-n", "-v", "-f", file, "--env", FIXTURE])
+        .args(["pfctl", "-n", "-v", "-f", file, "--env", FIXTURE])
+        .args(how)
         .output()
         .unwrap()
 }
@@ -40,6 +46,29 @@ fn a_ruleset_is_printed_expanded() {
         "{said}"
     );
     assert!(said.contains("bad:3:12: syntax error"), "{said}");
+}
+
+#[test]
+fn a_ruleset_is_optimised_unless_somebody_says_otherwise() {
+    let dir = std::env::temp_dir().join(format!("softnet-pfctl-optimize-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let list = "pass in from { 10.0.0.1 10.0.0.3 10.0.0.5 10.0.0.7 10.0.0.9 10.0.0.11 } to any\n";
+    std::fs::write(dir.join("plain"), list).unwrap();
+    std::fs::write(dir.join("none"), format!("set ruleset-optimization none\n{list}")).unwrap();
+    let lines = |file: &str, how: &[&str]| {
+        let output = optimized(&dir, file, how);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let short = lines("plain", &[]);
+    assert!(short.len() == 2 && short[0].starts_with("table <__automatic_"), "{short:?}");
+    assert_eq!(lines("plain", &["-o", "profile"]), short, "nothing was counted yet");
+    assert_eq!(lines("plain", &["-o", "none"]).len(), 6);
+    assert_eq!(lines("none", &[]).len(), 7, "with its setting");
+    assert_eq!(lines("none", &["-o", "basic"]).len(), 3, "the command line wins");
+    let wrong = optimized(&dir, "plain", &["-o", "fast"]);
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
 }
 
 #[test]

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use super::PfConf;
+use super::{PfConf, Table};
 use crate::{
     anchor::{Fresh, Which},
+    optimize::is_automatic,
     rule::{Anchor, Rules},
 };
 
@@ -63,10 +64,10 @@ impl PfConf {
             }
             *own_preamble = preamble.to_vec();
         }
-        if has(Section::Tables) {
-            conf.tables.retain(|t| !touched.contains(&t.anchor));
-            conf.tables.extend(new.tables);
-        }
+        // Tables that the optimizer has made belong to the rules.
+        let is_new = |t: &Table| has(if is_automatic(&t.name) { Section::Filter } else { Section::Tables });
+        conf.tables.retain(|t| !touched.contains(&t.anchor) || !is_new(t));
+        conf.tables.extend(new.tables.into_iter().filter(is_new));
         if path.is_empty() && has(Section::Options) {
             conf.options = new.options;
         }
@@ -137,7 +138,7 @@ impl PfConf {
         anchor.map_or((NOTHING, &[]), |a| (&a.rules, &a.preamble))
     }
 
-    fn source_mut(&mut self, path: &str) -> (&mut Rules, &mut Vec<String>) {
+    pub(crate) fn source_mut(&mut self, path: &str) -> (&mut Rules, &mut Vec<String>) {
         if path.is_empty() {
             return (&mut self.rules, &mut self.preamble);
         }

@@ -68,12 +68,13 @@ impl Limits {
 }
 
 /// `set ruleset-optimization`, `-o`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Optimizer {
     /// Rules are evaluated as written.
-    #[default]
     None,
     /// Rules without effect go, tables replace lists, skip steps get longer.
+    #[default]
     Basic,
     /// And quick rules that match often come first.
     Profile,

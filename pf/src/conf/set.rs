@@ -57,9 +57,6 @@ fn rare(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
             let optimizer = Optimizer::of(word.value)
                 .or(if word.value == "yes" { Some(Optimizer::Basic) } else { None })
                 .ok_or_else(|| wrong(word.at, word.value, "none, basic or profile"))?;
-            if optimizer == Optimizer::Profile {
-                c.note(word.at, "set ruleset-optimization profile");
-            }
             Setting::Optimizer(optimizer)
         }
         "loginterface" => {

@@ -31,7 +31,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("max-pkt-rate", "packets are not metered by rules yet"),
     ("max-pkt-size", "packets are not metered by rules yet"),
     ("ridentifier", "rules have no identifiers yet"),
-    ("set ruleset-optimization profile", "rules are not ordered by their counters yet"),
     // Tables, normalisation, log.
     ("file", "tables are read from the configuration only"),
     ("scrub ... os", "scrub rules come before a SYN is looked at"),

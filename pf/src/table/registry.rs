@@ -1,18 +1,18 @@
 //! All tables there are, and what pfctl can do to them (`pfr_add_addrs` and its like in pf_table.c). For the control
 //! thread; workers look at a [`Table`] only.
 
+mod stage;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
 use kern::lock::Leaf;
+pub(crate) use stage::{Staged, Wanted};
 
 use super::{Contents, Counts, EntryInfo, Shared, Table, Totals};
-use crate::{
-    addr::{Entry, Prefix, bits},
-    conf,
-};
+use crate::addr::{Entry, Prefix, bits};
 
 /// Tables at most, unless `set limit tables` says.
 pub const LIMIT_TABLES: u32 = 1000;
@@ -178,93 +178,6 @@ impl Tables {
     /// `set limit tables`, `set limit table-entries`.
     pub fn set_limits(&self, tables: u32, entries: u32) {
         self.inner.with(|r| (r.limit_tables, r.limit_entries) = (tables, entries));
-    }
-
-    /// The tables that a ruleset and its anchors define and those they speak of, as they will be when it is in force;
-    /// nothing that is in force is changed.
-    pub(crate) fn stage(&self, wanted: &[Wanted<'_>], now: u64) -> Result<Vec<Staged>, TableError> {
-        self.inner.with(|r| {
-            let mut staged = Vec::new();
-            for Wanted { anchor, defined, spoken_of, fresh } in wanted {
-                let rules_of = |name: &str| spoken_of.get(name).copied().unwrap_or(0);
-                let mut known = HashSet::new();
-                if *fresh {
-                    for table in defined {
-                        let old = r.find(anchor, &table.name);
-                        let rules = rules_of(&table.name);
-                        staged.push(Staged { rules, ..self.stage_one(anchor, table, old.as_ref(), now)? });
-                        known.insert(table.name.clone());
-                    }
-                } else {
-                    for table in r.of_anchor(anchor) {
-                        let (table, rules) = (Arc::clone(table), rules_of(&table.name));
-                        known.insert(table.name.clone());
-                        staged.push(Staged { table, define: None, rules });
-                    }
-                }
-                for (name, &rules) in spoken_of.iter().filter(|(name, _)| !known.contains(**name)) {
-                    let table = r.find(anchor, name);
-                    let table =
-                        table.unwrap_or_else(|| Arc::new(Table::new(anchor, name, self.workers, now)));
-                    staged.push(Staged { table, define: None, rules });
-                }
-            }
-            r.fits(&staged)?;
-            Ok(staged)
-        })
-    }
-
-    fn stage_one(
-        &self,
-        anchor: &str,
-        wanted: &conf::Table,
-        old: Option<&Shared>,
-        now: u64,
-    ) -> Result<Staged, TableError> {
-        check_name(&wanted.name)?;
-        let define = Define { constant: wanted.constant, persist: wanted.persist, counters: wanted.counters };
-        // A table without contents of its own keeps what it has.
-        if let Some(old) = old
-            && wanted.entries.is_empty()
-            && old.counters.load(Ordering::Relaxed) == wanted.counters
-        {
-            return Ok(Staged { table: Arc::clone(old), define: Some(define), rules: 0 });
-        }
-        let table = Table::new(anchor, &wanted.name, self.workers, now);
-        table.counters.store(wanted.counters, Ordering::Relaxed);
-        let before = old.map(|t| t.current.load_full());
-        let mut contents = Contents::default();
-        for entry in &wanted.entries {
-            let kept = before.as_ref().and_then(|b| b.get(entry.prefix)).filter(|a| a.not == entry.not);
-            let kept = kept.filter(|a| a.counts.is_some() == wanted.counters).cloned();
-            contents.insert(entry.prefix, kept.unwrap_or_else(|| table.address(entry.not, now)));
-        }
-        table.current.store(Arc::new(contents));
-        Ok(Staged { table: Arc::new(table), define: Some(define), rules: 0 })
-    }
-
-    /// Puts tables into force together with their ruleset; those that it does not name go unless they are `persist`.
-    pub(crate) fn commit(&self, staged: &[Staged]) {
-        self.inner.with(|r| {
-            let named = names(staged);
-            r.all.retain(|(anchor, name), table| {
-                named.contains(&(anchor.as_str(), name.as_str())) || table.persist.load(Ordering::Relaxed)
-            });
-            for table in r.all.values() {
-                table.rules.store(0, Ordering::Relaxed);
-            }
-            for s in staged {
-                s.table.rules.store(s.rules, Ordering::Relaxed);
-                if let Some(define) = &s.define {
-                    s.table.constant.store(define.constant, Ordering::Relaxed);
-                    s.table.persist.store(define.persist, Ordering::Relaxed);
-                    s.table.counters.store(define.counters, Ordering::Relaxed);
-                    s.table.active.store(true, Ordering::Relaxed);
-                }
-                r.all.insert((s.table.anchor.clone(), s.table.name.clone()), Arc::clone(&s.table));
-            }
-            r.link();
-        });
     }
 
     /// Adds to the table of an anchor if that has one of its own, else to that of the main ruleset.
@@ -480,38 +393,6 @@ impl Tables {
     }
 }
 
-/// What an anchor, or the main ruleset, wants of tables.
-#[derive(Debug)]
-pub(crate) struct Wanted<'a> {
-    pub(crate) anchor: &'a str,
-    pub(crate) defined: Vec<&'a conf::Table>,
-    /// Tables that rules name, and how many do.
-    pub(crate) spoken_of: HashMap<&'a str, u32>,
-    /// What is defined counts; otherwise tables stay what they are.
-    pub(crate) fresh: bool,
-}
-
-/// A table of a ruleset that is not in force yet.
-#[derive(Clone, Debug)]
-pub(crate) struct Staged {
-    pub(crate) table: Shared,
-    define: Option<Define>,
-    /// Rules that speak of it.
-    rules: u32,
-}
-
-/// The anchors and names of tables.
-fn names(staged: &[Staged]) -> HashSet<(&str, &str)> {
-    staged.iter().map(|s| (s.table.anchor.as_str(), s.table.name.as_str())).collect()
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Define {
-    constant: bool,
-    persist: bool,
-    counters: bool,
-}
-
 fn check_name(name: &str) -> Result<(), TableError> {
     if name.is_empty() || name.len() > super::NAME { Err(TableError::Name(name.to_owned())) } else { Ok(()) }
 }
@@ -580,21 +461,6 @@ impl Registry {
 
     fn entries(&self) -> usize {
         self.all.values().map(|t| t.len()).sum()
-    }
-
-    /// Whether these tables fit in beside those that stay.
-    fn fits(&self, staged: &[Staged]) -> Result<(), TableError> {
-        let (limit_tables, limit) = (self.limit_tables, self.limit_entries);
-        let named = names(staged);
-        let stay = |t: &&Shared| {
-            !named.contains(&(t.anchor.as_str(), t.name.as_str())) && t.persist.load(Ordering::Relaxed)
-        };
-        let staying: Vec<usize> = self.all.values().filter(stay).map(|t| t.len()).collect();
-        if staying.len() + staged.len() > limit_tables as usize {
-            return Err(TableError::Tables(limit_tables));
-        }
-        let wanted = staying.iter().sum::<usize>() + staged.iter().map(|s| s.table.len()).sum::<usize>();
-        if wanted > limit as usize { Err(TableError::Entries { wanted, limit }) } else { Ok(()) }
     }
 
     /// Stores the next version of a table.

@@ -142,7 +142,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 }
 
 fn check(at: &At, file: &File) -> Result<Exit, Failure> {
-    let checked = crate::commit::Files::load(&file.file);
+    let checked = crate::commit::Files::load(&file.file, None);
     let (warnings, delays, faults) = match &checked {
         Ok(files) => (files.warnings(), files.worst_delays(), Vec::new()),
         Err(faults) => (Vec::new(), Vec::new(), faults.0.clone()),

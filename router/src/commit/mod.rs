@@ -61,17 +61,14 @@ pub struct WorstDelay {
 }
 
 impl Files {
-    /// Reads and checks all files of a configuration; finds all faults, not only the first.
-    pub fn load(path: &Path) -> Result<Files, Faults> {
-        Files::with(conf::load(path)?)
-    }
-
-    /// Reads and checks the files that a checked softnet.toml names.
-    pub fn with(conf: ValidConf) -> Result<Files, Faults> {
+    /// Reads and checks all files of a configuration; finds all faults, not only the first. `loaded` are the rules that
+    /// are in force, whose counters `set ruleset-optimization profile` goes by.
+    pub fn load(path: &Path, loaded: Option<&pf::Ruleset>) -> Result<Files, Faults> {
+        let conf = conf::load(path)?;
         let mut faults = Faults::default();
         let (pf, ipsec) = (conf.pf.clone(), conf.ipsec.clone());
         let checked = pf.as_deref().map(|path| pf::conf::load_file(path, &environment(&conf), &[]));
-        let pf = accept_pf(checked, pf.as_deref().unwrap_or(Path::new("")), &conf, &mut faults);
+        let pf = accept_pf(checked, pf.as_deref().unwrap_or(Path::new("")), &conf, loaded, &mut faults);
         let ipsec = accept_ipsec(ipsec.as_deref().map(read_ipsec), &mut faults);
         if faults.0.is_empty() { Ok(Files { conf, pf, ipsec }) } else { Err(faults) }
     }
@@ -80,7 +77,7 @@ impl Files {
     pub fn from_texts(conf: ValidConf, pf: Option<&str>, ipsec: Option<&str>) -> Result<Files, Faults> {
         let mut faults = Faults::default();
         let checked = pf.map(|text| pf::conf::load_text("pf.conf", text, &environment(&conf), &[]));
-        let pf = accept_pf(checked, Path::new("pf.conf"), &conf, &mut faults);
+        let pf = accept_pf(checked, Path::new("pf.conf"), &conf, None, &mut faults);
         let ipsec = accept_ipsec(ipsec.map(|text| check_ipsec("ipsec.conf", text)), &mut faults);
         if faults.0.is_empty() { Ok(Files { conf, pf, ipsec }) } else { Err(faults) }
     }
@@ -116,10 +113,12 @@ fn accept_pf(
     checked: Option<Result<PfConf, Vec<ConfError>>>,
     path: &Path,
     conf: &ValidConf,
+    loaded: Option<&pf::Ruleset>,
     faults: &mut Faults,
 ) -> Option<Arc<PfConf>> {
     match checked? {
-        Ok(pf) => {
+        Ok(mut pf) => {
+            ::pf::optimize::optimize(&mut pf, None, loaded);
             faults.0.extend(queues::check(conf, &pf, path));
             Some(Arc::new(pf))
         }

@@ -1,6 +1,7 @@
 //! What pfctl asks of a router and what it is told: tables, rulesets, what is flushed, killed and cleared.
 
 use super::report::RuleReport;
+use pf::conf::Optimizer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -98,6 +99,9 @@ pub struct PfLoad {
     pub defines: Vec<(String, String)>,
     /// `-N -R -A -O -T load`: these parts only; none for all.
     pub parts: Vec<Part>,
+    /// `-o`: instead of what the text says.
+    #[serde(default)]
+    pub optimizer: Option<Optimizer>,
 }
 
 /// A part of a ruleset.

@@ -14,7 +14,7 @@ impl Daemon {
         let env = environment(&self.files.conf);
         let question = Question::parse(packet, &env).map_err(|wrong| wrong.to_string())?;
         if let Some(load) = load {
-            let conf = read_conf(load, &env, self.pf_conf())?;
+            let conf = read_conf(load, &env, self.ruleset().map(Arc::as_ref))?;
             return explain_conf(conf, &question, &env, &mut self.root);
         }
         let rules = self.ruleset().cloned().ok_or("there are no rules: pf is disabled")?;

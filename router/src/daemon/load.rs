@@ -19,7 +19,7 @@ pub(super) type Change = (PfConf, Fresh);
 impl Daemon {
     pub(super) fn load(&mut self, load: &PfLoad) -> Result<LoadReport, String> {
         let env = environment(&self.files.conf);
-        let conf = read_conf(load, &env, self.pf_conf())?;
+        let conf = read_conf(load, &env, self.ruleset().map(Arc::as_ref))?;
         let report = LoadReport {
             text: match load.anchor.as_str() {
                 "" => pf::print::listing(&conf, &env),
@@ -131,24 +131,27 @@ impl Daemon {
     }
 }
 
-/// Reads a ruleset for where another is loaded; `Err` is what pfctl says.
+/// Reads a ruleset for where another is `loaded`, and optimises it, maybe by what that has counted; `Err` is what pfctl
+/// says.
 pub(super) fn read_conf(
     load: &PfLoad,
     env: &pf::Environment,
-    loaded: Option<&PfConf>,
+    loaded: Option<&pf::Ruleset>,
 ) -> Result<PfConf, String> {
     // `-n` reads all of the language; only a load needs an engine for each part of it.
     let reading = pf::conf::Reading {
         env,
         defines: &load.defines,
         anchor: &load.anchor,
-        fingerprints: loaded.filter(|_| !load.anchor.is_empty()).map(|conf| &conf.fingerprints),
+        fingerprints: loaded.filter(|_| !load.anchor.is_empty()).map(|rules| &rules.conf().fingerprints),
         engines: !load.check,
     };
-    reading.text(&load.name, &load.text).map_err(|errors| {
+    let mut conf = reading.text(&load.name, &load.text).map_err(|errors| {
         let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();
         format!("{}\nSyntax error in config file: pf rules not loaded", each.join("\n"))
-    })
+    })?;
+    pf::optimize::optimize(&mut conf, load.optimizer, loaded);
+    Ok(conf)
 }
 
 /// The sections that pfctl was asked to load; all if it was not asked for any.

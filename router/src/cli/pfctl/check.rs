@@ -19,7 +19,10 @@ impl Ctl<'_> {
             engines: false,
         };
         let conf = match reading.text(&file.display().to_string(), &text) {
-            Ok(conf) => conf,
+            Ok(mut conf) => {
+                pf::optimize::optimize(&mut conf, self.args.optimizer, None);
+                conf
+            }
             Err(errors) => {
                 for error in errors {
                     eprintln!("{}", error.with_caret());

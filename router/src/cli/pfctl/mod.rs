@@ -17,6 +17,7 @@ use crate::control::{
     pf::{AnchorName, DoneReport, ExplainReport, Flush, Kill, Part, PfLoad, PfRequest},
     proto::Request,
 };
+use ::pf::conf::Optimizer;
 use clap::{ArgAction, Args};
 use kinds::{FlushKind, Show, flush_kind, show_kind};
 use std::{
@@ -53,9 +54,9 @@ pub struct Pfctl {
     /// Say only what was asked for, and errors
     #[arg(short)]
     quiet: bool,
-    /// Ruleset optimization: none
-    #[arg(short, value_name = "LEVEL", value_parser = ["none"])]
-    optimization: Option<String>,
+    /// Ruleset optimization: none, basic or profile, whatever the file says; else basic
+    #[arg(short = 'o', value_name = "LEVEL", value_parser = optimizer)]
+    optimizer: Option<Optimizer>,
     /// Load only filter rules
     #[arg(short = 'R')]
     rules: bool,
@@ -102,6 +103,10 @@ pub struct Pfctl {
     /// Addresses of -T
     #[arg(requires = "command")]
     addresses: Vec<String>,
+}
+
+fn optimizer(word: &str) -> Result<Optimizer, String> {
+    Optimizer::of(word).ok_or_else(|| "there are none, basic and profile".to_owned())
 }
 
 fn define(text: &str) -> Result<(String, String), String> {
@@ -273,6 +278,7 @@ impl Ctl<'_> {
             check: self.args.check,
             defines: self.args.define.clone(),
             parts: parts.into_iter().filter_map(|(is, part)| is.then_some(part)).collect(),
+            optimizer: self.args.optimizer,
         })
     }
 
