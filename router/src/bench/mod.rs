@@ -15,7 +15,7 @@ mod run;
 mod source;
 
 pub use altq::{AltqReport, AltqRow, altq};
-pub use pf::{PfPlan, PfReport, PfRow, pf, ruleset};
+pub use pf::{PfPlan, PfRatio, PfReport, PfRow, pf, ruleset};
 pub use run::{Progress, bench};
 
 use ipsec::transform::{Engine, Suite};

@@ -5,7 +5,7 @@ use super::{
     ask::{At, Failure},
     table::{self, Align, row},
 };
-use crate::bench::{self, PfPlan, PfRow, Plan, Report, Row, What};
+use crate::bench::{self, PfPlan, PfRatio, PfRow, Plan, Report, Row, What};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use ipsec::transform::{Engine, Suite};
@@ -192,7 +192,8 @@ fn pf(at: &At, args: Pf) -> Result<Exit, Failure> {
     at.print(&report, || {
         let most = plan.rules.iter().max().copied().unwrap_or(1);
         let ruleset = abridged(&bench::ruleset(most, plan.states.iter().max().copied().unwrap_or(0)));
-        format!("{}\nThe ruleset, at {most} rules with states:\n\n{ruleset}", pf_text(&report.results))
+        let (rows, ratios) = (pf_text(&report.results), ratios_text(&report.ratios));
+        format!("{rows}\n{ratios}\nThe ruleset, at {most} rules with states:\n\n{ruleset}")
     })?;
     Ok(if report.results.iter().all(|row| row.balanced) { Exit::Good } else { Exit::No })
 }
@@ -215,6 +216,13 @@ fn pf_text(results: &[PfRow]) -> String {
     let columns: Vec<Align> =
         (0..8).map(|n| if [0, 7].contains(&n) { Align::Left } else { Align::Right }).collect();
     table::set(&columns, &rows)
+}
+
+/// What rows of one round say of each other.
+fn ratios_text(ratios: &[PfRatio]) -> String {
+    let mut rows = vec![row(["ratio", ""])];
+    rows.extend(ratios.iter().map(|r| vec![r.what.clone(), format!("{:.2}", r.ratio)]));
+    table::set(&[Align::Left, Align::Right], &rows)
 }
 
 /// The first and the last lines of a long text.
