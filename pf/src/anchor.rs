@@ -26,6 +26,7 @@ use kern::{counter::Counter, lock::Leaf};
 
 use crate::{
     conf::PfConf,
+    ether,
     ids::Names,
     rule::{Action, AnchorCall, Rules},
     ruleset::{CompileError, Compiled, Translation},
@@ -100,6 +101,8 @@ impl Kind {
 /// The rules of an anchor or of the main ruleset.
 #[derive(Debug)]
 pub(crate) struct Lists {
+    /// Ethernet rules.
+    pub(crate) ether: Box<[ether::Compiled]>,
     /// Filter rules.
     pub(crate) filter: Box<[Compiled]>,
     pub(crate) translation: Translation,
@@ -107,7 +110,7 @@ pub(crate) struct Lists {
     pub(crate) evaluations: Box<[Box<[Counter]>]>,
     /// What had been counted of evaluations when they were last cleared, by rule; empty if they never were.
     cleared: Leaf<Box<[u64]>>,
-    /// The slots of all rules: filter, nat, rdr, binat.
+    /// The slots of all rules: filter, nat, rdr, binat, Ethernet.
     pub(crate) slots: Vec<RuleSlot>,
     slab: Arc<RuleSlab>,
 }
@@ -115,6 +118,7 @@ pub(crate) struct Lists {
 impl Lists {
     pub(crate) fn empty(slab: &Arc<RuleSlab>) -> Lists {
         Lists {
+            ether: Box::default(),
             filter: Box::default(),
             translation: Translation::default(),
             evaluations: Box::default(),
@@ -142,7 +146,12 @@ impl Lists {
 
     /// How often a rule was evaluated, over all workers, since that was cleared.
     pub(crate) fn evaluations(&self, rule: &Compiled) -> u64 {
-        let rule = rule.counter as usize;
+        self.evaluations_at(rule.counter)
+    }
+
+    /// The same by the counter of a rule.
+    pub(crate) fn evaluations_at(&self, counter: u32) -> u64 {
+        let rule = counter as usize;
         self.evaluated(rule) - self.cleared.with(|cleared| cleared.get(rule).copied().unwrap_or(0))
     }
 
@@ -185,7 +194,7 @@ impl Calls {
         check_depth(conf)?;
         let mut calls = Vec::new();
         for (_, rules) in sources(conf) {
-            for call in rules.all().filter_map(|rule| rule.anchor.as_ref()) {
+            for call in rules.calls() {
                 let number = usize::from(names.call(&call.target())?);
                 if calls.len() <= number {
                     calls.resize_with(number + 1, Box::default);
@@ -244,7 +253,7 @@ pub(crate) fn children<'a, T>(
 /// Every anchor that there is, by path: filled, called, or above one of these.
 pub fn paths(conf: &PfConf) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
-    let called = sources(conf).flat_map(|(_, rules)| rules.all()).filter_map(|r| r.anchor.as_ref());
+    let called = sources(conf).flat_map(|(_, rules)| rules.calls());
     let filled = conf.anchors.iter().map(|a| a.path.as_str());
     filled.chain(called.map(|call| call.path.as_str())).for_each(|path| add_path(&mut paths, path));
     paths
@@ -294,7 +303,7 @@ fn depth<'a>(
     }
     above.push(path);
     let mut deepest = 0;
-    for call in all.get(path).into_iter().flat_map(|r| r.all()).filter_map(|r| r.anchor.as_ref()) {
+    for call in all.get(path).into_iter().flat_map(|r| r.calls()) {
         for (callee, _) in callees(all, call) {
             deepest = deepest.max(1 + depth(all, callee, above, known)?);
         }

@@ -1,5 +1,13 @@
-//! Ethernet rules (`ether pass|block`): the model. They are a list of their own, looked at before all others; the last
-//! that matches decides, and a frame that none matches passes.
+//! Ethernet rules (`ether pass|block`): the model, what is compiled of it, and its evaluation. They are a list of their
+//! own, looked at before all others; the last that matches decides, and a frame that none matches passes.
+
+mod compile;
+mod list;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use list::Compiled;
+pub use list::{Frame, FrameVerdict};
 
 use crate::{
     conf::Pos,

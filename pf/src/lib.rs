@@ -66,6 +66,7 @@ pub use conf::PfConf;
 pub use engine::{PfCx, Via};
 pub use env::Environment;
 pub use env_file::EnvError;
+pub use ether::{Frame, FrameVerdict};
 pub use ids::Names;
 pub use once::Once;
 pub use pf::{Pf, Worker};

@@ -560,6 +560,12 @@ impl Rules {
         }
     }
 
+    /// The calls of anchors, those of Ethernet rules first.
+    pub fn calls(&self) -> impl Iterator<Item = &AnchorCall> {
+        let ether = self.ether.iter().filter_map(|rule| rule.anchor.as_ref());
+        ether.chain(self.all().filter_map(|rule| rule.anchor.as_ref()))
+    }
+
     /// All but the Ethernet rules, in the order in which pfctl prints them.
     pub fn all(&self) -> impl Iterator<Item = &Rule> {
         [&self.scrub, &self.nat, &self.rdr, &self.binat, &self.filter].into_iter().flatten()

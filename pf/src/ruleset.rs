@@ -417,6 +417,11 @@ impl Ruleset {
         self.constants.get(column).map_or(Constant::Look, |c| c[direction.index()])
     }
 
+    /// Whether pf does nothing on an interface (`set skip`).
+    pub(crate) fn skips(&self, direction: Direction, index: IfIndex) -> bool {
+        self.constant(direction, index) == Constant::Skip
+    }
+
     /// Whether pf wants to see the datagrams of some fragments whole.
     #[inline(always)]
     pub fn gathers(&self) -> bool {
@@ -447,6 +452,13 @@ impl Ruleset {
         let lists = self.lists(path)?;
         let rule = lists.list(kind).get(rule)?;
         Some((rule.slot, lists.evaluations(rule)))
+    }
+
+    /// The same of an Ethernet rule.
+    pub fn counted_ether(&self, path: &str, rule: usize) -> Option<(RuleSlot, u64)> {
+        let lists = self.lists(path)?;
+        let rule = lists.ether.get(rule)?;
+        Some((rule.slot, lists.evaluations_at(rule.counter)))
     }
 
     /// Lets the counters of the rules at a path begin at 0 (`pfctl -z`).
@@ -562,19 +574,19 @@ fn link_skip_steps(rules: &mut [Compiled]) {
     }
 }
 
-struct Compiler<'a> {
+pub(crate) struct Compiler<'a> {
     env: &'a Environment,
-    names: &'a mut Names,
+    pub(crate) names: &'a mut Names,
     tables: HashMap<&'a str, table::Shared>,
     /// The anchor whose rules they are; empty for the main ruleset.
-    path: &'a str,
+    pub(crate) path: &'a str,
     /// What the configuration says is in them.
     contents: &'a [conf::Table],
     /// What `os` of a rule may mean.
     fingerprints: &'a Fingerprints,
     random: Random,
     /// Counters of evaluations given out.
-    counters: u32,
+    pub(crate) counters: u32,
 }
 
 /// Tables by anchor and name.
@@ -589,6 +601,11 @@ fn by_name(staged: &[Staged]) -> HashMap<&str, HashMap<&str, table::Shared>> {
 /// The names of all tables that rules speak of, and how often.
 fn spoken_of(rules: &Rules) -> HashMap<&str, u32> {
     let mut names = HashMap::new();
+    for host in rules.ether.iter().flat_map(|rule| [&rule.l3_from.host, &rule.l3_to.host]) {
+        if let Host::Table(name) = host {
+            *names.entry(name.as_str()).or_default() += 1;
+        }
+    }
     for rule in rules.all() {
         let routes = rule.route.iter().map(|route| &route.pool);
         let families = rule.af_to.iter().flat_map(|to| std::iter::once(&to.from).chain(&to.to));
@@ -615,6 +632,7 @@ impl Compiler<'_> {
         lists.translation.nat = self.list(&rules.nat, slab, &mut lists.slots)?;
         lists.translation.rdr = self.list(&rules.rdr, slab, &mut lists.slots)?;
         lists.translation.binat = self.binat(&rules.binat, slab, &mut lists.slots)?;
+        lists.ether = self.ether(&rules.ether, slab, &mut lists.slots)?;
         let counted = self.counters as usize;
         lists.evaluations = slab.per_worker(|| (0..counted).map(|_| Counter::new()).collect());
         Ok(lists)
@@ -641,7 +659,7 @@ impl Compiler<'_> {
         Ok(list.into_boxed_slice())
     }
 
-    fn iface(&self, on: Option<&On>) -> Iface {
+    pub(crate) fn iface(&self, on: Option<&On>) -> Iface {
         match on {
             None => Iface::Any,
             Some(on) => match (self.env.interface(&on.name), on.not) {
@@ -824,7 +842,7 @@ impl Compiler<'_> {
         })
     }
 
-    fn address(&self, peer: &Peer, family: Option<Family>) -> AddrTest {
+    pub(crate) fn address(&self, peer: &Peer, family: Option<Family>) -> AddrTest {
         let not = peer.not;
         match &peer.host {
             Host::Any => AddrTest::Any,

@@ -9,11 +9,13 @@ use crate::{
     conf::PfConf,
     counters::PfCounters,
     env::Environment,
+    ether::EtherRule,
     once::Once,
     pf::Pf,
     print,
     rule::{AnchorCall, Rule},
     ruleset::Ruleset,
+    slab::RuleSlot,
 };
 
 /// A rule and its counters.
@@ -44,24 +46,29 @@ pub struct RuleInfo {
 /// The rules of a kind, of an anchor or of the main ruleset, with their counters.
 pub fn rules(ruleset: &Ruleset, path: &str, kind: Kind, env: &Environment) -> Vec<RuleInfo> {
     let each = |(number, rule): (usize, &Rule)| {
-        let (slot, evaluations) = ruleset.counted(path, kind, number).unzip();
         let expired = rule.once.as_ref().is_some_and(Once::is_spent);
-        let totals = slot.map(|slot| ruleset.slab().totals(slot)).unwrap_or_default();
         RuleInfo {
-            number,
             text: print::rule(rule, env) + if expired { " # expired" } else { "" },
             expired,
             anchor: rule.anchor.clone(),
             labels: rule.labels.clone(),
-            evaluations: evaluations.unwrap_or(0),
-            packets: totals.packets,
-            bytes: totals.bytes,
-            states: totals.states,
-            states_made: totals.states_made,
+            ..RuleInfo::counted(ruleset, number, ruleset.counted(path, kind, number))
         }
     };
     let rules = anchor::sources(ruleset.conf()).find(|(p, _)| *p == path).map(|(_, rules)| rules.list(kind));
     rules.unwrap_or_default().iter().enumerate().map(each).collect()
+}
+
+/// The Ethernet rules of an anchor or of the main ruleset, with their counters.
+pub fn ether(ruleset: &Ruleset, path: &str) -> Vec<RuleInfo> {
+    let each = |(number, rule): (usize, &EtherRule)| RuleInfo {
+        text: print::ether(rule),
+        anchor: rule.anchor.clone(),
+        labels: rule.labels.clone(),
+        ..RuleInfo::counted(ruleset, number, ruleset.counted_ether(path, number))
+    };
+    let rules = anchor::sources(ruleset.conf()).find(|(p, _)| *p == path).map(|(_, rules)| &rules.ether);
+    rules.into_iter().flatten().enumerate().map(each).collect()
 }
 
 /// The scrub rules of an anchor or of the main ruleset.
@@ -71,6 +78,24 @@ pub fn scrub(ruleset: &Ruleset, path: &str, env: &Environment) -> Vec<String> {
 }
 
 impl RuleInfo {
+    /// What was counted of a rule, by its slot and how often it was evaluated.
+    fn counted(ruleset: &Ruleset, number: usize, counted: Option<(RuleSlot, u64)>) -> RuleInfo {
+        let (slot, evaluations) = counted.unzip();
+        let totals = slot.map(|slot| ruleset.slab().totals(slot)).unwrap_or_default();
+        RuleInfo {
+            number,
+            text: String::new(),
+            expired: false,
+            anchor: None,
+            labels: Vec::new(),
+            evaluations: evaluations.unwrap_or(0),
+            packets: totals.packets,
+            bytes: totals.bytes,
+            states: totals.states,
+            states_made: totals.states_made,
+        }
+    }
+
     /// The line of `pfctl -s rules`; with `verbose` 1 the counters below it, with 2 its number before it.
     pub fn line(&self, verbose: u8) -> String {
         let mut out = String::new();

@@ -26,6 +26,7 @@ pub(crate) fn ether_input(
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
+    hooks::frames_in(cx, batch);
     // Frames of a burst came in by one interface: it is looked up once.
     let mut at: Option<&Interface> = None;
     batch.sift(|mut m| {
@@ -101,6 +102,13 @@ fn demultiplex(cx: &Cx<'_>, m: &mut Mbuf) -> Result<EtherType, Why> {
     Ok(kind)
 }
 
+/// The VLAN that a frame is of, if it is tagged.
+pub(crate) fn vlan_id(frame: &[u8]) -> Option<u16> {
+    let kind = [*frame.get(12)?, *frame.get(13)?];
+    let tci = [*frame.get(14)?, *frame.get(15)?];
+    (u16::from_be_bytes(kind) == EtherType::VLAN.0).then(|| u16::from_be_bytes(tci) & 0x0fff)
+}
+
 /// Moves a tagged frame to its VLAN's interface.
 fn untag(cx: &Cx<'_>, m: &mut Mbuf) -> Result<EtherType, Why> {
     let tag = *m.data().first_chunk::<4>().ok_or(Why::EtherShort)?;
@@ -141,6 +149,7 @@ pub(crate) fn ether_output(
         ways += 1;
         address(cx, held, m, &mut last, out)
     });
+    hooks::frames_out(cx, batch);
     output::if_output(cx, held, batch, ways == 1);
 }
 

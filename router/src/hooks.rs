@@ -7,17 +7,21 @@
 //! **In:** pf in on the real interface (sees ESP), `esp_input`, SPD check of the inner packet, pf in on `enc0`, then
 //! to us or onwards.
 //!
+//! **Frames:** Ethernet rules judge them before all of this on the way in, and after it on the way out (`frames.rs`).
+//!
 //! Tag and queue of the inner packet travel with the outer one unless a rule on the outer sets its own. With
 //! `[ipsec] enc0 = false` a decrypted packet skips pf, as in NetBSD of 2013. Never may NAT, a reload or a missing SA
 //! let a packet of a *protect* policy out in clear: the policy is asked before pf may change the packet, and "protect,
 //! but there is no SA" is an answer that ends it.
 
+mod frames;
 mod natt;
 mod routed;
 mod size;
 mod tunnel;
 mod way;
 
+pub(crate) use frames::{frames_in, frames_out};
 pub(crate) use natt::{Keepalives, follow_peers, install_sad, is_for_natt, keep_alive};
 pub(crate) use routed::{gateway, is_routed};
 pub(crate) use size::too_big_input;

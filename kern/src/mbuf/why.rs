@@ -93,6 +93,7 @@ reasons! {
     HostChecksum = "host.checksum", "transport checksum wrong";
     // pf.
     PfBlock = "pf.block", "blocked by rule";
+    PfEther = "pf.ether", "blocked by Ethernet rule";
     PfReturn = "pf.return", "blocked by rule, answered";
     PfShort = "pf.short", "too short for its protocol";
     PfStateMismatch = "pf.state_mismatch", "does not fit its state";

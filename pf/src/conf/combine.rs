@@ -16,7 +16,9 @@ use crate::{
 pub enum Section {
     /// What `set` says; of the main ruleset only.
     Options,
-    /// Scrub, filter and Ethernet rules.
+    /// Ethernet rules.
+    Ether,
+    /// Scrub and filter rules.
     Filter,
     /// nat, rdr and binat rules.
     Nat,
@@ -30,8 +32,9 @@ pub enum Section {
 
 impl Section {
     /// All of them.
-    pub const ALL: [Section; 6] = [
+    pub const ALL: [Section; 7] = [
         Section::Options,
+        Section::Ether,
         Section::Filter,
         Section::Nat,
         Section::Queues,
@@ -52,8 +55,10 @@ impl PfConf {
         for path in &touched {
             let (rules, preamble) = new.source(path);
             let (own, own_preamble) = conf.source_mut(path);
-            if has(Section::Filter) {
+            if has(Section::Ether) {
                 own.ether.clone_from(&rules.ether);
+            }
+            if has(Section::Filter) {
                 own.scrub.clone_from(&rules.scrub);
                 own.filter.clone_from(&rules.filter);
             }
@@ -84,7 +89,7 @@ impl PfConf {
         conf.anchors.retain(|a| !a.rules.is_empty() || conf.tables.iter().any(|t| t.anchor == a.path));
         let these = |is: bool| if is { Which::These(touched.clone()) } else { Which::NONE };
         let fresh = Fresh {
-            rules: these(has(Section::Filter) || has(Section::Nat)),
+            rules: these([Section::Ether, Section::Filter, Section::Nat].into_iter().any(has)),
             tables: these(has(Section::Tables)),
         };
         (conf, fresh)

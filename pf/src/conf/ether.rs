@@ -20,7 +20,6 @@ use crate::{
 /// An Ethernet rule or call; `ether` comes next.
 pub(crate) fn ether(c: &mut Cursor) -> Parsed<EtherDef> {
     let at = c.at();
-    c.note(at, "ether");
     c.expect("ether")?;
     let mut rule = EtherRule::all(at);
     let mut name = None;
@@ -58,7 +57,9 @@ fn place(c: &mut Cursor, def: &mut EtherDef) -> Parsed<()> {
     if c.accept("on") {
         def.on = c.list(filter::interface)?;
     }
+    let at = c.at();
     if c.accept("bridge-to") {
+        c.note(at, "bridge-to");
         def.rule.bridge_to = Some(c.string("the name of an interface")?.value.to_owned());
     }
     if c.accept("proto") {
@@ -146,9 +147,18 @@ fn rule_option(c: &mut Cursor, def: &mut EtherDef) -> Parsed<()> {
             }
             rule.labels.push(option::label(c)?.value);
         }
-        "ridentifier" => rule.ridentifier = c.number::<u32>("an identifier")?.value,
-        "dnpipe" => rule.dummynet = Some(option::dummynet(c, true)?),
-        "dnqueue" => rule.dummynet = Some(option::dummynet(c, false)?),
+        "ridentifier" => {
+            c.note(at, "ridentifier");
+            rule.ridentifier = c.number::<u32>("an identifier")?.value;
+        }
+        "dnpipe" => {
+            c.note(at, "dnpipe");
+            rule.dummynet = Some(option::dummynet(c, true)?);
+        }
+        "dnqueue" => {
+            c.note(at, "dnqueue");
+            rule.dummynet = Some(option::dummynet(c, false)?);
+        }
         other if parse_number(other).is_some() => return Err(c.expected("an option of the rule")),
         other => {
             return Err(Fault::new(at, format!("syntax error: unknown option `{other}`"))

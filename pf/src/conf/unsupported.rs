@@ -56,7 +56,7 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("sctp.closing", SCTP),
     ("sctp.closed", SCTP),
     ("set hostid", "states are not synchronised"),
-    ("ether", "Ethernet frames are not filtered"),
+    ("bridge-to", "interfaces are not bridged"),
     ("state limiter", LIMITERS),
     ("source limiter", LIMITERS),
 ];

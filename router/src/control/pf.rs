@@ -35,10 +35,10 @@ pub enum PfRequest {
     ClearCounters(AnchorName),
     /// `-s Sources`.
     Sources,
-    /// `-s rules`, `-s nat`.
+    /// `-s rules`, `-s nat`, `-s ether`.
     Rules {
-        /// nat, rdr and binat rules instead of filter rules.
-        nat: bool,
+        /// Which rules.
+        which: Told,
         /// Of which ruleset.
         anchor: AnchorName,
     },
@@ -73,6 +73,18 @@ pub enum PfRequest {
     Labels,
     /// `-s Interfaces`.
     Interfaces,
+}
+
+/// Which rules are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    /// Scrub and filter rules.
+    Filter,
+    /// nat, rdr and binat rules.
+    Nat,
+    /// Ethernet rules.
+    Ether,
 }
 
 /// A ruleset, as `-a` names it.
@@ -192,6 +204,8 @@ pub struct TriedReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flush {
+    /// Ethernet rules.
+    Ether,
     /// Filter rules.
     Rules,
     /// nat, rdr and binat rules.

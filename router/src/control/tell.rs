@@ -1,6 +1,6 @@
 //! What `ipsec`, `pf` and `altq` say of themselves, as reports. The text is theirs; the values are for `--json`.
 
-use super::pf::{ExplainReport, TriedReport};
+use super::pf::{ExplainReport, Told, TriedReport};
 use super::report::{
     PfInfoReport, PolicyReport, QueueDelay, QueueReport, RuleCounters, RuleReport, SaReport, SaUse,
     StateReport,
@@ -116,8 +116,8 @@ pub struct Telling<'a> {
     pub rules: &'a pf::Ruleset,
     /// The world that they speak of.
     pub env: &'a pf::Environment,
-    /// nat, rdr and binat rules instead of scrub and filter rules.
-    pub nat: bool,
+    /// Which of them.
+    pub which: Told,
     /// What is in anchors, too; otherwise only what is in those without a name, which nobody can ask for.
     pub recurse: bool,
 }
@@ -125,10 +125,14 @@ pub struct Telling<'a> {
 impl Telling<'_> {
     /// The rules at a path, in pfctl's order.
     pub fn at(&self, path: &str) -> Vec<RuleReport> {
-        let kinds: &[Kind] = if self.nat { &[Kind::Nat, Kind::Rdr, Kind::Binat] } else { &[Kind::Filter] };
-        let mut all = if self.nat { Vec::new() } else { self.scrub(path) };
-        let counted = kinds.iter().flat_map(|&kind| pf::show::rules(self.rules, path, kind, self.env));
-        all.extend(counted.map(|rule| self.rule(rule)));
+        let of = |kind| pf::show::rules(self.rules, path, kind, self.env);
+        let counted = match self.which {
+            Told::Ether => pf::show::ether(self.rules, path),
+            Told::Nat => [Kind::Nat, Kind::Rdr, Kind::Binat].into_iter().flat_map(of).collect(),
+            Told::Filter => of(Kind::Filter),
+        };
+        let mut all = if self.which == Told::Filter { self.scrub(path) } else { Vec::new() };
+        all.extend(counted.into_iter().map(|rule| self.rule(rule)));
         all
     }
 
@@ -153,8 +157,14 @@ impl Telling<'_> {
         if !call.wildcard {
             return self.at(&call.path);
         }
+        let calls = match self.which {
+            Told::Filter => "anchor",
+            Told::Nat => "nat-anchor",
+            Told::Ether => "ether anchor",
+        };
+        let all = if self.which == Told::Ether { "l3 all" } else { "all" };
         let one = |name: &str| RuleReport {
-            text: format!("{}anchor \"{name}\" all", if self.nat { "nat-" } else { "" }),
+            text: format!("{calls} \"{name}\" {all}"),
             inside: Some(self.at(&pf::anchor::join(&call.path, name))),
             ..RuleReport::default()
         };

@@ -108,6 +108,7 @@ impl Daemon {
                 shared.pf.clear_counters();
                 Ok(done("pf: statistics cleared", 0))
             }
+            Flush::Ether => self.empty(&self.named(anchor), Section::Ether, "Ethernet rules cleared"),
             Flush::Rules => self.empty(&self.named(anchor), Section::Filter, "rules cleared"),
             Flush::Nat => self.empty(&self.named(anchor), Section::Nat, "nat cleared"),
             Flush::Queues => self.empty(&[String::new()], Section::Queues, "altq cleared"),

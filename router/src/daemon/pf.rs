@@ -6,7 +6,7 @@ use crate::{
     control::{
         pf::{
             AnchorName, DoneReport, FingerprintsReport, LabelReport, LimitReport, PfAnswer,
-            PfInterfaceReport, PfRequest, RulesReport, SourceReport,
+            PfInterfaceReport, PfRequest, RulesReport, SourceReport, Told,
         },
         proto::{RefusalKind, Response},
         tell::Telling,
@@ -29,7 +29,7 @@ impl Daemon {
             PfRequest::KillSources(from, to) => self.kill_sources(from, to.as_deref()).map(PfAnswer::Done),
             PfRequest::ClearCounters(anchor) => self.clear_rules(anchor).map(PfAnswer::Done),
             PfRequest::Sources => Ok(PfAnswer::Sources(self.sources())),
-            PfRequest::Rules { nat, anchor } => self.rules(*nat, anchor).map(PfAnswer::Rules),
+            PfRequest::Rules { which, anchor } => self.rules(*which, anchor).map(PfAnswer::Rules),
             PfRequest::Anchors { anchor, all } => self.anchors_below(anchor, *all).map(PfAnswer::Anchors),
             PfRequest::Tables { anchor } => Ok(PfAnswer::Tables(self.tables(anchor))),
             PfRequest::Table(request) => self.table(request).map(PfAnswer::Table),
@@ -101,11 +101,11 @@ impl Daemon {
         std::iter::once(name.path.clone()).chain(more).collect()
     }
 
-    fn rules(&self, nat: bool, anchor: &AnchorName) -> Result<RulesReport, String> {
+    fn rules(&self, which: Told, anchor: &AnchorName) -> Result<RulesReport, String> {
         self.must_exist(&anchor.path)?;
         let env = environment(&self.files.conf);
         let tell = |rules: &Arc<pf::Ruleset>| {
-            Telling { rules, env: &env, nat, recurse: anchor.recurse }.at(&anchor.path)
+            Telling { rules, env: &env, which, recurse: anchor.recurse }.at(&anchor.path)
         };
         let rules = self.ruleset().map(tell).unwrap_or_default();
         Ok(RulesReport { uid: rustix::process::getuid().as_raw(), pid: std::process::id(), rules })

@@ -5,5 +5,6 @@
 #[path = "../ipsec/bed.rs"]
 #[allow(dead_code, reason = "each test program uses a part")]
 mod bed;
+mod ether;
 mod nat64;
 mod route;

@@ -5,6 +5,7 @@ use crate::control::pf::Flush;
 /// What `-s` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Show {
+    Ether,
     Nat,
     Queue,
     Rules,
@@ -23,7 +24,8 @@ pub(super) enum Show {
 }
 
 /// In the order in which pfctl tries them: a beginning is enough.
-const SHOWS: [(&str, Show); 15] = [
+const SHOWS: [(&str, Show); 16] = [
+    ("ether", Show::Ether),
     ("nat", Show::Nat),
     ("queue", Show::Queue),
     ("rules", Show::Rules),
@@ -48,7 +50,8 @@ pub(super) enum FlushKind {
     All,
 }
 
-const FLUSHES: [(&str, FlushKind); 10] = [
+const FLUSHES: [(&str, FlushKind); 11] = [
+    ("ether", FlushKind::One(Flush::Ether)),
     ("nat", FlushKind::One(Flush::Nat)),
     ("queue", FlushKind::One(Flush::Queues)),
     ("rules", FlushKind::One(Flush::Rules)),
@@ -85,6 +88,7 @@ mod tests {
     fn a_beginning_says_what_to_show_as_in_pfctl() {
         for (text, kind) in [
             ("r", Show::Rules),
+            ("e", Show::Ether),
             ("s", Show::States),
             ("T", Show::Tables),
             ("t", Show::Timeouts),

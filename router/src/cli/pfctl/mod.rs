@@ -81,11 +81,11 @@ pub struct Pfctl {
     /// Only what is bound to this interface
     #[arg(short, value_name = "INTERFACE")]
     interface: Option<String>,
-    /// Show: nat, queue, rules, Anchors, states, Sources, info, Running, labels, timeouts, memory, Tables, osfp, Interfaces,
-    /// all
+    /// Show: ether, nat, queue, rules, Anchors, states, Sources, info, Running, labels, timeouts, memory, Tables, osfp,
+    /// Interfaces, all
     #[arg(short, value_name = "WHAT", value_parser = show_kind)]
     show: Option<Show>,
-    /// Flush: nat, queue, rules, states, Sources, info, Tables, osfp, Reset, all
+    /// Flush: ether, nat, queue, rules, states, Sources, info, Tables, osfp, Reset, all
     #[arg(short = 'F', value_name = "WHAT", value_parser = flush_kind)]
     flush: Option<FlushKind>,
     /// End states: HOST [-k HOST], `label` -k LABEL, `id` -k ID, `nat` -k HOST, `key` -k KEY
@@ -235,6 +235,7 @@ impl Ctl<'_> {
 
     fn flush(&self, kind: FlushKind) -> Result<(), Failure> {
         let all = [
+            Flush::Ether,
             Flush::Rules,
             Flush::Nat,
             Flush::Tables,
@@ -251,7 +252,7 @@ impl Ctl<'_> {
                 &one[..]
             }
             // Queues and states are those of the whole filter.
-            FlushKind::All if self.args.anchor.is_some() => &all[..3],
+            FlushKind::All if self.args.anchor.is_some() => &all[..4],
             FlushKind::All => &all[..],
         };
         for &what in kinds {

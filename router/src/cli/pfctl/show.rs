@@ -5,7 +5,7 @@ use super::{Ctl, ask, kinds::Show, rules, table};
 use crate::{
     cli::ask::{Failure, answer, put},
     control::{
-        pf::{PfRequest, SourceReport},
+        pf::{PfRequest, SourceReport, Told},
         proto::{QueueReport, Request, StateReport},
     },
 };
@@ -19,8 +19,13 @@ impl Ctl<'_> {
     pub(super) fn show(&self, kind: Show) -> Result<(), Failure> {
         let (at, verbose) = (self.at, self.args.verbose);
         match kind {
-            Show::Rules | Show::Nat => {
-                let request = PfRequest::Rules { nat: kind == Show::Nat, anchor: self.anchor() };
+            Show::Rules | Show::Nat | Show::Ether => {
+                let which = match kind {
+                    Show::Nat => Told::Nat,
+                    Show::Ether => Told::Ether,
+                    _ => Told::Filter,
+                };
+                let request = PfRequest::Rules { which, anchor: self.anchor() };
                 let report = ask!(at, request, Rules);
                 at.print(&report, || rules::text(&report, verbose))
             }
@@ -103,6 +108,7 @@ impl Ctl<'_> {
 
     fn show_all(&self) -> Result<(), Failure> {
         let each = [
+            ("ETHERNET RULES:", Show::Ether),
             ("TRANSLATION RULES:", Show::Nat),
             ("FILTER RULES:", Show::Rules),
             ("ALTQ:", Show::Queue),
