@@ -1,5 +1,6 @@
 //! The language: what setkey's manual shows, every error with its place, and what a reload keeps.
 
+mod implicit;
 mod natt;
 
 use super::{

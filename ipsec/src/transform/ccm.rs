@@ -4,6 +4,7 @@ use super::{
     HEADER, IV,
     aead::Failures,
     composed::{Job, RunCipher},
+    implicit,
 };
 use aes::cipher::{
     BlockCipherEncrypt, BlockSizeUser, KeyInit,
@@ -26,6 +27,7 @@ where
     key: Secret<Ccm<C, M, U11>>,
     salt: [u8; SALT],
     esn: bool,
+    implicit: bool,
 }
 
 impl<C, M> CcmEsp<C, M>
@@ -34,16 +36,25 @@ where
     M: ArraySize + TagSize,
 {
     /// `None` for a key of the wrong length.
-    pub(super) fn new(key: &[u8], salt: [u8; SALT], esn: bool) -> Option<Result<Self, OutOfSecretMemory>> {
+    pub(super) fn new(
+        key: &[u8],
+        salt: [u8; SALT],
+        esn: bool,
+        implicit: bool,
+    ) -> Option<Result<Self, OutOfSecretMemory>> {
         let key = Ccm::new_from_slice(key).ok()?;
-        Some(Secret::new(key).map(|key| CcmEsp { key, salt, esn }))
+        Some(Secret::new(key).map(|key| CcmEsp { key, salt, esn, implicit }))
     }
 
     /// Nonce and additional data (RFC 4309, 4 and 5) of a packet that begins with `head`.
-    fn words(&self, head: &[u8; HEADER + IV], seq: u64) -> ([u8; SALT + IV], [u8; 12], usize) {
+    fn words(&self, head: &[u8], seq: u64) -> ([u8; SALT + IV], [u8; 12], usize) {
         let (mut nonce, mut aad) = ([0; SALT + IV], [0; 12]);
         nonce[..SALT].copy_from_slice(&self.salt);
-        nonce[SALT..].copy_from_slice(&head[HEADER..]);
+        if self.implicit {
+            nonce[SALT..].copy_from_slice(&implicit::iv(self.esn, seq));
+        } else {
+            nonce[SALT..].copy_from_slice(&head[HEADER..]);
+        }
         aad[..HEADER].copy_from_slice(&head[..HEADER]);
         if self.esn {
             aad[4..].copy_from_slice(&seq.to_be_bytes());
@@ -53,9 +64,10 @@ where
     }
 
     fn crypt(&self, job: &mut Job<'_>, seals: bool) -> Option<()> {
-        let (head, rest) = job.packet.split_first_chunk_mut::<{ HEADER + IV }>()?;
+        let head = if self.implicit { HEADER } else { HEADER + IV };
+        let (head, rest) = job.packet.split_at_mut_checked(head)?;
         let (data, icv) = rest.split_at_mut(rest.len().checked_sub(M::USIZE)?);
-        if seals {
+        if seals && !self.implicit {
             head[HEADER..].copy_from_slice(&job.iv.to_be_bytes());
         }
         let (nonce, aad, len) = self.words(head, job.seq);

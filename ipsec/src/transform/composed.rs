@@ -8,6 +8,7 @@ use super::{
     aead::{Failures, KeyError, RUN},
     ccm::CcmEsp,
     gcm::Gcm,
+    implicit,
     mac::Mac,
     pair::{Cbc, Ctr, Encrypt, Null, Pair},
 };
@@ -48,9 +49,11 @@ pub(super) fn high(esn: bool, seq: u64) -> ([u8; 4], usize) {
 
 /// Sets up a suite without engines.
 pub(super) fn new(suite: Suite, material: &[u8], esn: bool) -> Result<Box<dyn RunCipher>, KeyError> {
-    match suite {
-        Suite::Gcm(key, icv) => gcm(suite, key, material, esn, icv.len(), false),
-        Suite::Gmac(key) => gcm(suite, key, material, esn, Icv::Bytes16.len(), true),
+    let implicit = suite.is_implicit();
+    let shape = |icv, clear| Shape { icv, clear, esn, implicit };
+    match suite.explicit() {
+        Suite::Gcm(key, icv) => gcm(suite, key, material, shape(icv.len(), false)),
+        Suite::Gmac(key) => gcm(suite, key, material, shape(Icv::Bytes16.len(), true)),
         Suite::Ccm(AesKey::Bits128, icv) => ccm::<Aes128>(suite, icv, material, esn),
         Suite::Ccm(AesKey::Bits192, icv) => ccm::<Aes192>(suite, icv, material, esn),
         Suite::Ccm(AesKey::Bits256, icv) => ccm::<Aes256>(suite, icv, material, esn),
@@ -89,51 +92,46 @@ where
     C: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static,
 {
     let (key, salt) = material.split_at(suite.key_len());
-    let salt = salt.try_into().map_err(|_| refused(suite))?;
+    let (salt, implicit) = (salt.try_into().map_err(|_| refused(suite))?, suite.is_implicit());
     Ok(match icv {
-        Icv::Bytes8 => Box::new(CcmEsp::<C, U8>::new(key, salt, esn).ok_or(refused(suite))??),
-        Icv::Bytes12 => Box::new(CcmEsp::<C, U12>::new(key, salt, esn).ok_or(refused(suite))??),
-        Icv::Bytes16 => Box::new(CcmEsp::<C, U16>::new(key, salt, esn).ok_or(refused(suite))??),
+        Icv::Bytes8 => Box::new(CcmEsp::<C, U8>::new(key, salt, esn, implicit).ok_or(refused(suite))??),
+        Icv::Bytes12 => Box::new(CcmEsp::<C, U12>::new(key, salt, esn, implicit).ok_or(refused(suite))??),
+        Icv::Bytes16 => Box::new(CcmEsp::<C, U16>::new(key, salt, esn, implicit).ok_or(refused(suite))??),
     })
 }
 
-fn gcm(
-    suite: Suite,
-    key_len: AesKey,
-    material: &[u8],
-    esn: bool,
-    icv: usize,
-    clear: bool,
-) -> Result<Box<dyn RunCipher>, KeyError> {
-    fn boxed<C>(
-        suite: Suite,
-        material: &[u8],
-        esn: bool,
-        icv: usize,
-        clear: bool,
-    ) -> Result<Box<dyn RunCipher>, KeyError>
+fn gcm(suite: Suite, key_len: AesKey, material: &[u8], shape: Shape) -> Result<Box<dyn RunCipher>, KeyError> {
+    fn boxed<C>(suite: Suite, material: &[u8], shape: Shape) -> Result<Box<dyn RunCipher>, KeyError>
     where
         C: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + Send + Sync + 'static,
     {
         let (key, salt) = material.split_at(suite.key_len());
         let salt = salt.try_into().map_err(|_| refused(suite))?;
         let gcm = Secret::new(Gcm::<C>::new(key).ok_or(refused(suite))?)?;
-        Ok(Box::new(GcmEsp { gcm, salt, icv, clear, esn }))
+        Ok(Box::new(GcmEsp { gcm, salt, shape }))
     }
     match key_len {
-        AesKey::Bits128 => boxed::<Aes128>(suite, material, esn, icv, clear),
-        AesKey::Bits192 => boxed::<Aes192>(suite, material, esn, icv, clear),
-        AesKey::Bits256 => boxed::<Aes256>(suite, material, esn, icv, clear),
+        AesKey::Bits128 => boxed::<Aes128>(suite, material, shape),
+        AesKey::Bits192 => boxed::<Aes192>(suite, material, shape),
+        AesKey::Bits256 => boxed::<Aes256>(suite, material, shape),
     }
 }
 
-/// AES-GCM, or with `clear` AES-GMAC, as ESP uses them (RFC 4106; RFC 4543, where everything is additional data).
+/// What an SA's packets of AES-GCM look like.
+#[derive(Clone, Copy)]
+struct Shape {
+    icv: usize,
+    /// AES-GMAC: everything is additional data (RFC 4543).
+    clear: bool,
+    esn: bool,
+    implicit: bool,
+}
+
+/// AES-GCM or AES-GMAC, as ESP uses them (RFC 4106, 4543, 8750).
 struct GcmEsp<C> {
     gcm: Secret<Gcm<C>>,
     salt: [u8; SALT],
-    icv: usize,
-    clear: bool,
-    esn: bool,
+    shape: Shape,
 }
 
 impl<C> fmt::Debug for GcmEsp<C> {
@@ -152,58 +150,69 @@ where
     C: KeyInit + BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
 {
     /// The parts of a packet: head, payload, ICV.
-    fn split<'p>(&self, packet: &'p mut [u8]) -> Option<(&'p mut [u8; HEAD], &'p mut [u8], &'p mut [u8])> {
-        let (head, rest) = packet.split_first_chunk_mut::<HEAD>()?;
-        let (data, icv) = rest.split_at_mut(rest.len().checked_sub(self.icv)?);
-        Some((head, data, icv))
+    fn split<'p>(&self, packet: &'p mut [u8]) -> Option<[&'p mut [u8]; 3]> {
+        let (head, rest) = packet.split_at_mut_checked(if self.shape.implicit { HEADER } else { HEAD })?;
+        let (data, icv) = rest.split_at_mut(rest.len().checked_sub(self.shape.icv)?);
+        Some([head, data, icv])
     }
 
-    fn nonce(&self, head: &[u8; HEAD]) -> [u8; SALT + super::IV] {
+    fn nonce(&self, head: &[u8], seq: u64) -> [u8; SALT + super::IV] {
         let mut nonce = [0; SALT + super::IV];
         nonce[..SALT].copy_from_slice(&self.salt);
-        nonce[SALT..].copy_from_slice(&head[HEADER..]);
+        if self.shape.implicit {
+            nonce[SALT..].copy_from_slice(&implicit::iv(self.shape.esn, seq));
+        } else {
+            nonce[SALT..].copy_from_slice(&head[HEADER..]);
+        }
         nonce
     }
 
     /// What is authenticated in front of the ciphertext: SPI and sequence number, 12 octets with ESN; for GMAC the first
     /// 16 octets, the IV's end behind them.
-    fn first(&self, head: &[u8; HEAD], seq: u64) -> ([u8; FIRST], usize) {
-        let mut first = *head;
-        if self.esn {
+    fn first(&self, head: &[u8], seq: u64) -> ([u8; FIRST], usize) {
+        let mut first = [0; FIRST];
+        first[..head.len()].copy_from_slice(head);
+        let Shape { clear, esn, .. } = self.shape;
+        if esn {
             first[4..12].copy_from_slice(&seq.to_be_bytes());
-            first[12..].copy_from_slice(&head[HEADER..HEADER + 4]);
-            return (first, if self.clear { FIRST } else { 12 });
+            if clear {
+                first[12..].copy_from_slice(&head[HEADER..HEADER + 4]);
+            }
+            return (first, if clear { FIRST } else { 12 });
         }
-        (first, if self.clear { FIRST } else { HEADER })
+        (first, if clear { FIRST } else { HEADER })
     }
 
     /// GMAC's additional data behind the first 16: with ESN the IV's other half comes before the payload, and they are one
     /// piece of the packet.
     fn behind<'p>(&self, packet: &'p [u8]) -> &'p [u8] {
-        let from = if self.esn { HEAD - 4 } else { HEAD };
-        packet.get(from..packet.len().saturating_sub(self.icv)).unwrap_or_default()
+        let from = if self.shape.esn { HEAD - 4 } else { HEAD };
+        packet.get(from..packet.len().saturating_sub(self.shape.icv)).unwrap_or_default()
     }
 
     fn seal_one(&self, job: &mut Job<'_>) -> Option<()> {
         let gcm = self.gcm.expose();
-        let (head, data, icv) = self.split(job.packet)?;
-        head[HEADER..].copy_from_slice(&job.iv.to_be_bytes());
-        let (nonce, (first, len)) = (self.nonce(head), self.first(head, job.seq));
-        if !self.clear {
+        let [head, data, icv] = self.split(job.packet)?;
+        if !self.shape.implicit {
+            head[HEADER..].copy_from_slice(&job.iv.to_be_bytes());
+        }
+        let (nonce, (first, len)) = (self.nonce(head, job.seq), self.first(head, job.seq));
+        if !self.shape.clear {
             let tag = gcm.seal(&nonce, &[&first[..len]], data)?;
-            icv.copy_from_slice(&tag[..self.icv]);
+            icv.copy_from_slice(&tag[..self.shape.icv]);
             return Some(());
         }
         let tag = gcm.seal(&nonce, &[&first[..len], self.behind(job.packet)], &mut [])?;
-        self.split(job.packet)?.2.copy_from_slice(&tag[..self.icv]);
+        let [_, _, icv] = self.split(job.packet)?;
+        icv.copy_from_slice(&tag[..self.shape.icv]);
         Some(())
     }
 
     fn open_one(&self, job: &mut Job<'_>) -> Option<bool> {
         let gcm = self.gcm.expose();
-        let (head, data, icv) = self.split(job.packet)?;
-        let (nonce, (first, len)) = (self.nonce(head), self.first(head, job.seq));
-        if !self.clear {
+        let [head, data, icv] = self.split(job.packet)?;
+        let (nonce, (first, len)) = (self.nonce(head, job.seq), self.first(head, job.seq));
+        if !self.shape.clear {
             return Some(gcm.open(&nonce, &[&first[..len]], data, icv));
         }
         let icv = <[u8; FIRST]>::try_from(&*icv).ok()?;

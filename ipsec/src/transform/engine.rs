@@ -26,13 +26,19 @@ impl Engine {
     /// The real ones, without `Auto`.
     pub const ALL: [Engine; 3] = [Engine::Ring, Engine::AwsLc, Engine::RustCrypto];
 
+    /// Whether it does the arithmetic of a suite when it is asked for by name. Suites that no other has are composed from
+    /// RustCrypto's parts.
+    pub const fn serves(self, suite: Suite) -> bool {
+        suite.has_engines() || matches!(self, Engine::Auto | Engine::RustCrypto)
+    }
+
     /// The engine behind `Auto`; itself for the others, where the suite has it.
     #[must_use]
     pub fn resolve(self, suite: Suite) -> Engine {
         match self {
             // Composed from RustCrypto's parts, whatever is asked for.
             _ if !suite.has_engines() => Engine::RustCrypto,
-            Engine::Auto => fastest(suite),
+            Engine::Auto => fastest(suite.explicit()),
             engine => engine,
         }
     }

@@ -16,7 +16,7 @@
 //! Sealing and opening take whole runs, so the choice of engine is made once a run and an engine that works on many
 //! buffers at a time can. The keys are set up once per SA and kept in [`kern::secret`].
 //!
-//! That is the shape of the three suites that all engines have, [`Suite::ALL`]. The others (`composed.rs`) take the same
+//! That is the shape of the three suites that all engines have, [`Suite::ALL`]; `implicit.rs` has them without an IV. The others (`composed.rs`) take the same
 //! slices and have other IVs and ICVs; AH and IPComp take what [`Transform::mac`] gives and nothing at all.
 //!
 //! Not here: lengths and padding ([`crate::esp`]), sequence numbers ([`crate::seq`]).
@@ -29,6 +29,7 @@ mod composed;
 mod engine;
 mod fastest;
 mod gcm;
+mod implicit;
 mod mac;
 mod pair;
 mod ring;
@@ -44,7 +45,7 @@ pub use aead::{AeadKey, Copied, Failures, KeyError, Open, RUN, Seal, TAG_LEN};
 pub use algorithm::{AesKey, Auth, Cipher, Icv};
 pub use engine::{Engine, UnknownEngine};
 pub use mac::Mac;
-pub use suite::{Suite, UnknownSuite};
+pub use suite::{Implicit, Suite, UnknownSuite};
 pub use words::NoSuite;
 
 use composed::{Job, Jobs, RunCipher};
@@ -68,6 +69,8 @@ pub struct Transform {
 enum Keyed {
     /// With engines.
     Aead(AeadTransform),
+    /// The same without an IV in the packet.
+    Implicit(AeadTransform),
     /// Of parts.
     Composed(Box<dyn RunCipher>),
     /// AH's.
@@ -113,11 +116,9 @@ impl Transform {
                 let (key, salt_bytes) = material.split_at(suite.key_len());
                 let mut salt = [0; SALT];
                 salt.copy_from_slice(salt_bytes);
-                Keyed::Aead(AeadTransform {
-                    key: AeadKey::new(engine.resolve(suite), suite, key)?,
-                    salt,
-                    esn,
-                })
+                let key = AeadKey::new(engine.resolve(suite), suite.explicit(), key)?;
+                let aead = AeadTransform { key, salt, esn };
+                if suite.is_implicit() { Keyed::Implicit(aead) } else { Keyed::Aead(aead) }
             }
             suite => Keyed::Composed(composed::new(suite, material, esn)?),
         };
@@ -132,7 +133,7 @@ impl Transform {
     /// The engine that does the work, never [`Engine::Auto`].
     pub fn engine(&self) -> Engine {
         match &self.keyed {
-            Keyed::Aead(aead) => aead.key.engine(),
+            Keyed::Aead(aead) | Keyed::Implicit(aead) => aead.key.engine(),
             _ => Engine::RustCrypto,
         }
     }
@@ -156,6 +157,9 @@ impl Transform {
             Keyed::Aead(aead) => {
                 aead.key.seal_batch(packets.map(|(packet, seq, iv)| aead.seal_job(packet, seq, iv)))
             }
+            Keyed::Implicit(aead) => {
+                aead.key.seal_batch(packets.map(|(packet, seq, _)| aead.seal_implicit(packet, seq)))
+            }
             Keyed::Composed(cipher) => {
                 cipher.seal(&mut packets.map(|(packet, seq, iv)| Job { packet, seq, iv }).collect::<Jobs>())
             }
@@ -169,6 +173,9 @@ impl Transform {
     pub fn open_run<'p>(&self, packets: impl Iterator<Item = (&'p mut [u8], u64)>) -> Failures {
         match &self.keyed {
             Keyed::Aead(aead) => aead.key.open_batch(packets.map(|(packet, seq)| aead.open_job(packet, seq))),
+            Keyed::Implicit(aead) => {
+                aead.key.open_batch(packets.map(|(packet, seq)| aead.open_implicit(packet, seq)))
+            }
             Keyed::Composed(cipher) => {
                 cipher.open(&mut packets.map(|(packet, seq)| Job { packet, seq, iv: 0 }).collect::<Jobs>())
             }
@@ -230,7 +237,7 @@ impl AeadTransform {
 
     /// RFC 4106, section 5: SPI and sequence number; with ESN all 64 bits of it, the high half first.
     #[inline(always)]
-    fn aad(&self, header: &[u8; HEADER + IV], seq: u64) -> ([u8; 12], usize) {
+    fn aad<const N: usize>(&self, header: &[u8; N], seq: u64) -> ([u8; 12], usize) {
         let mut aad = [0; 12];
         if self.esn {
             aad[..4].copy_from_slice(&header[..4]);

@@ -18,12 +18,41 @@ pub enum Suite {
     Gmac(AesKey),
     /// AES-CCM (RFC 4309).
     Ccm(AesKey, Icv),
+    /// An AEAD whose IV is the sequence number and is not sent (RFC 8750).
+    Implicit(Implicit),
     /// Encryption and separate integrity, in this order on the way out.
     Pair(Cipher, Auth),
     /// AH's integrity (RFC 4302).
     Ah(Auth),
     /// IPComp's DEFLATE (RFC 2394).
     Deflate,
+}
+
+/// The AEADs that are there with an implicit IV: those that RFC 8750 names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Implicit {
+    /// `ENCR_AES_GCM_16_IIV`.
+    Gcm(AesKey),
+    /// `ENCR_AES_CCM_8_IIV`.
+    Ccm(AesKey),
+    /// `ENCR_CHACHA20_POLY1305_IIV`.
+    ChaCha20Poly1305,
+}
+
+impl Implicit {
+    fn all() -> impl Iterator<Item = Implicit> {
+        let aes = AesKey::ALL.into_iter().flat_map(|key| [Implicit::Gcm(key), Implicit::Ccm(key)]);
+        aes.chain([Implicit::ChaCha20Poly1305])
+    }
+
+    /// The same with an IV in each packet.
+    const fn explicit(self) -> Suite {
+        match self {
+            Implicit::Gcm(key) => Suite::gcm(key, Icv::Bytes16),
+            Implicit::Ccm(key) => Suite::Ccm(key, Icv::Bytes8),
+            Implicit::ChaCha20Poly1305 => Suite::ChaCha20Poly1305,
+        }
+    }
 }
 
 /// Not the name of a suite.
@@ -54,12 +83,37 @@ impl Suite {
             by_icv.chain([Suite::Gmac(key)])
         });
         let pairs = Cipher::all().flat_map(|cipher| Auth::all().map(move |auth| Suite::Pair(cipher, auth)));
-        aead.chain([Suite::ChaCha20Poly1305]).chain(pairs)
+        let implicit = Implicit::all().map(Suite::Implicit);
+        aead.chain([Suite::ChaCha20Poly1305]).chain(implicit).chain(pairs)
     }
 
-    /// Whether it is one of [`Suite::ALL`].
+    /// The suite with an IV in each packet that seals with the same keys: itself, but for [`Suite::Implicit`].
+    #[must_use]
+    pub const fn explicit(self) -> Suite {
+        match self {
+            Suite::Implicit(implicit) => implicit.explicit(),
+            other => other,
+        }
+    }
+
+    /// Whether its IV is the sequence number, so that no two SAs may ever have its key.
+    pub const fn is_implicit(self) -> bool {
+        matches!(self, Suite::Implicit(_))
+    }
+
+    /// Whether every engine has it: it is one of [`Suite::ALL`], with or without an IV in each packet.
     pub const fn has_engines(self) -> bool {
-        matches!(self, Suite::Aes128Gcm16 | Suite::Aes256Gcm16 | Suite::ChaCha20Poly1305)
+        matches!(self.explicit(), Suite::Aes128Gcm16 | Suite::Aes256Gcm16 | Suite::ChaCha20Poly1305)
+    }
+
+    /// Whether it encrypts.
+    pub const fn is_confidential(self) -> bool {
+        !matches!(self, Suite::Gmac(_) | Suite::Pair(Cipher::Null, _) | Suite::Ah(_) | Suite::Deflate)
+    }
+
+    /// Whether it authenticates: all do but compression.
+    pub const fn is_authentic(self) -> bool {
+        !matches!(self, Suite::Deflate)
     }
 
     /// Bytes of the cipher's key.
@@ -68,6 +122,7 @@ impl Suite {
             Suite::Aes128Gcm16 => 16,
             Suite::Aes256Gcm16 | Suite::ChaCha20Poly1305 => 32,
             Suite::Gcm(key, _) | Suite::Gmac(key) | Suite::Ccm(key, _) => key.len(),
+            Suite::Implicit(implicit) => implicit.explicit().key_len(),
             Suite::Pair(cipher, _) => cipher.key_len(),
             Suite::Ah(_) | Suite::Deflate => 0,
         }
@@ -82,6 +137,7 @@ impl Suite {
             | Suite::Gcm(..)
             | Suite::Gmac(_) => super::SALT,
             Suite::Ccm(..) => 3,
+            Suite::Implicit(implicit) => implicit.explicit().salt_len(),
             Suite::Pair(cipher, _) => cipher.salt_len(),
             Suite::Ah(_) | Suite::Deflate => 0,
         }
@@ -104,7 +160,7 @@ impl Suite {
     pub const fn iv_len(self) -> usize {
         match self {
             Suite::Pair(cipher, _) => cipher.iv_len(),
-            Suite::Ah(_) | Suite::Deflate => 0,
+            Suite::Implicit(_) | Suite::Ah(_) | Suite::Deflate => 0,
             _ => super::IV,
         }
     }
@@ -113,6 +169,7 @@ impl Suite {
     pub const fn icv_len(self) -> usize {
         match self {
             Suite::Gcm(_, icv) | Suite::Ccm(_, icv) => icv.len(),
+            Suite::Implicit(implicit) => implicit.explicit().icv_len(),
             Suite::Pair(_, auth) | Suite::Ah(auth) => auth.icv_len(),
             Suite::Deflate => 0,
             _ => super::TAG_LEN,
@@ -140,6 +197,9 @@ impl Suite {
             Suite::Ccm(_, Icv::Bytes12) => "aes-ccm-12",
             Suite::Ccm(_, Icv::Bytes8) => "aes-ccm-8",
             Suite::Gmac(_) => "aes-gmac",
+            Suite::Implicit(Implicit::Gcm(_)) => "aes-gcm-16-iiv",
+            Suite::Implicit(Implicit::Ccm(_)) => "aes-ccm-8-iiv",
+            Suite::Implicit(Implicit::ChaCha20Poly1305) => "chacha20-poly1305-iiv",
             Suite::Pair(cipher, _) => cipher.setkey_name(),
             Suite::Ah(auth) => auth.setkey_name(),
             Suite::Deflate => "deflate",
@@ -166,6 +226,7 @@ impl fmt::Display for Suite {
             Suite::Gcm(_, icv) => write!(f, "aes-{bits}-gcm-{}", icv.len()),
             Suite::Gmac(_) => write!(f, "aes-{bits}-gmac"),
             Suite::Ccm(_, icv) => write!(f, "aes-{bits}-ccm-{}", icv.len()),
+            Suite::Implicit(implicit) => write!(f, "{}-iiv", implicit.explicit()),
             Suite::Pair(cipher, auth) => {
                 match cipher {
                     Cipher::AesCbc(_) => write!(f, "aes-{bits}-cbc")?,

@@ -582,6 +582,37 @@ fn every_suite_opens_what_it_seals_in_runs_of_any_lengths() {
     }
 }
 
+/// RFC 8750 has no vectors, and needs none: its packet is that of the same AEAD with the number for an IV, which is left out.
+#[test]
+fn an_implicit_iv_is_the_number_that_the_packet_has_already() {
+    let suites = Suite::esp().filter(|suite| suite.is_implicit());
+    let mut count = 0;
+    for (suite, esn) in suites.flat_map(|suite| [(suite, false), (suite, true)]) {
+        let engines = if suite.has_engines() { &Engine::ALL[..] } else { &[Engine::Auto] };
+        for &engine in engines {
+            let key: Vec<u8> = (0..suite.material_len()).map(|i| (i * 7 + 1) as u8).collect();
+            let [with, without] =
+                [suite.explicit(), suite].map(|suite| Transform::new(suite, engine, &key, esn).unwrap());
+            // Only with long numbers has the high half a meaning.
+            let seq: u64 = if esn { 0x0102_0304_fffe_fdfc } else { 0xfffe_fdfc };
+            let payload: Vec<u8> = (0..52).collect();
+            let head = [&[0, 0, 0x10, 0][..], &(seq as u32).to_be_bytes()].concat();
+            let icv = vec![0; suite.icv_len()];
+            let mut explicit = [&head[..], &[0; 8], &payload, &icv].concat();
+            let mut implicit = [&head[..], &payload, &icv].concat();
+            assert!(!with.seal_run(std::iter::once((&mut explicit[..], seq, seq))).any());
+            assert!(!without.seal_run(std::iter::once((&mut implicit[..], seq, 99))).any());
+            assert_eq!([&explicit[..8], &explicit[16..]].concat(), implicit, "{suite} {engine} {esn}");
+            assert_eq!(explicit[8..16], seq.to_be_bytes());
+            assert!(!without.open_run(std::iter::once((&mut implicit[..], seq))).any());
+            assert_eq!(implicit[8..60], payload, "{suite} {engine} {esn}");
+            count += 1;
+        }
+    }
+    // Three with three engines and four with one, with short and long numbers.
+    assert_eq!(count, 2 * (3 * 3 + 4));
+}
+
 #[test]
 fn no_suite_opens_a_packet_with_a_changed_byte_or_a_missing_end() {
     for suite in Suite::esp() {

@@ -1,6 +1,6 @@
 //! Suites by the words of setkey(8), where the length of the key tells what the word leaves open.
 
-use super::{AesKey, Auth, Cipher, Icv, Suite};
+use super::{AesKey, Auth, Cipher, Icv, Implicit, Suite};
 
 /// An algorithm that setkey's words ask for and that cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,11 @@ impl Suite {
             let key = key.filter(|_| bits % 8 == 0).ok_or(NoSuite::Key { name, bits, lengths })?;
             Ok(of(key, icv))
         };
+        let chacha = |name: &'static str, suite: Suite| match (auth, bits) {
+            (Some(_), _) => Err(NoSuite::Twice(name)),
+            (None, 288) => Ok(suite),
+            (None, bits) => Err(NoSuite::Key { name, bits, lengths: "288, the 32 of salt included" }),
+        };
         let cipher = |cipher: Option<Cipher>, name: &'static str, lengths: &'static str| {
             let cipher = cipher.ok_or(NoSuite::Key { name, bits, lengths })?;
             auth.map(|auth| Suite::Pair(cipher, auth)).ok_or(NoSuite::Unauthenticated(name))
@@ -59,16 +64,17 @@ impl Suite {
             "aes-ccm-16" => aead("aes-ccm-16", 3, Suite::Ccm, Icv::Bytes16),
             "aes-ccm-12" => aead("aes-ccm-12", 3, Suite::Ccm, Icv::Bytes12),
             "aes-ccm-8" => aead("aes-ccm-8", 3, Suite::Ccm, Icv::Bytes8),
+            "aes-gcm-16-iiv" => {
+                aead("aes-gcm-16-iiv", 4, |key, _| Suite::Implicit(Implicit::Gcm(key)), Icv::Bytes16)
+            }
+            "aes-ccm-8-iiv" => {
+                aead("aes-ccm-8-iiv", 3, |key, _| Suite::Implicit(Implicit::Ccm(key)), Icv::Bytes8)
+            }
             "aes-gmac" => aead("aes-gmac", 4, |key, _| Suite::Gmac(key), Icv::Bytes16),
-            "chacha20-poly1305" => match (auth, bits) {
-                (Some(_), _) => Err(NoSuite::Twice("chacha20-poly1305")),
-                (None, 288) => Ok(Suite::ChaCha20Poly1305),
-                (None, bits) => Err(NoSuite::Key {
-                    name: "chacha20-poly1305",
-                    bits,
-                    lengths: "288, the 32 of salt included",
-                }),
-            },
+            "chacha20-poly1305" => chacha("chacha20-poly1305", Suite::ChaCha20Poly1305),
+            "chacha20-poly1305-iiv" => {
+                chacha("chacha20-poly1305-iiv", Suite::Implicit(Implicit::ChaCha20Poly1305))
+            }
             "null" => cipher(Some(Cipher::Null).filter(|_| bits == 0), "null", "0"),
             "aes-cbc" | "rijndael-cbc" => cipher(aes(0).map(Cipher::AesCbc), "aes-cbc", "128, 192 or 256"),
             "aes-ctr" => {

@@ -1,6 +1,7 @@
 //! What the statements of an ipsec.conf mean together, and whether this router can do it.
 
 mod encap;
+mod implicit;
 mod larval;
 mod policy;
 mod sa;
@@ -110,6 +111,7 @@ pub(super) fn check(conf: &Conf, base: &ValidConf) -> Result<ValidConf, Vec<Conf
         checker.carry_out(&statement.value, statement.place);
     }
     checker.warn();
+    checker.warn_of_implicit();
     if checker.errors.list.is_empty() { Ok(checker.valid) } else { Err(checker.errors.list) }
 }
 
