@@ -4,6 +4,7 @@
 //! the control thread's turn: requests from the socket, signals (SIGHUP reloads, SIGTERM and SIGINT stop), the host stack,
 //! and devices that went away. A configuration that does not hold together changes nothing.
 
+mod capture;
 mod explain;
 mod kill;
 mod load;
@@ -12,6 +13,7 @@ mod reports;
 mod table;
 
 use crate::{
+    capture::Captures,
     commit::{Commit, Faults, Files},
     conf::{self, DriverConf, InterfaceConf, restart_needed, sentence},
     control::{
@@ -133,6 +135,7 @@ struct Daemon {
     root: Root,
     sessions: host::Sessions,
     sadb: Sadb,
+    captures: Captures,
     loaded_at: Instant,
     /// The ruleset while pf is off.
     parked: Option<Arc<::pf::Ruleset>>,
@@ -160,6 +163,7 @@ pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
         commit: Commit::new(),
         root: Root::claim(),
         sadb: Sadb::default(),
+        captures: Captures::default(),
         ipsec_read: files.ipsec.clone(),
         files,
         loaded_at: Instant::now(),
@@ -227,7 +231,11 @@ impl Daemon {
         let mut audit_at = audit.map(|every| Instant::now() + every);
         while !self.stop {
             let next = audit_at.map_or(revive_at, |at| at.min(revive_at));
-            let wait = self.sessions.next_wait().min(next.saturating_duration_since(Instant::now()));
+            let wait = self
+                .sessions
+                .next_wait()
+                .min(self.captures.next_wait())
+                .min(next.saturating_duration_since(Instant::now()));
             let wait =
                 if self.router.shared().pf.source_count() == 0 { wait } else { wait.min(SETTLE_EVERY) };
             let shared = self.router.shared().clone();
@@ -400,9 +408,12 @@ impl Daemon {
             Request::PfQueues => Response::Queues(self.pf_queues()),
             Request::PfInfo => Response::PfInfo(self.pf_info()),
             Request::Pf(ref request) => self.pf(request),
-            Request::Ping(_) | Request::Nc(_) | Request::Data(_) | Request::Shut | Request::Monitor => {
-                Response::refused(RefusalKind::Usage, "no stream is open")
-            }
+            Request::Ping(_)
+            | Request::Nc(_)
+            | Request::Data(_)
+            | Request::Shut
+            | Request::Monitor
+            | Request::Capture(_) => Response::refused(RefusalKind::Usage, "no stream is open"),
         }
     }
 }
@@ -412,6 +423,11 @@ impl Handler for Daemon {
         match request {
             Request::Monitor => {
                 self.sadb.subscribe(session);
+                return Reply::Stream;
+            }
+            Request::Capture(ref asked) => return self.capture(session, asked),
+            Request::Shut if self.captures.is_open(session) => {
+                self.captures.shut(session, &mut self.router);
                 return Reply::Stream;
             }
             Request::Shut if self.sadb.is_told(session) => {
@@ -430,11 +446,15 @@ impl Handler for Daemon {
         if self.sadb.is_told(session) {
             return self.sadb.poll(session, out);
         }
+        if self.captures.is_open(session) {
+            return self.captures.poll(session, self.router.shared().clock.now(), out);
+        }
         self.sessions.poll(session, out);
     }
 
     fn closed(&mut self, session: Session) {
         self.sadb.closed(session);
+        self.captures.closed(session, &mut self.router);
         self.sessions.closed(session);
     }
 

@@ -14,6 +14,7 @@
 //! let a packet of a *protect* policy out in clear: the policy is asked before pf may change the packet, and "protect,
 //! but there is no SA" is an answer that ends it.
 
+mod enc;
 mod frames;
 mod natt;
 mod routed;
@@ -529,8 +530,11 @@ fn seal(
     out: &mut Pending,
 ) -> bool {
     let (packets, ledger) = (run.len() as u64, &cx.stats.ledger);
+    enc::before_seal(cx, sa, run);
     let mut turn = loop_turn(cx);
-    if esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_err() {
+    let taken = esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_ok();
+    enc::sealed(cx, taken);
+    if !taken {
         return false;
     }
     cx.stats.count.processed(sa.config().protocol).1.add(packets);
@@ -695,6 +699,7 @@ fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
 
 /// What came out of SAs must be what they are for.
 fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, out: &mut Pending) {
+    enc::opened(cx, run);
     let tunnels = &cx.net.tunnels;
     run.sift(|mut m| {
         if !tunnels.is_empty()

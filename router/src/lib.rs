@@ -10,11 +10,13 @@
 //! | [`host`] | packets for the router itself |
 //! | [`route`] | RIB and FIB |
 //! | [`conf`], [`commit`], [`netconfig`] | text to a checked configuration to the snapshot workers read |
+//! | [`capture`] | packets shown to who asks |
 //! | [`sadb`] | SAs and policies changed while the router runs |
 //! | [`router`], [`testbed`] | all of it together, without the process; several of them in one process |
 
 mod arp;
 pub mod bench;
+pub mod capture;
 pub mod cli;
 pub mod commit;
 pub mod conf;

@@ -5,6 +5,8 @@
 //! stepped by hand ([`Router::step`]) under virtual time.
 
 use crate::{
+    capture::Copier,
+    control::socket::Session,
     entropy::random,
     hooks, host,
     iface::{Kind, driver::Driver},
@@ -121,6 +123,8 @@ enum Message {
 
 /// A worker as the control thread sees it.
 struct Seat {
+    Capture(Box<Copier>),
+    EndCapture(Session),
     stats: Arc<WorkerStats>,
     waker: Waker,
     inbox: Arc<Inbox>,
@@ -323,6 +327,24 @@ impl Router {
         for seat in &mut self.seats {
             if let Runs::ByHand(worker) = &mut seat.runs {
                 take_messages(&seat.inbox, worker);
+    /// Has workers copy what passes a tap, one copier each.
+    pub(crate) fn begin_capture(&mut self, copiers: Vec<Copier>) {
+        for (seat, copier) in self.seats.iter().zip(copiers) {
+            seat.inbox.put(Message::Capture(Box::new(copier)));
+        }
+        self.wake();
+        self.deliver();
+    }
+
+    /// Has workers copy no more for a client.
+    pub(crate) fn end_capture(&mut self, session: Session) {
+        for seat in &self.seats {
+            seat.inbox.put(Message::EndCapture(session));
+        }
+        self.wake();
+        self.deliver();
+    }
+
             }
         }
     }
@@ -505,6 +527,8 @@ fn take_messages(inbox: &Inbox, worker: &mut Worker) {
 }
 
 /// A worker on its way to a thread of somebody's own.
+            Message::Capture(copier) => worker.captures().add(*copier),
+            Message::EndCapture(session) => worker.captures().remove(session),
 pub struct Seated {
     worker: Box<Worker>,
     reader: Parked<NetConfig>,

@@ -5,6 +5,7 @@
 
 pub mod ask;
 pub mod bench;
+pub mod capture;
 pub mod demo;
 pub mod leak;
 pub mod nc;
@@ -62,6 +63,8 @@ enum Command {
     Top(top::Top),
     /// Security associations and policies
     Setkey(setkey::Setkey),
+    /// Packets inside tunnels, into a file for tcpdump
+    Capture(capture::Capture),
     /// The packet filter and its queues
     Pfctl(pfctl::Pfctl),
     /// Ping from the router's own stack
@@ -132,6 +135,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Netstat(args) => netstat::run(&at, &args),
         Command::Top(args) => top::run(&at, &args),
         Command::Setkey(args) => setkey::run(&at, &args),
+        Command::Capture(args) => capture::run(&at, &args),
         Command::Pfctl(args) => pfctl::run(&at, &args),
         Command::Ping(args) => ping::run(&at, &args),
         Command::Nc(args) => nc::run(&at, &args),
@@ -203,6 +207,8 @@ mod tests {
             "softnet setkey -nc",
             "softnet setkey -x --json",
             "softnet setkey -f ipsec.conf --router gw-a",
+            "softnet capture enc0 -w a.pcapng -c 10 -s 96",
+            "softnet capture enc0 -w - --router gw-a",
             "softnet pfctl -s rules",
             "softnet pfctl -sr -v",
             "softnet pfctl -s queue -vv --router gw-a",
@@ -234,6 +240,8 @@ mod tests {
             "softnet setkey -P",
             "softnet setkey -c -D",
             "softnet setkey -xP",
+            "softnet capture enc0",
+            "softnet capture enc0 -w x -c 0",
             "softnet pfctl -s x",
             "softnet check",
             "softnet nc",

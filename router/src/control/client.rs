@@ -77,6 +77,11 @@ impl Connection {
         }
     }
 
+    /// Whether something that was said has come already.
+    pub fn has_more(&self) -> bool {
+        !self.reader.buffer().is_empty()
+    }
+
     /// The connection itself.
     #[cfg(test)]
     pub(super) fn stream(&self) -> &UnixStream {

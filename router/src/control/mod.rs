@@ -1,5 +1,6 @@
 //! The control thread and its socket.
 
+pub mod capture;
 pub mod client;
 pub mod pf;
 pub mod proto;

@@ -17,6 +17,7 @@ pub use super::report::{
 };
 
 use super::{
+    capture::{CaptureReport, CaptureRequest, FrameReport, TapReport},
     pf::{PfAnswer, PfRequest},
     setkey::{GetSpi, SaEvent, SaName, SetkeyReport, Statements},
 };
@@ -73,6 +74,9 @@ pub enum Request {
     /// Events of the databases of IPsec: `setkey -x`. Answered by a stream of [`Response::SaEvent`], until
     /// [`Request::Shut`].
     Monitor,
+    /// Packets of a tap: `softnet capture`. Answered by [`Response::Capturing`] and a stream of [`Response::Frame`], until
+    /// [`Request::Shut`]; then by [`Response::Captured`].
+    Capture(CaptureRequest),
     /// `pfctl -s states`.
     PfStates,
     /// `pfctl -s queue`.
@@ -166,6 +170,12 @@ pub enum Response {
     Spi(SaName),
     /// Something happened.
     SaEvent(SaEvent),
+    /// What the frames of a capture will be.
+    Capturing(TapReport),
+    /// A packet of a capture.
+    Frame(FrameReport),
+    /// What became of a capture.
+    Captured(CaptureReport),
     /// Answer to [`Request::PfStates`].
     States(Vec<StateReport>),
     /// Answer to [`Request::PfQueues`].

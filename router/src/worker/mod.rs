@@ -16,6 +16,7 @@ pub mod thread;
 pub use stage::{Pending, Stage};
 
 use crate::{
+    capture::Copiers,
     ether, host, icmp,
     iface::{
         driver::{Driver, Read, RxCx, RxQueue},
@@ -104,6 +105,8 @@ pub struct Local {
     pub releasing: ipsec::esp::Releasing,
     /// Policies that flows got.
     pub flows: ipsec::spd::FlowCache,
+    /// What clients want to see of what passes.
+    pub(crate) captures: Copiers,
     /// SAs that packets wanted lately.
     pub asked: crate::sadb::acquire::Asked,
     /// The IPv4 identification of the next packet the router makes.
@@ -129,6 +132,7 @@ impl Local {
             pf: shared.pf.worker(me),
             releasing: ipsec::esp::Releasing::with_capacity(1024),
             flows: ipsec::spd::FlowCache::new(),
+            captures: Copiers::default(),
             asked: crate::sadb::acquire::Asked::default(),
             ident: now.nanos() as u16,
             tx: None,
@@ -231,6 +235,11 @@ impl Worker {
     /// Its reading ends, to add one or take one away between turns.
     pub fn ports(&mut self) -> &mut Vec<Port> {
         &mut self.ports
+    }
+
+    /// Its ends of captures.
+    pub(crate) fn captures(&mut self) -> &mut Copiers {
+        &mut self.local.captures
     }
 
     /// Takes the configuration from another reader: when a worker moves to its thread.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod bed;
+mod capture;
 #[path = "../netns/mod.rs"]
 mod netns;
 mod together;
