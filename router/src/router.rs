@@ -20,6 +20,7 @@ use crate::{
         thread::{self, Idle, Waker},
     },
 };
+use ipsec::transform::Engine;
 use kern::{
     Pool,
     lock::{BigLocks, Held, Leaf, Locking, Root, levels::Top},
@@ -60,6 +61,8 @@ pub struct Setup {
     pub clock: Clock,
     /// Key of hashes.
     pub seed: HashSeed,
+    /// Who does the arithmetic of SAs.
+    pub engine: Engine,
     /// States pf may have.
     pub states: u32,
 }
@@ -88,6 +91,7 @@ impl Setup {
             pool: PoolConfig::default(),
             clock: Clock::Real,
             seed: HashSeed::new(random(), random()),
+            engine: Engine::Auto,
             states: 100_000,
         }
     }
@@ -119,12 +123,12 @@ pub enum FollowError {
 enum Message {
     Attach(Port),
     Detach(crate::route::IfIndex),
+    Capture(Box<Copier>),
+    EndCapture(Session),
 }
 
 /// A worker as the control thread sees it.
 struct Seat {
-    Capture(Box<Copier>),
-    EndCapture(Session),
     stats: Arc<WorkerStats>,
     waker: Waker,
     inbox: Arc<Inbox>,
@@ -288,7 +292,8 @@ impl Router {
     /// How SAs are set up.
     pub(crate) fn sa_setup(&self) -> ipsec::sa::Setup {
         let now = self.shared.clock.now();
-        ipsec::sa::Setup { workers: self.setup.workers, seed: self.setup.seed, ..ipsec::sa::Setup::new(now) }
+        let Setup { workers, seed, engine, .. } = self.setup;
+        ipsec::sa::Setup { workers, seed, engine, ..ipsec::sa::Setup::new(now) }
     }
 
     /// Publishes SAs that send to where their peers are now, if a worker has rung because one has moved; says how many. For
@@ -322,11 +327,6 @@ impl Router {
         }
     }
 
-    /// Workers stepped by hand take their messages at once.
-    fn deliver(&mut self) {
-        for seat in &mut self.seats {
-            if let Runs::ByHand(worker) = &mut seat.runs {
-                take_messages(&seat.inbox, worker);
     /// Has workers copy what passes a tap, one copier each.
     pub(crate) fn begin_capture(&mut self, copiers: Vec<Copier>) {
         for (seat, copier) in self.seats.iter().zip(copiers) {
@@ -345,6 +345,11 @@ impl Router {
         self.deliver();
     }
 
+    /// Workers stepped by hand take their messages at once.
+    fn deliver(&mut self) {
+        for seat in &mut self.seats {
+            if let Runs::ByHand(worker) = &mut seat.runs {
+                take_messages(&seat.inbox, worker);
             }
         }
     }
@@ -522,13 +527,13 @@ fn take_messages(inbox: &Inbox, worker: &mut Worker) {
         match message {
             Message::Attach(port) => worker.ports().push(port),
             Message::Detach(index) => worker.ports().retain(|p| p.index != index),
+            Message::Capture(copier) => worker.captures().add(*copier),
+            Message::EndCapture(session) => worker.captures().remove(session),
         }
     }
 }
 
 /// A worker on its way to a thread of somebody's own.
-            Message::Capture(copier) => worker.captures().add(*copier),
-            Message::EndCapture(session) => worker.captures().remove(session),
 pub struct Seated {
     worker: Box<Worker>,
     reader: Parked<NetConfig>,

@@ -1,5 +1,6 @@
-//! The ceiling: the AEAD alone, on buffers of the same pool, on the same threads.
+//! The ceiling: the suite's arithmetic alone, on buffers of the same pool, on the same threads.
 
+use super::frames::Around;
 use ipsec::transform::{Engine, KeyError, Suite, Transform};
 use kern::{
     Batch, Class, Owner, Pool,
@@ -28,11 +29,11 @@ impl Bare {
     ) -> Result<Bare, KeyError> {
         let key: Vec<u8> = (0..suite.material_len() as u8).collect();
         let transform = Transform::new(suite, engine, &key, false)?;
-        let (_, tail) = super::frames::esp_tail(inner);
+        let Around { head, tail, .. } = Around::new(suite, inner);
         let mut buffers = Batch::new();
         for _ in 0..RUN {
             let Some(mut m) = pool.alloc(Class::Cluster, Owner::Control) else { break };
-            if let Ok(room) = m.append(16 + inner + tail) {
+            if let Ok(room) = m.append(head + inner + tail) {
                 room.fill(0x5a);
             }
             // A batch that is not full takes it.

@@ -12,6 +12,7 @@ use crate::{
     router::{Router, Setup},
     worker::Worker,
 };
+use ipsec::transform::Engine;
 use kern::{
     lock::{Locking, Root},
     mbuf::PoolConfig,
@@ -35,6 +36,8 @@ pub(super) struct Texts {
     pub(super) conf: String,
     pub(super) pf: Option<String>,
     pub(super) ipsec: Option<String>,
+    /// Who does the arithmetic of its SAs.
+    pub(super) engine: Engine,
 }
 
 /// Source, sink, and routes to 20.0.0.0/8 by the /24.
@@ -70,7 +73,8 @@ impl Bed {
     ) -> Result<Bed, Faults> {
         let conf = conf::from_text(Path::new("bench"), &texts.conf, &Host::this())?;
         let files = Files::from_texts(conf, texts.pf.as_deref(), texts.ipsec.as_deref())?;
-        let setup = Setup { pool: PoolConfig { clusters: 16384, jumbos: 64 }, ..Setup::of(&files.conf) };
+        let pool = PoolConfig { clusters: 16384, jumbos: 64 };
+        let setup = Setup { pool, engine: texts.engine, ..Setup::of(&files.conf) };
         let mut router = Router::new(setup).map_err(|e| Faults(vec![e.to_string()]))?;
         let mut commit = Commit::new();
         let lanes: Vec<Arc<Lane>> = (0..workers).map(|_| Arc::default()).collect();

@@ -1,7 +1,7 @@
 //! The bench's frames: templates by flow, and what must be true of them at the sink.
 
 use super::source::Generator;
-use ipsec::transform::Transform;
+use ipsec::transform::{Suite, Transform};
 use kern::Mbuf;
 use std::{net::Ipv4Addr, sync::Arc};
 use wire::{EtherType, IpProto, Mac, build, ether, ipv4, udp};
@@ -91,11 +91,23 @@ impl Sealed {
     }
 }
 
-/// ESP trailer and ICV behind an inner packet of this size: padding to four, pad length, next header, tag.
-pub(super) fn esp_tail(inner: usize) -> (usize, usize) {
-    const TAG: usize = 16;
-    let pad = (4 - (inner + 2) % 4) % 4;
-    (pad, pad + 2 + TAG)
+/// Octets of what a suite puts around an inner packet of this size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Around {
+    /// ESP header and IV.
+    pub(super) head: usize,
+    /// Padding.
+    pub(super) pad: usize,
+    /// Padding, pad length, next header, ICV.
+    pub(super) tail: usize,
+}
+
+impl Around {
+    pub(super) fn new(suite: Suite, inner: usize) -> Around {
+        const TRAILER: usize = 2;
+        let pad = (inner + TRAILER).next_multiple_of(suite.align()) - (inner + TRAILER);
+        Around { head: 8 + suite.iv_len(), pad, tail: pad + TRAILER + suite.icv_len() }
+    }
 }
 
 impl Generator for Sealed {
@@ -103,18 +115,18 @@ impl Generator for Sealed {
         let flow = &self.flows[self.next];
         self.next = (self.next + 1) % self.flows.len();
         let tunnel = &mut self.tunnels[flow.tunnel];
-        let (pad, tail) = esp_tail(flow.packet.len());
-        let head = tunnel.outer.len();
-        let Ok(room) = m.append(head + 16 + flow.packet.len() + tail) else { return };
+        let inner = flow.packet.len();
+        let Around { head, pad, tail } = Around::new(tunnel.transform.suite(), inner);
+        let outer = tunnel.outer.len();
+        let Ok(room) = m.append(outer + head + inner + tail) else { return };
         let seq = tunnel.seq;
         tunnel.seq = tunnel.seq.wrapping_add(tunnel.step);
-        room[..head].copy_from_slice(&tunnel.outer);
-        let esp = &mut room[head..];
+        room[..outer].copy_from_slice(&tunnel.outer);
+        let esp = &mut room[outer..];
         esp[..4].copy_from_slice(&tunnel.spi.to_be_bytes());
         esp[4..8].copy_from_slice(&seq.to_be_bytes());
-        esp[8..16].copy_from_slice(&u64::from(seq).to_be_bytes());
-        esp[16..16 + flow.packet.len()].copy_from_slice(&flow.packet);
-        let trailer = &mut esp[16 + flow.packet.len()..];
+        esp[head..head + inner].copy_from_slice(&flow.packet);
+        let trailer = &mut esp[head + inner..];
         for (i, byte) in trailer[..pad].iter_mut().enumerate() {
             *byte = i as u8 + 1;
         }

@@ -1,7 +1,7 @@
 //! `softnet bench forward|esp|pf`: the whole path in one process, from `ether_input` to `ether_output`, between a source
 //! and a sink in memory.
 //!
-//! Path and bare AEAD are measured in alternation, slice by slice on the same pinned threads, and the medians are taken:
+//! Path and bare arithmetic (AEAD, or cipher and authentication) are measured in alternation, slice by slice on the same pinned threads, and the medians are taken:
 //! the machines are noisy, and a ratio within one run is what holds. For ESP the making of frames (outbound: a
 //! header written over a stale buffer; inbound: sealing) and the checking of what arrives are off the clock; for
 //! `forward` the source is on it, as a device's ring would be.
@@ -42,10 +42,8 @@ pub struct Plan {
     pub workers: Vec<usize>,
     /// Bytes of the (inner) IP packet.
     pub sizes: Vec<usize>,
-    /// Algorithms, for ESP.
-    pub suites: Vec<Suite>,
-    /// Engine, for ESP.
-    pub engine: Engine,
+    /// Algorithms and who does them, for ESP.
+    pub suites: Vec<(Suite, Engine)>,
     /// Numbers of SAs, for ESP.
     pub sas: Vec<usize>,
     /// Flows.

@@ -4,7 +4,7 @@ use super::{
     Plan, Report, Row, What,
     aead::Bare,
     bed::{self, Bed, PEER, Texts, US, median, on_threads, run_for},
-    frames::{self, Inner, NEXT, Plain, Sealed, Tunnel},
+    frames::{self, Around, Inner, NEXT, Plain, Sealed, Tunnel},
     source::{Check, Generator, Lane},
 };
 use crate::{commit::Faults, report::Books, worker::Worker};
@@ -24,7 +24,7 @@ use wire::Mac;
 /// What is told of progress: rows done, rows in all, the row at hand.
 pub type Progress<'a> = dyn FnMut(usize, usize, &str) + 'a;
 
-/// Slices of path and of bare AEAD that alternate in one row.
+/// Slices of path and of bare arithmetic that alternate in one row.
 const SLICES: usize = 10;
 
 /// One row's parameters.
@@ -66,7 +66,7 @@ fn specs(plan: &Plan) -> Vec<Spec> {
             (&plan.suites[..], &plan.sas[..])
         };
         for &size in &plan.sizes {
-            for &suite in suites {
+            for &(suite, engine) in suites {
                 for &sas in sas {
                     for &workers in &plan.workers {
                         for &locking in &plan.locking {
@@ -75,7 +75,7 @@ fn specs(plan: &Plan) -> Vec<Spec> {
                                 workers,
                                 size,
                                 suite,
-                                engine: plan.engine,
+                                engine,
                                 sas,
                                 flows: plan.flows,
                                 routes: plan.routes,
@@ -99,11 +99,30 @@ impl Spec {
             What::EspOut => "esp out",
             What::EspIn => "esp in",
         };
-        format!("{way} {} bytes, {} workers, {}", self.size, self.workers, self.locking)
+        let by = if self.what == What::Forward {
+            String::new()
+        } else {
+            format!(", {} by {}", self.suite, self.engine.resolve(self.suite))
+        };
+        format!("{way} {} bytes{by}, {} workers, {}", self.size, self.workers, self.locking)
     }
 
     fn key(&self, sa: usize) -> Vec<u8> {
         (0..self.suite.material_len()).map(|i| (i * 7 + sa * 13) as u8).collect()
+    }
+
+    /// Algorithms and keys, as setkey has them.
+    fn algorithms(&self, sa: usize) -> String {
+        let hex = |key: &[u8]| key.iter().fold(String::from("0x"), |hex, b| format!("{hex}{b:02x}"));
+        let key = self.key(sa);
+        let (cipher, auth) = key.split_at(self.suite.key_len() + self.suite.salt_len());
+        let name = self.suite.setkey_name();
+        let encryption =
+            if cipher.is_empty() { format!("-E {name}") } else { format!("-E {name} {}", hex(cipher)) };
+        match self.suite.auth() {
+            None => encryption,
+            Some(algorithm) => format!("{encryption} -A {} {}", algorithm.setkey_name(), hex(auth)),
+        }
     }
 
     fn tunnel_of(&self, flow: usize) -> usize {
@@ -147,16 +166,9 @@ fn ipsec_text(spec: &Spec) -> Option<String> {
     let (src, dst, way) = if spec.what == What::EspOut { (US, PEER, "out") } else { (PEER, US, "in") };
     let mut text = String::new();
     for sa in 0..spec.sas {
-        let key = spec.key(sa).iter().fold(String::new(), |mut hex, b| {
-            let _ = write!(hex, "{b:02x}");
-            hex
-        });
         let (id, spi) = (sa + 1, 0x1000 + sa);
-        let _ = writeln!(
-            text,
-            "add {src} {dst} esp {spi:#x} -m tunnel -u {id} -r 128 -E {} 0x{key};",
-            spec.suite.setkey_name()
-        );
+        let _ =
+            writeln!(text, "add {src} {dst} esp {spi:#x} -m tunnel -u {id} -r 128 {};", spec.algorithms(sa));
         let _ = writeln!(
             text,
             "spdadd 10.0.0.0/8 20.{sa}.0.0/16 any -P {way} ipsec esp/tunnel/{src}-{dst}/unique:{id};"
@@ -170,6 +182,7 @@ fn build(spec: &Spec, root: &mut Root) -> Result<Bed, Faults> {
         conf: conf_text(spec),
         pf: spec.pf.then(|| "pass no state\n".to_owned()),
         ipsec: ipsec_text(spec),
+        engine: spec.engine,
     };
     Bed::new(&texts, spec.workers, |to| generators(spec, to), || check(spec), root)
 }
@@ -193,10 +206,10 @@ fn generator(spec: &Spec, to: Mac, worker: usize) -> Result<Box<dyn Generator>, 
     for sa in 0..spec.sas {
         let transform =
             Transform::new(spec.suite, Engine::Auto, &spec.key(sa), false).map_err(|e| e.to_string())?;
-        let (_, tail) = frames::esp_tail(spec.size);
+        let Around { head, tail, .. } = Around::new(spec.suite, spec.size);
         let mut outer = frames::plain(to, PEER, US, 0, 20 + 8);
         outer.truncate(frames::ETHER + 20);
-        set_outer(&mut outer[frames::ETHER..], 20 + 16 + spec.size + tail);
+        set_outer(&mut outer[frames::ETHER..], 20 + head + spec.size + tail);
         tunnels.push(Tunnel {
             outer,
             spi: 0x1000 + sa as u32,
@@ -247,7 +260,7 @@ fn opens(frame: &[u8], keys: &[Transform], size: usize) -> bool {
     let Some(key) = spi.checked_sub(0x1000).and_then(|i| keys.get(i)) else { return false };
     let mut copy = esp.to_vec();
     let opened = key.open_run(std::iter::once((&mut copy[..], u64::from(seq))));
-    let inner = &copy[16..];
+    let inner = &copy[Around::new(key.suite(), size).head..];
     frame.get(..6) == Some(&NEXT.0)
         && wire::ipv4_check(&frame[frames::ETHER..]).is_ok()
         && !opened.any()
@@ -278,7 +291,7 @@ fn row(spec: &Spec, root: &mut Root) -> Result<Row, Faults> {
     Ok(summarize(spec, best, &slices, &lanes, &books))
 }
 
-/// Alternates path and bare AEAD on one worker's thread.
+/// Alternates path and bare arithmetic on one worker's thread.
 fn drive(
     spec: &Spec,
     best: Option<Engine>,
@@ -311,11 +324,12 @@ fn drive(
 /// The fastest engine for this suite and size, on this machine, now.
 fn fastest(spec: &Spec, pool: &Pool) -> Engine {
     let mut best = (f64::INFINITY, spec.engine.resolve(spec.suite));
-    for engine in Engine::ALL {
+    for engine in Engine::ALL.into_iter().filter(|engine| engine.serves(spec.suite)) {
         let Ok(mut bare) = Bare::new(pool, spec.suite, engine, spec.size, spec.what == What::EspIn) else {
             continue;
         };
-        let mut times: Vec<f64> = (0..5).map(|_| bare.measure(Duration::from_millis(10))).collect();
+        let each = spec.slice.min(Duration::from_millis(10));
+        let mut times: Vec<f64> = (0..5).map(|_| bare.measure(each)).collect();
         let ns = median(&mut times);
         if ns < best.0 {
             best = (ns, engine);
@@ -373,3 +387,6 @@ fn summarize(
         balanced: balanced && right,
     }
 }
+
+#[cfg(test)]
+mod tests;

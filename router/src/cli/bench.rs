@@ -10,6 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use ipsec::transform::{Engine, Suite};
 use kern::lock::{Locking, Root};
+use std::str::FromStr;
 
 /// Which path.
 #[derive(Clone, Debug, Subcommand)]
@@ -88,12 +89,12 @@ pub struct Tunnel {
     /// Which way
     #[arg(long, default_value = "both")]
     direction: Direction,
-    /// Algorithms
-    #[arg(long, value_delimiter = ',', default_value = "aes-128-gcm")]
-    suite: Vec<Suite>,
-    /// Who does the arithmetic: auto, ring, aws-lc or rustcrypto
-    #[arg(long, default_value = "auto")]
-    engine: Engine,
+    /// Algorithms, as `setkey -D` names them, or all
+    #[arg(long, value_delimiter = ',', default_value = "aes-128-gcm", value_parser = one_or_all::<Suite>)]
+    suite: Vec<OneOrAll<Suite>>,
+    /// Who does the arithmetic: auto, ring, aws-lc, rustcrypto, or all that can
+    #[arg(long, value_delimiter = ',', default_value = "auto", value_parser = one_or_all::<Engine>)]
+    engine: Vec<OneOrAll<Engine>>,
     /// Security associations
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = at_least_one)]
     sas: Vec<usize>,
@@ -112,6 +113,46 @@ enum Direction {
     Out,
     In,
     Both,
+}
+
+/// A word of a list, or `all`.
+#[derive(Clone, Copy, Debug)]
+enum OneOrAll<T> {
+    One(T),
+    All,
+}
+
+impl<T> OneOrAll<T> {
+    fn of(self, all: impl IntoIterator<Item = T>) -> Vec<T> {
+        match self {
+            OneOrAll::One(one) => vec![one],
+            OneOrAll::All => all.into_iter().collect(),
+        }
+    }
+}
+
+fn one_or_all<T: FromStr<Err: ToString>>(text: &str) -> Result<OneOrAll<T>, String> {
+    match text {
+        "all" => Ok(OneOrAll::All),
+        one => one.parse().map(OneOrAll::One).map_err(|e: T::Err| e.to_string()),
+    }
+}
+
+/// Every suite with every engine that is asked for and does it.
+fn with_engines(
+    suites: Vec<OneOrAll<Suite>>,
+    engines: &[OneOrAll<Engine>],
+) -> Result<Vec<(Suite, Engine)>, Failure> {
+    let mut pairs = Vec::new();
+    for suite in suites.into_iter().flat_map(|suite| suite.of(Suite::esp())) {
+        let before = pairs.len();
+        let asked = engines.iter().flat_map(|engine| engine.of(Engine::ALL));
+        pairs.extend(asked.filter(|engine| engine.serves(suite)).map(|engine| (suite, engine)));
+        if pairs.len() == before {
+            return Err(Failure::Which(format!("{suite} is done by rustcrypto alone: --engine rustcrypto")));
+        }
+    }
+    Ok(pairs)
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -136,7 +177,8 @@ pub fn run(at: &At, bench: Bench) -> Result<Exit, Failure> {
                 Direction::In => vec![What::EspIn],
                 Direction::Both => vec![What::EspOut, What::EspIn],
             };
-            measure(at, &Plan { suites, engine, sas, ..path.plan(what) })
+            let suites = with_engines(suites, &engine)?;
+            measure(at, &Plan { suites, sas, ..path.plan(what) })
         }
         Bench::Fib(args) => fib(at, &args.routes),
         Bench::Altq(args) => altq(at, &args),
@@ -150,8 +192,7 @@ impl Path {
             what,
             workers: self.workers,
             sizes: self.sizes,
-            suites: vec![Suite::Aes128Gcm16],
-            engine: Engine::Auto,
+            suites: vec![(Suite::Aes128Gcm16, Engine::Auto)],
             sas: vec![1],
             flows: self.flows,
             routes: self.routes,
@@ -332,5 +373,22 @@ mod tests {
             "forward  suite  engine  bytes  workers  SAs  locking   Mpps   Gb/s    ns  added  ceiling  ratio  books\n\
              -        -      -          64        1    -  fine     31.25  16.00  32.0      -        -      -  balance\n"
         );
+    }
+
+    #[test]
+    fn all_is_every_pair_of_suite_and_engine_that_there_is() {
+        use OneOrAll::{All, One};
+        let pairs = |suites, engines: &[OneOrAll<Engine>]| with_engines(suites, engines).unwrap();
+        let gcm = Suite::Aes128Gcm16;
+        let with_all = Suite::esp().filter(|suite| suite.has_engines()).count();
+        let others = Engine::ALL.map(|engine| (gcm, engine));
+        assert_eq!(pairs(vec![One(gcm)], &[All]), others);
+        assert_eq!(pairs(vec![All], &[One(Engine::Auto)]).len(), Suite::esp().count());
+        assert_eq!(pairs(vec![All], &[All]).len(), Suite::esp().count() + 2 * with_all);
+        let cbc: Suite = "aes-128-cbc+hmac-sha256".parse().unwrap();
+        assert_eq!(pairs(vec![One(cbc)], &[All]), [(cbc, Engine::RustCrypto)]);
+        let refused = with_engines(vec![One(cbc)], &[One(Engine::Ring)]).unwrap_err().to_string();
+        assert_eq!(refused, "aes-128-cbc+hmac-sha256 is done by rustcrypto alone: --engine rustcrypto");
+        assert!(one_or_all::<Engine>("abacus").unwrap_err().contains("abacus"));
     }
 }

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::commit::Faults;
 use flows::{Drawn, ROUTES, SIZE, Share, establish};
+use ipsec::transform::Engine;
 use kern::{
     lock::{Locking, Root},
     time::Duration,
@@ -239,6 +240,7 @@ impl Round {
             conf: bed::conf_text(workers, Locking::Fine, ROUTES),
             pf: of.map(|(rules, states)| ruleset(rules, states)),
             ipsec: None,
+            engine: Engine::Auto,
         };
         let source = |to| {
             let one = |(me, share): (usize, &Arc<Share>)| {
