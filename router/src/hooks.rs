@@ -350,7 +350,7 @@ pub(crate) fn policy_out(cx: &mut Cx<'_>, m: &mut Mbuf) -> Policy {
         return Policy::None;
     }
     let decision = spd.lookup_out(&Selected::read(m), &mut cx.local.flows);
-    if decision == Decision::NoSa {
+    if matches!(decision, Decision::NoSa | Decision::Without) {
         acquire(cx, m);
     }
     follow(decision, m)
@@ -374,14 +374,15 @@ pub(crate) fn is_covered(cx: &mut Cx<'_>, m: &Mbuf) -> bool {
     if !net.tunnels.is_empty() && by_route().is_some_and(|i| !i.has_link()) {
         return true;
     }
-    spd.has_out() && spd.lookup_out(&Selected::read(m), &mut cx.local.flows) != Decision::Bypass
+    let passes = |decision| matches!(decision, Decision::Bypass | Decision::Without);
+    spd.has_out() && !passes(spd.lookup_out(&Selected::read(m), &mut cx.local.flows))
 }
 
 /// What a decision means for a packet. Until it is sealed, `nexthop` has what is left of its bundle.
 #[inline(always)]
 fn follow(decision: Decision, m: &mut Mbuf) -> Policy {
     match decision {
-        Decision::Bypass => Policy::None,
+        Decision::Bypass | Decision::Without => Policy::None,
         Decision::Protect(sa, rest) => {
             let h = m.hdr_mut();
             (h.sa, h.nexthop) = (sa.to_header(), rest.to_header());
@@ -529,7 +530,7 @@ fn seal(
     run: &mut Box<Batch>,
     out: &mut Pending,
 ) -> bool {
-    let (packets, ledger) = (run.len() as u64, &cx.stats.ledger);
+    let (packets, bytes, ledger) = (run.len() as u64, octets(run), &cx.stats.ledger);
     enc::before_seal(cx, sa, run);
     let mut turn = loop_turn(cx);
     let taken = esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_ok();
@@ -537,9 +538,15 @@ fn seal(
     if !taken {
         return false;
     }
-    cx.stats.count.processed(sa.config().protocol).1.add(packets);
+    cx.stats.count.sealed(sa.config().protocol, packets, bytes);
     send_sealed(cx, way.egress, way.nexthop, run, out);
     true
+}
+
+/// Octets of the packets of a run.
+#[inline(always)]
+fn octets(run: &Batch) -> u64 {
+    run.iter().map(|m| m.len() as u64).sum()
 }
 
 /// Outer packets go the way of their SA (0: `ip_output` is to find it), or into another SA first.
@@ -655,7 +662,7 @@ fn open(
     if inflates {
         resize(cx, run, |m| m.class() == Class::Jumbo && m.len() <= CLUSTER_ROOM, Class::Cluster);
     }
-    cx.stats.count.processed(sa.config().protocol).0.add(run.len() as u64);
+    cx.stats.count.opened(sa.config().protocol, run.len() as u64, octets(run));
     take_opened(cx, run, out);
     true
 }
@@ -776,7 +783,8 @@ pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pe
     run.set_owner(Owner::Worker);
     for m in run.iter() {
         let sa = SaIndex::from_header(m.hdr().sa).and_then(|i| cx.net.sad.get(i));
-        cx.stats.count.processed(sa.map_or(Protocol::Esp, |sa| sa.config().protocol)).0.inc();
+        let protocol = sa.map_or(Protocol::Esp, |sa| sa.config().protocol);
+        cx.stats.count.opened(protocol, 1, m.len() as u64);
     }
     take_opened(cx, &mut run, out);
     cx.local.run = Some(run);

@@ -36,10 +36,16 @@ kern::counters! {
         pf_tests: "pf.tests" "packets pf judged",
         esp_in: "esp.in" "esp input packets processed",
         esp_out: "esp.out" "esp output packets processed",
+        esp_bytes_in: "esp.bytes_in" "esp bytes in",
+        esp_bytes_out: "esp.bytes_out" "esp bytes out",
         ah_in: "ah.in" "ah input packets processed",
         ah_out: "ah.out" "ah output packets processed",
+        ah_bytes_in: "ah.bytes_in" "ah bytes in",
+        ah_bytes_out: "ah.bytes_out" "ah bytes out",
         ipcomp_in: "ipcomp.in" "input IPcomp packets",
         ipcomp_out: "ipcomp.out" "output IPcomp packets",
+        ipcomp_bytes_in: "ipcomp.bytes_in" "input bytes",
+        ipcomp_bytes_out: "ipcomp.bytes_out" "output bytes",
         natt_ike: "natt.ike" "datagrams for an IKE daemon, beside ESP in UDP",
         natt_keepalives: "natt.keepalives" "NAT keepalives sent",
         natt_moved: "natt.moved" "outbound SAs that send elsewhere now, because the peer has moved",
@@ -53,14 +59,28 @@ kern::counters! {
 }
 
 impl Counters {
-    /// Packets that came out of SAs of a protocol, and went in.
+    /// Packets came out of SAs of a protocol, of so many octets then.
     #[inline(always)]
-    pub fn processed(&self, protocol: Protocol) -> (&Counter, &Counter) {
-        match protocol {
-            Protocol::Esp => (&self.esp_in, &self.esp_out),
-            Protocol::Ah => (&self.ah_in, &self.ah_out),
-            Protocol::Ipcomp => (&self.ipcomp_in, &self.ipcomp_out),
-        }
+    pub fn opened(&self, protocol: Protocol, packets: u64, bytes: u64) {
+        let (count, octets) = match protocol {
+            Protocol::Esp => (&self.esp_in, &self.esp_bytes_in),
+            Protocol::Ah => (&self.ah_in, &self.ah_bytes_in),
+            Protocol::Ipcomp => (&self.ipcomp_in, &self.ipcomp_bytes_in),
+        };
+        count.add(packets);
+        octets.add(bytes);
+    }
+
+    /// Packets went into SAs of a protocol, of so many octets until then.
+    #[inline(always)]
+    pub fn sealed(&self, protocol: Protocol, packets: u64, bytes: u64) {
+        let (count, octets) = match protocol {
+            Protocol::Esp => (&self.esp_out, &self.esp_bytes_out),
+            Protocol::Ah => (&self.ah_out, &self.ah_bytes_out),
+            Protocol::Ipcomp => (&self.ipcomp_out, &self.ipcomp_bytes_out),
+        };
+        count.add(packets);
+        octets.add(bytes);
     }
 }
 

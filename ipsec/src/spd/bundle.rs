@@ -222,15 +222,18 @@ impl Bundles {
             }
             match step.next {
                 _ if !step.optional => return Decision::NoSa,
-                0 => return Decision::Bypass,
+                0 => return Decision::Without,
                 next => at = next - 1,
             }
         }
     }
 
-    /// How many steps there are before the one without which a packet can not go on.
+    /// How many steps there are before the one without which a packet can not go on, or else before the first that it goes
+    /// without.
     pub(super) fn missing(&self, first: u32, packet: &Packet<'_>) -> Option<usize> {
-        self.chain(first).position(|step| !step.optional && step.pick(packet).is_none())
+        let lacks = |step: &Step| step.pick(packet).is_none();
+        let required = self.chain(first).position(|step| !step.optional && lacks(step));
+        required.or_else(|| self.chain(first).position(lacks))
     }
 
     #[inline(always)]
@@ -247,7 +250,10 @@ impl Bundles {
         if rest.is_none() {
             return Decision::Bypass;
         }
-        self.step(rest).map_or(Decision::NoSa, |at| self.choose(at, data))
+        match self.step(rest).map_or(Decision::NoSa, |at| self.choose(at, data)) {
+            Decision::Without => Decision::Bypass,
+            decision => decision,
+        }
     }
 
     pub(super) fn overhead(&self, rest: Rest) -> usize {

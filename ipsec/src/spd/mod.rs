@@ -91,6 +91,8 @@ pub struct Policy {
 pub enum Decision {
     /// In clear; in the middle of a bundle: it is finished.
     Bypass,
+    /// In clear for want of an SA: its policy is of level `use`.
+    Without,
     /// Through this SA, and then [`Spd::go_on`] says what comes next.
     Protect(SaIndex, Rest),
     /// It must be protected and there is no SA: it ends with [`Why::SpNoSa`].
@@ -182,7 +184,7 @@ impl Spd {
         }
     }
 
-    /// What a packet wants for which [`lookup_out`](Self::lookup_out) has found [`Decision::NoSa`].
+    /// What a packet wants for which [`lookup_out`](Self::lookup_out) has found [`Decision::NoSa`] or [`Decision::Without`].
     #[cold]
     pub fn wanted(&self, packet: &Packet<'_>, cache: &mut FlowCache) -> Option<Wanted> {
         let at = cache.first(self.generation, &self.out, Direction::Out, packet)? as usize;

@@ -110,7 +110,7 @@ fn a_protect_policy_without_an_sa_never_means_clear() {
         assert_eq!(check_in(&spd, &clear, None), Err(Why::SpClear));
     }
     let spd = Spd::new(two_ways(Level::Use), &empty);
-    assert_eq!(out(&spd, &udp(INSIDE, THERE, (1, 2))), Decision::Bypass);
+    assert_eq!(out(&spd, &udp(INSIDE, THERE, (1, 2))), Decision::Without);
     assert_eq!(check_in(&spd, &udp(THERE, INSIDE, (1, 2)), None), Ok(()));
 }
 

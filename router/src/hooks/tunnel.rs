@@ -20,12 +20,16 @@ use crate::{
 use ipsec::{
     Sad,
     sa::{Life, Mode, Protocol, Sa},
+    selector::Packet,
+    spd::{Level, Request, Wanted},
 };
 use kern::{Mbuf, PktFlags, Why};
 use std::sync::Arc;
 
 /// Tunnels one inside the other that a packet may go into.
 const NESTED: u8 = 4;
+/// What an SA is asked for by, other than by a policy: those are numbered from 1.
+const NO_POLICY: u32 = 0;
 
 /// Which SAs are those of interfaces: part of the snapshot.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +110,10 @@ pub(crate) fn tunnel_output(cx: &mut Cx<'_>, interface: &Interface, mut m: Mbuf,
         }
         Some(_) if m.hdr().hops > NESTED => Err(Why::TooManyPasses),
         Some(sa) => Ok(sa.index().to_header()),
-        None => Err(Why::SpNoSa),
+        None => {
+            acquire(cx, interface, &m);
+            Err(Why::SpNoSa)
+        }
     };
     let (frames, bytes) = crate::iface::vnet::on_the_wire(&m);
     match sa {
@@ -124,6 +131,15 @@ pub(crate) fn tunnel_output(cx: &mut Cx<'_>, interface: &Interface, mut m: Mbuf,
             cx.end(m, why);
         }
     }
+}
+
+/// Tells the control thread that an interface has no SA to send with.
+#[cold]
+fn acquire(cx: &mut Cx<'_>, interface: &Interface, m: &Mbuf) {
+    let Kind::Ipsec(Ends { local, remote, unique }) = interface.kind else { return };
+    let request = Request::tunnel(local, remote, Level::Unique(unique));
+    let wanted = Wanted { policy: NO_POLICY, request, src: local, dst: remote };
+    cx.local.asked.ask(&cx.shared.acquires, wanted, &Packet::read(m), cx.now);
 }
 
 /// A packet that came out of an interface's SA: received there, as from a wire.

@@ -1,8 +1,8 @@
 //! Lives of SAs and what a key manager is told: SADB_EXPIRE, SADB_ACQUIRE, SADB_GETSPI.
 
-use super::bed::{Bed, Datagram, HOST4, HOST6, NAMES, Shape, policies, sas};
+use super::bed::{Bed, Datagram, HOST4, HOST6, NAMES, Seen, Shape, classify, policies, sas};
 use kern::time::Duration;
-use router::control::setkey::{GetSpi, SaEvent, SetkeyAnswer};
+use router::control::setkey::{Acquire, GetSpi, SaEvent, SetkeyAnswer};
 
 fn events(bed: &mut Bed, side: usize) -> Vec<SaEvent> {
     bed.net.sa_events(NAMES[side])
@@ -95,10 +95,6 @@ fn numbers_that_run_out_are_told_before_and_when_they_do() {
 #[test]
 fn a_policy_without_sa_asks_once_for_each_pair_of_ends_until_it_is_answered() {
     let mut bed = Bed::new(Shape::default(), [None; 2], [&policies(0), &policies(1)]);
-    let acquires = |bed: &mut Bed| -> Vec<_> {
-        let only = |event| if let SaEvent::Acquire(acquire) = event { Some(acquire) } else { None };
-        events(bed, 0).into_iter().filter_map(only).collect()
-    };
     assert_eq!(send(&mut bed, 200), 0);
     let asked = acquires(&mut bed);
     let [one] = &asked[..] else { panic!("{asked:?}") };
@@ -190,5 +186,31 @@ fn a_key_manager_gets_an_spi_makes_an_sa_of_it_and_hears_of_all_that_happens() {
         ]
     );
     assert_eq!(spis(&mut bed, 0), [(0x2000, "mature".into())], "the last larva's time was up");
+    bed.finish();
+}
+
+/// What SAs were asked for since the last time.
+fn acquires(bed: &mut Bed) -> Vec<Acquire> {
+    let only = |event| if let SaEvent::Acquire(acquire) = event { Some(acquire) } else { None };
+    events(bed, 0).into_iter().filter_map(only).collect()
+}
+
+#[test]
+fn a_policy_of_level_use_asks_for_an_sa_and_lets_packets_go_meanwhile() {
+    let ipsec = [0, 1].map(|side| policies(side).replace("/require", "/use"));
+    let mut bed = Bed::new(Shape::default(), [None; 2], [&ipsec[0], &ipsec[1]]);
+    assert_eq!(send(&mut bed, 20), 20);
+    assert!(bed.on_the_wire().iter().all(|frame| classify(frame) != Seen::Esp));
+    let asked = acquires(&mut bed);
+    let [one] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!((&*one.proto, &*one.mode, one.policy), ("esp", "tunnel", 1));
+    for side in [0, 1] {
+        bed.setkey(side, &sas(0, ""));
+    }
+    assert_eq!(send(&mut bed, 20), 20);
+    assert_eq!(bed.nothing_in_clear(), 20);
+    assert!(acquires(&mut bed).is_empty());
+    // 20 datagrams of 64 octets with their headers.
+    assert_eq!((bed.count(0, "esp.bytes_out"), bed.count(1, "esp.bytes_in")), (20 * 92, 20 * 92));
     bed.finish();
 }

@@ -3,6 +3,7 @@
 use super::bed::{Bed, Datagram, HOST4, HOST6, NAMES, Seen, Shape, classify, sas};
 use router::{
     conf::{Host, from_text, restart_needed},
+    control::setkey::SaEvent,
     testbed::Texts,
 };
 use std::{net::Ipv4Addr, path::Path};
@@ -276,5 +277,27 @@ fn altq_on_ipsec0_is_refused_and_a_rule_on_ipsec0_says_the_queue_of_its_esp() {
     assert_eq!(sent, 1);
     let frames = bed.on_the_wire();
     assert_eq!(frames.iter().filter(|f| classify(f) == Seen::Esp).count(), 1);
+    bed.finish();
+}
+
+#[test]
+fn a_tunnel_without_an_sa_asks_for_one() {
+    let mut bed = Bed::new(shape(), [None; 2], [""; 2]);
+    for _ in 0..20 {
+        assert!(bed.send(0, 0, &Datagram::default().packet()));
+        bed.run(1);
+    }
+    let events = bed.net.sa_events(NAMES[0]);
+    let [SaEvent::Acquire(asked)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((asked.src.to_string(), asked.dst.to_string()), ("203.0.113.1".into(), "203.0.113.2".into()));
+    assert_eq!((&*asked.proto, &*asked.mode, asked.reqid, asked.policy), ("esp", "tunnel", 100, 0));
+    assert_eq!(asked.packet_dst.to_string(), HOST4[1].to_string());
+    assert!(bed.arrived(1).is_empty());
+    for side in [0, 1] {
+        bed.setkey(side, &sas(0, "-u 100"));
+    }
+    assert!(bed.send(0, 0, &Datagram::default().packet()));
+    bed.run(20);
+    assert_eq!(bed.arrived(1).len(), 1);
     bed.finish();
 }
