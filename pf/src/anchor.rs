@@ -39,8 +39,12 @@ const DEPTH: usize = 64;
 /// What is new in a configuration. The rest is what it was: rules keep their counters and tables their contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fresh {
-    /// Whose rules.
-    pub rules: Which,
+    /// Whose filter rules.
+    pub filter: Which,
+    /// Whose nat, rdr and binat rules.
+    pub nat: Which,
+    /// Whose Ethernet rules.
+    pub ether: Which,
     /// Whose tables.
     pub tables: Which,
 }
@@ -86,6 +90,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, in the order in which lists have their slots.
+    pub(crate) const ALL: [Kind; 4] = [Kind::Filter, Kind::Nat, Kind::Rdr, Kind::Binat];
+
     /// The kind of a rule; scrub rules are not among them.
     pub const fn of(action: Action) -> Option<Kind> {
         match action {
@@ -108,7 +115,8 @@ pub(crate) struct Lists {
     pub(crate) translation: Translation,
     /// By worker, then by rule.
     pub(crate) evaluations: Box<[Box<[Counter]>]>,
-    /// What had been counted of evaluations when they were last cleared, by rule; empty if they never were.
+    /// What had been counted of evaluations when they were last cleared, by rule; empty if they never were. Less than
+    /// nothing, wrapped, for a rule that was evaluated in other lists before.
     cleared: Leaf<Box<[u64]>>,
     /// The slots of all rules: filter, nat, rdr, binat, Ethernet.
     pub(crate) slots: Vec<RuleSlot>,
@@ -152,11 +160,29 @@ impl Lists {
     /// The same by the counter of a rule.
     pub(crate) fn evaluations_at(&self, counter: u32) -> u64 {
         let rule = counter as usize;
-        self.evaluated(rule) - self.cleared.with(|cleared| cleared.get(rule).copied().unwrap_or(0))
+        self.evaluated(rule)
+            .wrapping_sub(self.cleared.with(|cleared| cleared.get(rule).copied().unwrap_or(0)))
     }
 
     fn evaluated(&self, rule: usize) -> u64 {
         self.evaluations.iter().map(|worker| worker.get(rule).map_or(0, Counter::get)).sum()
+    }
+
+    /// Lets the counters of rules that stay go on where those of other lists are.
+    pub(crate) fn go_on(&self, before: &Kept<'_>) {
+        let Some(old) = before.lists else { return };
+        let counters = self.evaluations.first().map_or(0, |worker| worker.len());
+        let mut cleared = vec![0_u64; counters];
+        let rules = Kind::ALL.iter().flat_map(|&kind| {
+            self.list(kind).iter().zip(before.rules(kind)).map(|(new, old)| (new.counter, old.counter))
+        });
+        let ether = self.ether.iter().zip(before.ether_rules()).map(|(new, old)| (new.counter, old.counter));
+        for (new, counter) in rules.chain(ether) {
+            if let Some(place) = cleared.get_mut(new as usize) {
+                *place = old.evaluations_at(counter).wrapping_neg();
+            }
+        }
+        self.cleared.with(|place| *place = cleared.into_boxed_slice());
     }
 
     /// Lets the counters of all rules begin at 0.
@@ -165,6 +191,29 @@ impl Lists {
         let evaluated = (0..rules).map(|rule| self.evaluated(rule)).collect();
         self.cleared.with(|cleared| *cleared = evaluated);
         self.slots.iter().for_each(|&slot| self.slab.clear(slot));
+    }
+}
+
+/// What of the lists in force stays as it is when others are made in their place: the rules of some kinds, with their
+/// slots and counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kept<'a> {
+    pub(crate) lists: Option<&'a Lists>,
+    pub(crate) filter: bool,
+    pub(crate) nat: bool,
+    pub(crate) ether: bool,
+}
+
+impl<'a> Kept<'a> {
+    /// The rules of a kind that stay; none if they do not.
+    pub(crate) fn rules(&self, kind: Kind) -> &'a [Compiled] {
+        let stay = if kind == Kind::Filter { self.filter } else { self.nat };
+        self.lists.filter(|_| stay).map_or(&[], |lists| lists.list(kind))
+    }
+
+    /// The Ethernet rules, if they stay.
+    pub(crate) fn ether_rules(&self) -> &'a [ether::Compiled] {
+        self.lists.filter(|_| self.ether).map_or(&[], |lists| &lists.ether)
     }
 }
 

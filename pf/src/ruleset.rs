@@ -17,7 +17,7 @@ use kern::{Mbuf, PktFlags, counter::Counter};
 use crate::{
     IfIndex,
     addr::{AddrSet, Entry, Family, Prefix, bits},
-    anchor::{self, Calls, Fresh, Kind, Lists},
+    anchor::{self, Calls, Fresh, Kept, Kind, Lists},
     conf::{self, Limit, PfConf},
     env::Environment,
     ids::{Names, TooManyNames},
@@ -367,8 +367,15 @@ impl Ruleset {
         let mut ruleset = Ruleset::disabled(slab);
         ruleset.conf = Arc::clone(conf);
         for (path, rules) in anchor::sources(conf) {
-            let kept = over.filter(|_| !fresh(|f| &f.rules, path) && !fresh(|f| &f.tables, path));
-            let kept = kept.and_then(|(old, _)| old.lists(path)).map(Arc::clone);
+            let old = over.and_then(|(old, _)| old.lists(path));
+            let before = Kept {
+                lists: old.map(|lists| &**lists),
+                filter: !fresh(|f| &f.filter, path),
+                nat: !fresh(|f| &f.nat, path),
+                ether: !fresh(|f| &f.ether, path),
+            };
+            let same = before.filter && before.nat && before.ether && !fresh(|f| &f.tables, path);
+            let kept = old.filter(|_| same).map(Arc::clone);
             let mut compiler = Compiler {
                 env,
                 names: &mut *names,
@@ -386,7 +393,7 @@ impl Ruleset {
             }
             let lists = match kept {
                 Some(lists) => lists,
-                None => Arc::new(compiler.lists(rules, slab)?),
+                None => Arc::new(compiler.lists(rules, slab, &before)?),
             };
             if path.is_empty() {
                 ruleset.main = lists;
@@ -624,30 +631,42 @@ fn spoken_of(rules: &Rules) -> HashMap<&str, u32> {
 }
 
 impl Compiler<'_> {
-    /// Compiles the rules of an anchor or of the main ruleset.
-    fn lists(&mut self, rules: &Rules, slab: &Arc<RuleSlab>) -> Result<Lists, CompileError> {
+    /// Compiles the rules of an anchor or of the main ruleset; some may be what they were before.
+    fn lists(
+        &mut self,
+        rules: &Rules,
+        slab: &Arc<RuleSlab>,
+        before: &Kept<'_>,
+    ) -> Result<Lists, CompileError> {
         // Built step by step: whatever has been taken is given back by `Drop` if a later step fails.
         let mut lists = Lists::empty(slab);
-        lists.filter = self.list(&rules.filter, slab, &mut lists.slots)?;
-        lists.translation.nat = self.list(&rules.nat, slab, &mut lists.slots)?;
-        lists.translation.rdr = self.list(&rules.rdr, slab, &mut lists.slots)?;
-        lists.translation.binat = self.binat(&rules.binat, slab, &mut lists.slots)?;
-        lists.ether = self.ether(&rules.ether, slab, &mut lists.slots)?;
+        lists.filter = self.list(&rules.filter, before.rules(Kind::Filter), slab, &mut lists.slots)?;
+        lists.translation.nat = self.list(&rules.nat, before.rules(Kind::Nat), slab, &mut lists.slots)?;
+        lists.translation.rdr = self.list(&rules.rdr, before.rules(Kind::Rdr), slab, &mut lists.slots)?;
+        lists.translation.binat =
+            self.binat(&rules.binat, before.rules(Kind::Binat), slab, &mut lists.slots)?;
+        lists.ether = self.ether(&rules.ether, before.ether_rules(), slab, &mut lists.slots)?;
         let counted = self.counters as usize;
         lists.evaluations = slab.per_worker(|| (0..counted).map(|_| Counter::new()).collect());
+        lists.go_on(before);
         Ok(lists)
     }
 
-    /// Compiles the rules of a list; `slots` gets what has been taken even if it fails.
+    /// Compiles the rules of a list, which have the slots that they had `before` if they stay; `slots` gets what has been
+    /// taken even if it fails.
     fn list(
         &mut self,
         rules: &[Rule],
+        before: &[Compiled],
         slab: &RuleSlab,
         slots: &mut Vec<RuleSlot>,
     ) -> Result<Box<[Compiled]>, CompileError> {
         let mut list = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
-            let slot = slab.take(number as u32, rule.keep.as_ref(), self.path)?;
+            let slot = match before.get(number) {
+                Some(old) => slab.share(old.slot),
+                None => slab.take(number as u32, rule.keep.as_ref(), self.path)?,
+            };
             slots.push(slot);
             let mut compiled = self.rule(rule)?;
             compiled.slot = slot;
@@ -732,10 +751,11 @@ impl Compiler<'_> {
     fn binat(
         &mut self,
         rules: &[Rule],
+        before: &[Compiled],
         slab: &RuleSlab,
         slots: &mut Vec<RuleSlot>,
     ) -> Result<[Box<[Compiled]>; 2], CompileError> {
-        let mut outward = self.list(rules, slab, slots)?;
+        let mut outward = self.list(rules, before, slab, slots)?;
         let mut inward = Vec::with_capacity(rules.len());
         for (rule, out) in rules.iter().zip(&mut outward) {
             let outer = rule.nat.as_ref().and_then(|pool| self.prefixes(pool, out.family).first().copied());

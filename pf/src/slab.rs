@@ -66,7 +66,7 @@ struct Chunk {
 /// What a rule's states need of it.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// One for the ruleset and one for each state.
+    /// One for each ruleset it is in and one for each state.
     references: AtomicU32,
     states: AtomicU32,
     number: AtomicU32,
@@ -157,6 +157,14 @@ impl RuleSlab {
             s.describe(keep, path);
         }
         Ok(slot)
+    }
+
+    /// Takes a further reference to the slot of a rule that stays as it is.
+    pub(crate) fn share(&self, slot: RuleSlot) -> RuleSlot {
+        if let Some(s) = self.slot(slot) {
+            s.references.fetch_add(1, Ordering::Relaxed);
+        }
+        slot
     }
 
     fn take_index(&self, free: &mut Free) -> Result<u32, TooManyRules> {

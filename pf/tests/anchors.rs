@@ -242,7 +242,12 @@ fn only_what_is_fresh_is_compiled_anew() {
     let mut w = World::new("table <t> persist { 192.0.2.9 }\npass from <t> to any\n");
     w.pf.tables().flush("", "t").unwrap();
     let conf: PfConf = w.ruleset.conf().clone();
-    let fresh = Fresh { rules: Which::these([""]), tables: Which::NONE };
+    let fresh = Fresh {
+        filter: Which::these([""]),
+        nat: Which::these([""]),
+        ether: Which::NONE,
+        tables: Which::NONE,
+    };
     let env = router();
     let next = w.pf.compile_over(&w.ruleset, &fresh, &Arc::new(conf), &env, &mut w.names).unwrap();
     w.pf.enforce(&next);
@@ -250,4 +255,40 @@ fn only_what_is_fresh_is_compiled_anew() {
     assert!(w.pf.tables().find("", "t").unwrap().is_empty(), "tables stay as they are");
     let rules = show::rules(&w.ruleset, "", Kind::Filter, &env);
     assert_eq!(rules[0].evaluations, 0, "rules begin anew");
+}
+
+#[test]
+fn a_load_of_one_kind_of_rules_leaves_the_counters_of_the_other() {
+    let text = "rdr on lan0 proto udp to port 1 -> 10.0.0.7\npass in proto udp no state\n";
+    let (env, mut w) = (router(), World::new(""));
+    let read = || pf::conf::load_text("pf.conf", text, &env, &[]).unwrap();
+    let (mut conf, _) = PfConf::default().with("", read(), &Section::ALL);
+    w.ruleset = w.pf.compile(&Arc::new(conf.clone()), &env, &mut w.names).unwrap();
+    let counted = |w: &World| {
+        [Kind::Rdr, Kind::Filter].map(|kind| {
+            let rule = show::rules(&w.ruleset, "", kind, &env).remove(0);
+            (rule.evaluations, rule.packets[0])
+        })
+    };
+    assert!((0..3).all(|_| w.passes(IN, LAN, &udp(2))));
+    // The translation makes a state of its own; the rest comes by it.
+    assert!((0..2).all(|_| w.passes(IN, LAN, &udp(1))));
+    let [rdr, filter] = counted(&w);
+    assert!(rdr.0 == 4 && rdr.1 >= 2, "{rdr:?}");
+    assert_eq!(filter, (4, 5));
+    for (section, wanted) in [(Section::Filter, [rdr, (0, 0)]), (Section::Nat, [(0, 0), (1, 1)])] {
+        let fresh;
+        (conf, fresh) = conf.with("", read(), &[section]);
+        w.ruleset =
+            w.pf.compile_over(&w.ruleset, &fresh, &Arc::new(conf.clone()), &env, &mut w.names).unwrap();
+        assert_eq!(counted(&w), wanted, "{section:?}");
+        assert!(w.passes(IN, LAN, &udp(2)));
+    }
+    // Tables are fresh: the rules are compiled anew, and go on.
+    let (conf, fresh) = conf.with("", read(), &[Section::Tables]);
+    w.ruleset = w.pf.compile_over(&w.ruleset, &fresh, &Arc::new(conf), &env, &mut w.names).unwrap();
+    assert_eq!(counted(&w), [(1, 0), (2, 2)]);
+    let slots = w.pf.slab().in_use();
+    w.ruleset = w.pf.disabled();
+    assert_eq!(w.pf.slab().in_use(), slots - 2, "their rules");
 }

@@ -89,7 +89,9 @@ impl PfConf {
         conf.anchors.retain(|a| !a.rules.is_empty() || conf.tables.iter().any(|t| t.anchor == a.path));
         let these = |is: bool| if is { Which::These(touched.clone()) } else { Which::NONE };
         let fresh = Fresh {
-            rules: these([Section::Ether, Section::Filter, Section::Nat].into_iter().any(has)),
+            filter: these(has(Section::Filter)),
+            nat: these(has(Section::Nat)),
+            ether: these(has(Section::Ether)),
             tables: these(has(Section::Tables)),
         };
         (conf, fresh)

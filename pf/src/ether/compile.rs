@@ -10,16 +10,21 @@ use crate::{
 };
 
 impl Compiler<'_> {
-    /// Compiles the Ethernet rules of a list; `slots` gets what has been taken even if it fails.
+    /// Compiles the Ethernet rules of a list, which have the slots that they had `before` if they stay; `slots` gets what
+    /// has been taken even if it fails.
     pub(crate) fn ether(
         &mut self,
         rules: &[EtherRule],
+        before: &[Compiled],
         slab: &RuleSlab,
         slots: &mut Vec<RuleSlot>,
     ) -> Result<Box<[Compiled]>, CompileError> {
         let mut list = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
-            let slot = slab.take(number as u32, None, self.path)?;
+            let slot = match before.get(number) {
+                Some(old) => slab.share(old.slot),
+                None => slab.take(number as u32, None, self.path)?,
+            };
             slots.push(slot);
             list.push(self.ether_rule(rule, slot)?);
             self.counters += 1;
