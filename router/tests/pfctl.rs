@@ -25,6 +25,11 @@ struct Bed {
 
 impl Bed {
     fn start(rules: &str) -> Bed {
+        Bed::with("pf = \"pf.conf\"\n", rules)
+    }
+
+    /// With these further lines about the router, and this beside them as pf.conf.
+    fn with(lines: &str, rules: &str) -> Bed {
         let tag = unique();
         let dir = std::env::temp_dir().join(format!("softnet-pfctl-{tag}"));
         fs::create_dir_all(&dir).unwrap();
@@ -35,7 +40,7 @@ impl Bed {
             )
         };
         let conf = format!(
-            "[router]\nname = \"pfctl{tag}\"\nworkers = 1\nclusters = 4096\njumbos = 64\ncontrol = \"{}\"\npf = \"pf.conf\"\n{}{}",
+            "[router]\nname = \"pfctl{tag}\"\nworkers = 1\nclusters = 4096\njumbos = 64\ncontrol = \"{}\"\n{lines}{}{}",
             dir.join("control").display(),
             interface("lan0", &lan, "192.0.2.1/24", "2001:db8:a::1/64"),
             interface("wan0", &wan, "198.51.100.1/24", "2001:db8:b::1/64"),
@@ -93,6 +98,14 @@ impl Bed {
         let size = size.to_string();
         ping.args(["netns", "exec", self.client.name(), "ping", "-c", "1", "-W", "1", "-s", &size, to]);
         ping.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    /// Whether the server refuses a connection of the client: what a rule blocks does not even come back.
+    fn is_refused(&self) -> bool {
+        let mut connect = Command::new("ip");
+        connect.args(["netns", "exec", self.client.name(), "timeout", "2", "bash", "-c"]);
+        let output = connect.arg("echo > /dev/tcp/198.51.100.2/9").output().unwrap();
+        String::from_utf8_lossy(&output.stderr).contains("refused")
     }
 
     /// A counter of `netstat -s`.
@@ -179,6 +192,56 @@ fn pf_is_switched_loaded_flushed_and_refused_as_pfctl_does() {
     assert_eq!(bed.pfctl("-F states").2, "2 states cleared\n");
     assert_eq!(bed.pfctl("-F rules").2, "rules cleared\n");
     assert_eq!(bed.pfctl("-sr").1, "");
+    bed.stop();
+}
+
+#[test]
+fn loading_does_not_enable_and_a_rule_for_one_packet_is_hidden_when_it_has_had_it() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::with("", "");
+    let file = bed.dir.join("once.conf");
+    fs::write(&file, "block all\npass inet proto icmp no state once\n").unwrap();
+    assert_eq!(bed.pfctl(&format!("-f {}", file.display())).0, 0);
+    assert_eq!(bed.pfctl("-s Running").1, "Disabled\n");
+    assert!(bed.pings("198.51.100.2"), "pf is off");
+    assert_eq!(bed.pfctl("-sr").1.lines().count(), 2, "and loaded");
+    assert_eq!(bed.pfctl("-e").2, "pf enabled\n");
+    assert!(!bed.pings("198.51.100.2"), "the question passes in, and not out");
+    assert_eq!(bed.pfctl("-sr").1, "block drop all\n");
+    assert!(bed.pfctl("-sr -v").1.contains("once # expired\n"));
+    bed.stop();
+}
+
+#[test]
+fn an_operating_system_is_told_by_its_syns_and_states_are_killed_by_gateway() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::start("pass\n");
+    let (os, file) = (bed.dir.join("pf.os"), bed.dir.join("os.conf"));
+    // What the kernel under this test sends, whatever its window: M, S, T, N, W.
+    fs::write(&os, "*:64:1:60:M*,S,T,N,W*:Linux:6:test:Linux\n1:1:0:40:.:Nobody:::nobody\n").unwrap();
+    let load = |rules: &str| {
+        fs::write(&file, format!("set fingerprints \"pf.os\"\n{rules}")).unwrap();
+        bed.pfctl(&format!("-f {}", file.display()))
+    };
+    for (os, wanted) in [("Linux", true), ("Linux 6 test", true), ("Nobody", false), ("unknown", false)] {
+        let (status, _, said) = load(&format!("block in on lan0\npass in proto tcp from any os \"{os}\"\n"));
+        assert_eq!(status, 0, "{said}");
+        assert_eq!(bed.is_refused(), wanted, "{os}");
+    }
+    assert_eq!(bed.pfctl("-s osfp").1.lines().nth(4), Some("Linux\t6\ttest\t"));
+    assert_eq!(bed.pfctl("-F osfp").2, "OS fingerprints cleared\n");
+    assert_eq!(bed.pfctl("-s osfp").1, "");
+    let (status, _, said) = load("pass in proto tcp from any os \"BeOS\"\n");
+    assert!(status == 1 && said.contains("os.conf:2:31: no fingerprint is of `BeOS`"), "{said}");
+
+    assert_eq!(load("pass in on lan0 route-to (wan0 198.51.100.2) inet proto icmp\n").0, 0);
+    assert!(bed.pings("198.51.100.2"));
+    assert_eq!(bed.pfctl("-k gateway -k 198.51.100.9").2, "killed 0 states\n");
+    assert_eq!(bed.pfctl("-k gateway -k 198.51.100.0/24").2, "killed 1 states\n");
     bed.stop();
 }
 

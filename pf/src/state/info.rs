@@ -74,6 +74,8 @@ pub struct StateInfo {
     pub nat_rule: Option<u32>,
     /// Number of the call of the anchor that its rule stands in, when that was loaded.
     pub anchor: Option<u32>,
+    /// The router that `route-to`, `reply-to` or `dup-to` of its rule has chosen.
+    pub gateway: Option<IpAddr>,
     /// Slot of its rule.
     pub slot: RuleSlot,
     /// Only flags drive it.
@@ -109,7 +111,15 @@ impl States {
         let translated = RuleSlot(state.nat);
         let nat_rule = self.slab.slot(translated).map(Slot::number);
         let anchor = self.slab.slot(RuleSlot(state.anchor)).map(Slot::number);
-        Some(StateInfo { nat_rule, anchor, ..state.describe(slot, number, now, self.expiry(&state)) })
+        let treatment = self.slab.treatments.get(state.treatment);
+        let hop = treatment.and_then(|t| self.slab.next_hop(t.route?.hop));
+        let gateway = hop.and_then(|hop| hop.gateway);
+        Some(StateInfo {
+            nat_rule,
+            anchor,
+            gateway,
+            ..state.describe(slot, number, now, self.expiry(&state))
+        })
     }
 }
 
@@ -145,6 +155,7 @@ impl State {
             rule,
             nat_rule: None,
             anchor: None,
+            gateway: None,
             slot: RuleSlot(self.rule),
             sloppy: self.has(flag::SLOPPY),
             allow_opts: self.has(flag::ALLOW_OPTS),

@@ -238,6 +238,8 @@ pub enum Kill {
     Id(String),
     /// Translated ones, with an address of this host or network as translation makes it.
     Nat(String),
+    /// Those whose rule has chosen a router of this host or network.
+    Gateway(String),
     /// The one with this key: `tcp 10.0.0.1:22 <- 10.0.0.101:32123`.
     Key(String),
 }

@@ -25,6 +25,10 @@ impl Daemon {
                 let host = self::host(host)?;
                 self.kill_states(interface, |s| is_translated_to(s, &host))?
             }
+            Kill::Gateway(host) => {
+                let host = self::host(host)?;
+                self.kill_states(interface, |s| s.gateway.is_some_and(|gateway| within(&host, gateway)))?
+            }
             Kill::Key(key) => {
                 let key = Key::parse(key, &crate::commit::environment(&self.files.conf))?;
                 self.kill_states(interface, |s| key.is_of(s))?

@@ -43,12 +43,22 @@ impl Daemon {
         }
     }
 
-    /// Puts a changed configuration of pf into force, or changes nothing.
+    /// Puts a changed configuration of pf into force, or changes nothing. A pf that is off stays so, as one that never was
+    /// on: loading does not enable.
     pub(super) fn change_pf(&mut self, (conf, fresh): Change) -> Result<(), Faults> {
+        let never_on = self.ruleset().is_none();
+        if never_on {
+            self.parked = Some(Arc::new(self.router.shared().pf.disabled()));
+        }
         let same_queues = self.pf_conf().is_some_and(|old| old.same_queues(&conf));
         let old = self.files.pf.replace(Arc::new(conf));
         let done = if same_queues { self.commit_ruleset(&fresh) } else { self.commit_files(Some(&fresh)) };
-        done.inspect_err(|_| self.files.pf = old)
+        done.inspect_err(|_| {
+            self.files.pf = old;
+            if never_on {
+                self.parked = None;
+            }
+        })
     }
 
     /// Compiles the rules and publishes them, all else being as it is. A pf that is off stays so.
@@ -81,7 +91,13 @@ impl Daemon {
         files.pf = Some(Arc::new(conf));
         // Rules are compiled for the addresses of interfaces.
         let same_world = environment(&self.files.conf) == environment(&files.conf);
-        Some(Fresh { rules: if same_world { fresh.rules } else { Which::All }, ..fresh })
+        let rules = |fresh| if same_world { fresh } else { Which::All };
+        Some(Fresh {
+            filter: rules(fresh.filter),
+            nat: rules(fresh.nat),
+            ether: rules(fresh.ether),
+            tables: fresh.tables,
+        })
     }
 
     pub(super) fn flush(

@@ -62,10 +62,12 @@ impl Daemon {
         }
         if on && self.parked.is_none() {
             self.change_pf((PfConf::default(), Fresh::default())).map_err(|faults| faults.to_string())?;
-        } else {
-            let mut net = self.router.net().clone();
-            std::mem::swap(&mut net.pf, &mut self.parked);
-            self.router.apply(&mut self.root, net).map_err(|late| late.to_string())?;
+        }
+        let mut net = self.router.net().clone();
+        std::mem::swap(&mut net.pf, &mut self.parked);
+        self.router.apply(&mut self.root, net).map_err(|late| late.to_string())?;
+        if on {
+            self.loaded_at = std::time::Instant::now();
         }
         Ok(done(if on { "pf enabled" } else { "pf disabled" }, 0))
     }

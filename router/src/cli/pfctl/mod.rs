@@ -88,7 +88,8 @@ pub struct Pfctl {
     /// Flush: ether, nat, queue, rules, states, Sources, info, Tables, osfp, Reset, all
     #[arg(short = 'F', value_name = "WHAT", value_parser = flush_kind)]
     flush: Option<FlushKind>,
-    /// End states: HOST [-k HOST], `label` -k LABEL, `id` -k ID, `nat` -k HOST, `key` -k KEY
+    /// End states: HOST [-k HOST], `label` -k LABEL, `id` -k ID, `nat` -k HOST, `gateway` -k HOST,
+    /// `key` -k KEY
     #[arg(short, value_name = "HOST")]
     kill: Vec<String>,
     /// Forget source nodes of a host or network [and with an address of another: -K HOST]
@@ -179,9 +180,7 @@ fn kill(said: &[String]) -> Result<Option<Kill>, Failure> {
         [word, id] if word == "id" => Kill::Id(id.clone()),
         [word, host] if word == "nat" => Kill::Nat(host.clone()),
         [word, key] if word == "key" => Kill::Key(key.clone()),
-        [word, _] if word == "gateway" => {
-            return Err(Failure::Which("-k gateway: no state has a gateway of its own".into()));
-        }
+        [word, host] if word == "gateway" => Kill::Gateway(host.clone()),
         [word] if ["label", "id", "nat", "key", "gateway"].contains(&word.as_str()) => {
             return Err(Failure::Which(format!("-k {word} takes a further -k")));
         }
@@ -334,7 +333,8 @@ mod tests {
         assert_eq!(said(&["a", "b"]).unwrap(), Some(Kill::Hosts("a".into(), Some("b".into()))));
         assert_eq!(said(&["label", "web"]).unwrap(), Some(Kill::Label("web".into())));
         assert_eq!(said(&["id", "0f"]).unwrap(), Some(Kill::Id("0f".into())));
-        assert!(said(&["id"]).is_err() && said(&["a", "b", "c"]).is_err());
+        assert_eq!(said(&["gateway", "10/8"]).unwrap(), Some(Kill::Gateway("10/8".into())));
+        assert!(said(&["gateway"]).is_err() && said(&["id"]).is_err() && said(&["a", "b", "c"]).is_err());
     }
 
     #[test]
