@@ -8,6 +8,7 @@
 //! the states, then decide on each.
 
 pub(crate) mod explain;
+mod log;
 
 use kern::{
     Batch, Gso, Mbuf, PktFlags, Survey, Why,
@@ -17,10 +18,11 @@ use kern::{
 };
 use wire::flow::host;
 
+use self::log::{Decision, Shown};
 use crate::{
     IfIndex,
     counters::PfCounters,
-    eval::{Effects, Outcome, evaluate, first_match},
+    eval::{Effects, Outcome, Trial, evaluate, first_match},
     nat::{Chooser, Translate, family, rewrite},
     once::Once,
     osfp::{Asked, Sender},
@@ -88,6 +90,7 @@ pub struct PfCx<'a> {
     worker: &'a mut Worker,
     held: Held<'a, PfRules>,
     now: Instant,
+    shown: Shown<'a>,
 }
 
 impl<'a> PfCx<'a> {
@@ -99,7 +102,7 @@ impl<'a> PfCx<'a> {
         held: Held<'a, PfRules>,
         now: Instant,
     ) -> PfCx<'a> {
-        PfCx { pf, rules, worker, held, now }
+        PfCx { pf, rules, worker, held, now, shown: Shown::default() }
     }
 
     /// Tests one packet. Its data begin at the IP header; `hdr.family` and `hdr.proto` are set.
@@ -374,16 +377,26 @@ impl<'a> PfCx<'a> {
             return self.block(why);
         }
         if hit.treatment != 0 {
-            return self.treat(m, p, hit);
+            return self.treat(direction, index, m, p, hit);
         }
         Verdict::pass()
     }
 
     /// What few states say of their packets.
     #[cold]
-    fn treat(&mut self, m: &mut Mbuf, p: &Packet, hit: &Hit) -> Verdict {
+    fn treat(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        p: &Packet,
+        hit: &Hit,
+    ) -> Verdict {
         let treatment = self.pf.slab.treatments.get(hit.treatment).copied().unwrap_or_default();
         treatment.apply(m, p, &mut self.worker.ids);
+        if let Some(to) = treatment.log {
+            self.log_by_state(direction, index, m, hit, to);
+        }
         route(treatment.route, hit.forward, m)
     }
 
@@ -441,6 +454,22 @@ impl<'a> PfCx<'a> {
     }
 
     fn by_rules(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, seen: &Seen) -> Verdict {
+        let mut decision = Decision::default();
+        let verdict = self.judge(direction, index, m, seen, &mut decision);
+        self.log_decided(direction, index, m, &verdict, &decision);
+        verdict
+    }
+
+    /// Evaluates the rules, does what they say, and says which have decided.
+    #[inline]
+    fn judge(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        seen: &Seen,
+        decision: &mut Decision<'a>,
+    ) -> Verdict {
         let rules = self.rules;
         // Rules see the packet as translation makes it; its octets stay until it passes.
         let mut p = seen.p;
@@ -457,22 +486,25 @@ impl<'a> PfCx<'a> {
             counters.matched.inc();
         }
         if let Some(rule) = classic.filter(|rule| rule.nat_pass) {
+            (decision.rule, decision.translates) = (Some(rule), classic);
             let outcome = Outcome::decided(p.tag);
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by: translated });
         }
         let worker = self.worker.id;
-        let mut walk = self.walk(direction, opens, m);
+        let mut walk = self.walk(direction, index, opens, m);
         let outcome = match evaluate(rules, worker, direction, index, &mut p, &mut walk) {
             Ok(outcome) => outcome,
             Err(why) => return self.block(why),
         };
         let mut by = walk.by.or(translated);
+        (decision.rule, decision.call) = (outcome.rule, outcome.anchor);
+        decision.translates = classic;
         let Some(rule) = outcome.rule else {
             let Some(By { rule, .. }) = by else { return self.by_none(m, &seen.p, outcome) };
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
         };
         if rule.once.as_ref().is_some_and(|once| !self.spends(once)) {
-            return self.by_rules(direction, index, m, seen);
+            return self.judge(direction, index, m, seen, decision);
         }
         if let Action::Block(reply) = rule.action {
             self.count_decided(direction, rule, outcome.anchor, &p);
@@ -483,7 +515,7 @@ impl<'a> PfCx<'a> {
             return self.block(Why::PfTranslate);
         }
         if opens && !rule.translates.is_empty() {
-            let mut walk = self.walk(direction, opens, m);
+            let mut walk = self.walk(direction, index, opens, m);
             if let Err(why) = walk.translate(rule, &mut p) {
                 return self.block(why);
             }
@@ -509,7 +541,7 @@ impl<'a> PfCx<'a> {
     ) -> Result<Option<By<'a>>, Why> {
         let rules = self.rules;
         let worker = self.worker.id;
-        let mut walk = self.walk(direction, true, m);
+        let mut walk = self.walk(direction, index, true, m);
         for kind in Translation::kinds(direction) {
             if let Some(rule) = first_match(rules, worker, kind, direction, index, p, &mut walk) {
                 walk.translate(rule, p)?;
@@ -519,13 +551,22 @@ impl<'a> PfCx<'a> {
         Ok(None)
     }
 
-    fn walk<'w>(&'w mut self, direction: Direction, opens: bool, m: &'w Mbuf) -> Walk<'w, 'a, 'a> {
+    fn walk<'w>(
+        &'w mut self,
+        direction: Direction,
+        interface: IfIndex,
+        opens: bool,
+        m: &'w Mbuf,
+    ) -> Walk<'w, 'a, 'a> {
         Walk {
             states: &self.pf.states,
             held: &mut self.held,
             random: &mut self.worker.random,
             counts: Counts { pf: self.pf, worker: self.worker.id },
             direction,
+            interface,
+            shown: &mut self.shown,
+            following: None,
             opens,
             sender: Sender::new(&self.rules.known, m.data()),
             by: None,
@@ -589,6 +630,7 @@ impl<'a> PfCx<'a> {
         let becomes = p.key(if changes_family { Direction::Out } else { direction });
         let opens = seen.lookup.opens_state(p);
         let mut treatment = outcome.treated_by(rule);
+        treatment.log = rule.log.filter(|log| log.all).map(|log| log.to);
         if let Some(pool) = rule.rare.as_ref().and_then(|rare| rare.route.as_ref()) {
             match pool.choose(asks, &self.pf.slab.hops, &mut self.worker.random) {
                 Ok(routed) => treatment.route = Some(routed),
@@ -803,6 +845,10 @@ struct Walk<'w, 'a, 'r> {
     random: &'w mut Random,
     counts: Counts<'w>,
     direction: Direction,
+    interface: IfIndex,
+    shown: &'w mut Shown<'a>,
+    /// Where what matches is logged, since a rule said `log (matches)`.
+    following: Option<u8>,
     /// The packet may open a state, and so be translated.
     opens: bool,
     /// Who sent the packet, for rules that ask.
@@ -847,12 +893,28 @@ impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
         self.sender.is(wanted, p)
     }
 
-    fn matched(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why> {
+    fn matched(
+        &mut self,
+        rule: &'r Compiled,
+        within: Option<&'r Compiled>,
+        p: &mut Packet,
+    ) -> Result<(), Why> {
+        self.log_matched(rule, within);
         if self.opens && !rule.translates.is_empty() {
             return self.translate(rule, p);
         }
         self.count(rule, p);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn tried(&mut self, rule: &'r Compiled, within: Option<&'r Compiled>, trial: Trial) {
+        if trial == Trial::Matches
+            && rule.log.is_none()
+            && let Some(to) = self.following
+        {
+            self.log(rule, within, to);
+        }
     }
 }
 

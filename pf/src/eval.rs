@@ -42,12 +42,17 @@ pub(crate) trait Effects<'r> {
     /// Whether the sender of a packet is a system that a rule asks for.
     fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool;
 
-    /// A match rule has matched.
-    fn matched(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why>;
+    /// A match rule has matched, within what a call in the main ruleset calls.
+    fn matched(
+        &mut self,
+        rule: &'r Compiled,
+        within: Option<&'r Compiled>,
+        p: &mut Packet,
+    ) -> Result<(), Why>;
 
-    /// A rule has been tried, and was found to match or not; for [`crate::explain`] alone.
+    /// A rule has been tried, and was found to match or not.
     #[inline(always)]
-    fn tried(&mut self, _rule: &'r Compiled, _trial: Trial) {}
+    fn tried(&mut self, _rule: &'r Compiled, _within: Option<&'r Compiled>, _trial: Trial) {}
 }
 
 /// What came of trying a rule.
@@ -112,12 +117,12 @@ impl<'r> Evaluation<'r> {
                 counter.inc();
             }
             if let Some(field) = rule.mismatch(self.direction, self.index, p) {
-                effects.tried(rule, Trial::Field(field));
+                effects.tried(rule, self.within, Trial::Field(field));
                 i = rule.skip[field] as usize;
                 continue;
             }
             if rule.rest_matches(p, outcome.tag) && rule.is_honoured(p, effects) {
-                effects.tried(rule, Trial::Matches);
+                effects.tried(rule, self.within, Trial::Matches);
                 if rule.tag != 0 {
                     outcome.tag = rule.tag;
                 }
@@ -128,7 +133,7 @@ impl<'r> Evaluation<'r> {
                 } else {
                     if rule.action == Action::Match {
                         outcome.stick(rule);
-                        effects.matched(rule, p)?;
+                        effects.matched(rule, self.within, p)?;
                     } else {
                         (outcome.rule, outcome.anchor) = (Some(rule), self.within);
                     }
@@ -137,7 +142,7 @@ impl<'r> Evaluation<'r> {
                     }
                 }
             } else {
-                effects.tried(rule, Trial::Rest);
+                effects.tried(rule, self.within, Trial::Rest);
             }
             i += 1;
         }
@@ -186,12 +191,12 @@ impl<'r> Evaluation<'r> {
                 counter.inc();
             }
             if let Some(field) = rule.mismatch(self.direction, self.index, p) {
-                effects.tried(rule, Trial::Field(field));
+                effects.tried(rule, self.within, Trial::Field(field));
                 i = rule.skip[field] as usize;
                 continue;
             }
             if rule.rest_matches(p, p.tag) && rule.is_honoured(p, effects) {
-                effects.tried(rule, Trial::Matches);
+                effects.tried(rule, self.within, Trial::Matches);
                 if rule.tag != 0 {
                     p.tag = rule.tag;
                 }
@@ -204,7 +209,7 @@ impl<'r> Evaluation<'r> {
                     }
                 }
             } else {
-                effects.tried(rule, Trial::Rest);
+                effects.tried(rule, self.within, Trial::Rest);
             }
             i += 1;
         }

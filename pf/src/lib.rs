@@ -11,6 +11,7 @@
 //! - [`mod@optimize`] rewrites rules so that fewer have to be looked at.
 //! - [`ruleset`] compiles rules to numbers, with skip steps, [`anchor`] by anchor; `eval` finds the rule that decides.
 //! - [`osfp`] tells by a SYN which system may have sent it.
+//! - [`log`] shows packets to who wants to see them.
 //! - [`explain`] says in words what they do to one packet.
 //! - [`state`] remembers flows; [`slab`] keeps rules' counters as long as a ruleset or a state refers to them.
 //! - [`pf`] is what lives as long as the process; [`engine`] brings all together for one batch of a worker.
@@ -38,6 +39,7 @@ pub mod explain;
 pub mod ids;
 mod intern;
 pub mod limiter;
+pub mod log;
 pub mod names;
 mod nat;
 mod normalise;

@@ -29,8 +29,8 @@ use crate::{
     random::Random,
     route::RoutePool,
     rule::{
-        Action, AfTo, Direction, Host, IcmpMatch, Keep, On, Peer, Ports, Route, Rule, Rules, SourceTrack,
-        StateKind, TcpFlags,
+        Action, AfTo, Direction, Host, IcmpMatch, Keep, Log, On, Peer, Ports, Route, Rule, Rules,
+        SourceTrack, StateKind, TcpFlags,
     },
     slab::{RuleSlab, RuleSlot, TooManyRules},
     table::{self, Counted, Staged, TableError, Tables, Wanted},
@@ -120,7 +120,7 @@ pub(crate) struct Compiled {
     pub(crate) action: Action,
     pub(crate) keep: Option<KeepState>,
     pub(crate) allow_opts: bool,
-    pub(crate) log: bool,
+    pub(crate) log: Option<Log>,
     /// 0 is none.
     pub(crate) tag: u16,
     /// 0 is none.
@@ -208,7 +208,7 @@ impl Compiled {
 
     /// Whether being matched has an effect even if a later rule decides.
     fn has_side_effect(&self) -> bool {
-        self.quick || self.tag != 0 || self.log || self.action == Action::Match
+        self.quick || self.tag != 0 || self.log.is_some() || self.action == Action::Match
     }
 }
 
@@ -563,7 +563,7 @@ impl Ruleset {
             _ if open => Constant::Look,
             None => Constant::Pass { rule: None, allow_opts: false },
             Some((_, r)) if r.action != Action::Pass || r.keep.is_some() || r.queue != 0 => Constant::Look,
-            Some((_, r)) if r.log || r.tag != 0 || !r.translates.is_empty() || r.rare.is_some() => {
+            Some((_, r)) if r.log.is_some() || r.tag != 0 || !r.translates.is_empty() || r.rare.is_some() => {
                 Constant::Look
             }
             Some((i, r)) => Constant::Pass { rule: Some(i as u32), allow_opts: r.allow_opts },
@@ -845,7 +845,7 @@ impl Compiler<'_> {
             action: rule.action,
             keep: rule.keep.as_ref().map(KeepState::of),
             allow_opts: rule.allow_opts,
-            log: rule.log.is_some(),
+            log: rule.log,
             tag,
             queue,
             low_delay_queue,

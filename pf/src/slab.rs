@@ -14,7 +14,7 @@
 //! The slab grows by chunks and never moves one. Slots are handed out by the control thread alone.
 
 use std::sync::{
-    OnceLock,
+    Arc, OnceLock,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -75,6 +75,8 @@ pub(crate) struct Slot {
     nodes: AtomicU32,
     /// What it allows a source: nodes, states, connections, rate.
     sources: [AtomicU32; 5],
+    /// The rule's anchor; none for the main ruleset.
+    anchor: Leaf<Option<Arc<str>>>,
     /// The rule's anchor, and where sources go that overload it.
     overload: Leaf<Option<(String, Overload)>>,
     /// Seconds, 0 for the global value.
@@ -243,6 +245,11 @@ impl RuleSlab {
         self.release(slot);
     }
 
+    /// The path of the rule's anchor; none for the main ruleset.
+    pub(crate) fn anchor(&self, slot: RuleSlot) -> Option<Arc<str>> {
+        self.slot(slot)?.anchor.with(|anchor| anchor.clone())
+    }
+
     /// The rule's anchor, and where sources go that overload it; for the control thread.
     pub(crate) fn overload(&self, slot: RuleSlot) -> Option<(String, Overload)> {
         self.slot(slot)?.overload.with(|overload| overload.clone())
@@ -325,6 +332,7 @@ impl Slot {
             max: AtomicU32::new(0),
             nodes: AtomicU32::new(0),
             sources: std::array::from_fn(|_| AtomicU32::new(0)),
+            anchor: Leaf::new(None),
             overload: Leaf::new(None),
             timeouts: std::array::from_fn(|_| AtomicU32::new(0)),
             cleared: Leaf::new(RuleTotals::default()),
@@ -353,6 +361,7 @@ impl Slot {
         }
         let overload = keep.and_then(|k| k.overload.clone()).map(|overload| (path.to_owned(), overload));
         self.overload.with(|place| *place = overload);
+        self.anchor.with(|place| *place = (!path.is_empty()).then(|| path.into()));
         for timeout in &self.timeouts {
             timeout.store(0, Ordering::Relaxed);
         }

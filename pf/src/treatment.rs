@@ -21,6 +21,8 @@ pub(crate) struct Treatment {
     pub(crate) normalise: Normalise,
     /// Their priority on the wire (802.1p), and that of low-delay packets.
     pub(crate) prio: Option<(u8, u8)>,
+    /// Where every packet is logged.
+    pub(crate) log: Option<u8>,
 }
 
 /// All treatments that states have; a state refers to one by number, and 0 is none.
@@ -28,11 +30,12 @@ pub(crate) type Treatments = Interned<Treatment>;
 
 impl Treatment {
     /// Nothing.
-    pub(crate) const NONE: Treatment = Treatment { route: None, normalise: Normalise::NONE, prio: None };
+    pub(crate) const NONE: Treatment =
+        Treatment { route: None, normalise: Normalise::NONE, prio: None, log: None };
 
     /// This, and what a later rule says.
     pub(crate) fn then(self, normalise: Normalise, prio: Option<(u8, u8)>) -> Treatment {
-        Treatment { route: self.route, normalise: self.normalise.then(normalise), prio: prio.or(self.prio) }
+        Treatment { normalise: self.normalise.then(normalise), prio: prio.or(self.prio), ..self }
     }
 
     /// Gives a packet what it is to get; `p` is what it was read as.

@@ -17,6 +17,7 @@
 mod enc;
 mod frames;
 mod natt;
+mod pflog;
 mod routed;
 mod size;
 mod tunnel;
@@ -215,7 +216,11 @@ fn pf_each(
     {
         let held: Held<'_, PfRules> = held.at();
         let place = routed::Place::new(cx.shared, &cx.stats.ledger, direction, via);
+        let mut log = pflog::Pflog::new(&mut cx.local.captures, cx.net, cx.now);
         let mut pf = PfCx::new(&cx.shared.pf, rules, &mut cx.local.pf, held, cx.now);
+        if let Some(log) = &mut log {
+            pf = pf.show(log);
+        }
         let _passed = pf.test_batch(direction, via, batch, |m, exception| {
             place.stays(m, exception, &mut cx.local.late).map_or_else(
                 |other| {

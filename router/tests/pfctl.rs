@@ -246,6 +246,44 @@ fn an_operating_system_is_told_by_its_syns_and_states_are_killed_by_gateway() {
 }
 
 #[test]
+fn logged_packets_are_written_for_tcpdump() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::start(
+        "pass out\nanchor \"web\" {\n pass in log (all) on lan0 inet proto icmp\n}\n\
+         block in log on lan0 inet proto tcp\nblock in log (to pflog1) on lan0 inet proto udp\n",
+    );
+    let file = bed.dir.join("log.pcapng");
+    let mut capture = Command::new(softnet());
+    capture
+        .arg("--control")
+        .arg(bed.dir.join("control"))
+        .args(["capture", "pflog0", "-c", "3", "-w"])
+        .arg(&file);
+    let mut capture = capture.stdout(Stdio::null()).spawn().unwrap();
+    let patience = Instant::now() + Duration::from_secs(10);
+    while fs::metadata(&file).map_or(0, |m| m.len()) == 0 {
+        assert!(Instant::now() < patience, "no capture begins");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(bed.pings("198.51.100.2"));
+    assert!(!bed.is_refused());
+    assert!(capture.wait().unwrap().success());
+    let read = Command::new("tcpdump").args(["-n", "-e", "-r"]).arg(&file).output().unwrap();
+    let text = String::from_utf8_lossy(&read.stdout).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    let said = [
+        "rule 1.web.0/0(match): pass in on lan0: 192.0.2.2 > 198.51.100.2: ICMP echo request",
+        "rule 1.web.0/0(match): pass out on lan0: 198.51.100.2 > 192.0.2.2: ICMP echo reply",
+        "rule 2/0(match): block in on lan0: 192.0.2.2.",
+    ];
+    assert_eq!(lines.len(), said.len(), "{text}");
+    assert!(lines.iter().zip(said).all(|(line, said)| line.contains(said)), "{text}");
+    bed.stop();
+}
+
+#[test]
 fn an_anchor_is_loaded_shown_and_flushed_without_touching_the_rest() {
     if !available() {
         return;

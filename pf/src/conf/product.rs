@@ -33,9 +33,6 @@ const MAX_EXPANSION: usize = 100_000;
 impl Expander<'_> {
     /// Adds the rules of a definition, or says what is wrong with it.
     pub(super) fn rule(&mut self, def: &RuleDef, faults: &mut Vec<Fault>) {
-        if def.rule.log.is_some() {
-            self.warnings.push(Fault::new(def.at, "`log` has no effect: there is no packet log yet"));
-        }
         if matches!(def.rule.action, Action::Scrub | Action::NoScrub) && self.is_in_anchor() {
             self.warnings.push(
                 Fault::new(def.at, "scrub has no effect in an anchor")

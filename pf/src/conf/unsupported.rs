@@ -8,7 +8,6 @@ use super::{cursor::Use, error::Fault};
 const TRANSLATION: &str = "there is no address translation yet";
 const LIMITERS: &str = "there are no limiters yet";
 const SCTP: &str = "there is no SCTP engine";
-const LOG: &str = "there is no packet log yet";
 const ASK: &str = "pf cannot ask the routing table yet";
 
 /// Keywords as the grammar notes them, and why there is no engine.
@@ -34,7 +33,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Tables, normalisation, log.
     ("file", "tables are read from the configuration only"),
     ("scrub ... os", "scrub rules come before a SYN is looked at"),
-    ("log (matches)", LOG),
     ("log (user)", "packets belong to no local user"),
     ("set loginterface", "statistics are counted for every interface"),
     ("set keepcounters", "counters begin anew on a reload"),

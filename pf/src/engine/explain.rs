@@ -54,11 +54,16 @@ impl<'r> Effects<'r> for Tracing<'_, '_, 'r> {
         self.walk.is_from(wanted, p)
     }
 
-    fn matched(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why> {
-        self.walk.matched(rule, p)
+    fn matched(
+        &mut self,
+        rule: &'r Compiled,
+        within: Option<&'r Compiled>,
+        p: &mut Packet,
+    ) -> Result<(), Why> {
+        self.walk.matched(rule, within, p)
     }
 
-    fn tried(&mut self, rule: &'r Compiled, trial: Trial) {
+    fn tried(&mut self, rule: &'r Compiled, _: Option<&'r Compiled>, trial: Trial) {
         self.steps.push(Step { kind: self.kind, slot: rule.slot, trial });
     }
 }
@@ -93,7 +98,7 @@ impl PfCx<'_> {
         let mut p = seen.p;
         let opens = seen.lookup.opens_state(&p);
         let mut tracing =
-            Tracing { walk: self.walk(direction, opens, m), kind: Kind::Filter, steps: Vec::new() };
+            Tracing { walk: self.walk(direction, index, opens, m), kind: Kind::Filter, steps: Vec::new() };
         let mut evaluated = || {
             if opens && !rules.main.translation.is_empty(direction) {
                 for kind in Translation::kinds(direction) {

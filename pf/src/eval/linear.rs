@@ -223,7 +223,7 @@ impl Effects<'_> for Translating {
         unreachable!("no rule here asks for a system")
     }
 
-    fn matched(&mut self, rule: &Compiled, p: &mut Packet) -> Result<(), Why> {
+    fn matched(&mut self, rule: &Compiled, _: Option<&Compiled>, p: &mut Packet) -> Result<(), Why> {
         translate(rule.tag, p);
         Ok(())
     }

@@ -107,6 +107,11 @@ impl<'p, 'r> Sender<'p, 'r> {
         Sender { known, data, systems: OnceCell::new() }
     }
 
+    /// The packet, from its IP header on.
+    pub(crate) const fn packet(&self) -> &'p [u8] {
+        self.data
+    }
+
     /// Whether it is one of these; `p` is what the packet was read as.
     #[cold]
     pub(crate) fn is(&self, wanted: Asked, p: &Packet) -> bool {

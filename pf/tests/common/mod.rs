@@ -12,6 +12,7 @@ use kern::{
 use pf::{
     Direction, Environment, IfIndex, Names, Pf, PfCx, Ruleset, StateInfo, Verdict, Worker,
     env::{IfAddress, Interface},
+    log::{Logger, Record},
 };
 use wire::{build, icmpv4, tcp};
 
@@ -105,6 +106,18 @@ impl World {
         self.worker.take_segments()
     }
 
+    /// Tests a packet, and says whether it passes and what is logged of it.
+    pub fn logged(&mut self, direction: Direction, index: IfIndex, octets: &[u8]) -> (bool, Vec<Shown>) {
+        let mut m = self.packet(octets);
+        let mut log = Log(Vec::new());
+        let mut root = Root::claim();
+        let mut held = root.top();
+        let pf = PfCx::new(&self.pf, &self.ruleset, &mut self.worker, held.at::<PfRules>(), self.now);
+        let passes = matches!(pf.show(&mut log).test(direction, index, &mut m), Verdict::Pass(_));
+        self.fixture.done(m);
+        (passes, log.0)
+    }
+
     /// Tests a packet and ends it.
     pub fn verdict(&mut self, direction: Direction, index: IfIndex, octets: &[u8]) -> Verdict {
         let mut m = self.packet(octets);
@@ -138,6 +151,33 @@ impl World {
         let mut root = Root::claim();
         let mut held = root.top();
         self.pf.kill_states(&mut held.at::<PfRules>(), doomed)
+    }
+}
+
+/// A packet as it is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// `pflog0: rule 2.a.0(match) block in 1`, the last being the interface.
+    pub why: String,
+    pub packet: Vec<u8>,
+}
+
+/// All that is logged.
+struct Log(Vec<Shown>);
+
+impl Logger for Log {
+    fn log(&mut self, record: &Record<'_>, packet: &[u8]) {
+        let &Record { to, direction, interface, action, reason, rule, in_anchor, anchor } = record;
+        let inner = in_anchor.map_or_else(String::new, |number| format!(".{anchor}.{number}"));
+        let (reason, action) = (format!("{reason:?}"), format!("{action:?}"));
+        let why = format!(
+            "pflog{to}: rule {rule}{inner}({}) {} {} {}",
+            reason.to_lowercase(),
+            action.to_lowercase(),
+            direction.keyword(),
+            interface.0
+        );
+        self.0.push(Shown { why, packet: packet.to_vec() });
     }
 }
 

@@ -35,7 +35,7 @@ const EVERY: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CaptureError {
     /// There is no such tap.
-    #[error("{0:?} cannot be captured; there is {names}", names = names())]
+    #[error("{0:?} cannot be captured; there are enc0 and pflog0 to pflog15")]
     Unknown(String),
     /// Frames of that size make no sense.
     #[error("{0} octets a packet: {least} to {most} can be captured", least = SNAP.start(), most = SNAP.end())]
@@ -46,11 +46,6 @@ pub enum CaptureError {
     /// The client has one.
     #[error("a stream is open already")]
     Twice,
-}
-
-fn names() -> String {
-    let names: Vec<_> = Tap::ALL.iter().map(|tap| tap.name()).collect();
-    crate::conf::diag::list(&names)
 }
 
 /// One worker, as seen from here.
@@ -144,7 +139,7 @@ impl Captures {
     pub fn poll(&mut self, session: Session, now: Instant, out: &mut Outbox<'_>) {
         let Some(capture) = self.0.get_mut(&session) else { return };
         if !std::mem::replace(&mut capture.begun, true) {
-            let (name, link_type) = (capture.tap.name().to_owned(), capture.tap.link_type());
+            let (name, link_type) = (capture.tap.name(), capture.tap.link_type());
             out.push(&Response::Capturing(TapReport { name, link_type, snap: capture.snap }));
         }
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -77,6 +77,12 @@ impl Copiers {
         self.0.iter().any(|copier| copier.tap == tap)
     }
 
+    /// Whether anybody looks at one of these taps.
+    #[inline(always)]
+    pub(crate) fn look_at_any(&self, of: impl Fn(Tap) -> bool) -> bool {
+        self.0.iter().any(|copier| of(copier.tap))
+    }
+
     /// Copies a packet for all who look at a tap. They see it when it is [shown](Self::show).
     #[cold]
     pub(crate) fn copy(&mut self, tap: Tap, seen: &Seen<'_>) {

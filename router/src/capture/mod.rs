@@ -37,16 +37,21 @@ use kern::time::Instant;
 pub enum Tap {
     /// `enc0`: packets before they go into SAs and when they have come out, once for each SA, as enc(4) of OpenBSD shows them.
     Enc,
+    /// `pflog0` to `pflog15`: packets that rules of pf log, when pf is done with them, as pflog(4) shows them.
+    Pflog(u8),
 }
 
 impl Tap {
     /// All of them.
-    pub const ALL: [Tap; 1] = [Tap::Enc];
+    pub fn all() -> impl Iterator<Item = Tap> {
+        std::iter::once(Tap::Enc).chain((0..pf::log::LOGS).map(Tap::Pflog))
+    }
 
     /// As an interface is called.
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            Tap::Enc => "enc0",
+            Tap::Enc => "enc0".to_owned(),
+            Tap::Pflog(number) => format!("pflog{number}"),
         }
     }
 
@@ -54,11 +59,12 @@ impl Tap {
     pub const fn link_type(self) -> u16 {
         match self {
             Tap::Enc => 109,
+            Tap::Pflog(_) => pf::log::LINK_TYPE,
         }
     }
 
     fn named(name: &str) -> Option<Tap> {
-        Tap::ALL.into_iter().find(|tap| tap.name() == name)
+        Tap::all().find(|tap| tap.name() == name)
     }
 }
 

@@ -21,10 +21,13 @@ use std::{
     path::PathBuf,
 };
 
+/// Octets of a packet, unless the user says: a jumbo frame.
+const SNAP: u32 = 9216;
+
 /// What to capture, and where to.
 #[derive(Clone, Debug, Args)]
 pub struct Capture {
-    /// enc0: packets before they are encrypted, and decrypted ones
+    /// enc0: packets before they are encrypted, and decrypted ones; pflog0 to pflog15: packets that rules of pf log
     #[arg(value_name = "INTERFACE")]
     interface: String,
     /// The file, pcapng, which only its owner can read; - for standard output
@@ -34,8 +37,15 @@ pub struct Capture {
     #[arg(short, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Octets of each packet
-    #[arg(short, value_name = "SNAPLEN", default_value = "9216")]
+    #[arg(short, value_name = "SNAPLEN", default_value_t = SNAP)]
     snap: u32,
+}
+
+impl Capture {
+    /// All of an interface, into a file.
+    pub(super) fn all(interface: &str, write: PathBuf) -> Capture {
+        Capture { interface: interface.to_owned(), write, count: None, snap: SNAP }
+    }
 }
 
 /// Runs the command.

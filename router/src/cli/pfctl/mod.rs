@@ -12,6 +12,7 @@ mod table;
 use super::{
     Exit,
     ask::{At, Failure, answer},
+    capture::{self, Capture},
 };
 use crate::control::{
     pf::{AnchorName, DoneReport, ExplainReport, Flush, Kill, Part, PfLoad, PfRequest},
@@ -95,6 +96,9 @@ pub struct Pfctl {
     /// Forget source nodes of a host or network [and with an address of another: -K HOST]
     #[arg(short = 'K', value_name = "HOST")]
     kill_sources: Vec<String>,
+    /// Write packets that rules log to pflog0 into a file, pcapng, until interrupted; `softnet capture` does more
+    #[arg(long, value_name = "FILE")]
+    pflog: Option<PathBuf>,
     /// The table of -T
     #[arg(short, value_name = "TABLE", requires = "command")]
     table: Option<String>,
@@ -168,6 +172,9 @@ pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
     }
     if args.enable {
         ctl.order(PfRequest::Enable(true))?;
+    }
+    if let Some(file) = &args.pflog {
+        return capture::run(at, &Capture::all("pflog0", file.clone()));
     }
     Ok(exit)
 }

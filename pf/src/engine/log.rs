@@ -1,0 +1,150 @@
+//! Which packets are logged, and as what (see [`crate::log`]).
+
+use std::fmt;
+
+use kern::Mbuf;
+
+use super::{PfCx, Walk};
+use crate::{
+    IfIndex,
+    log::{self, Logged, Logger, Reason, Record},
+    rule::{Direction, Log},
+    ruleset::Compiled,
+    slab::{RuleSlab, RuleSlot, Slot},
+    state::Hit,
+    verdict::Verdict,
+};
+
+/// Who is shown what is logged, if anybody is.
+#[derive(Default)]
+pub(super) struct Shown<'a>(Option<&'a mut dyn Logger>);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shown").field(&self.0.is_some()).finish()
+    }
+}
+
+/// The rules that have decided on a packet.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Decision<'r> {
+    /// The filter rule, or the rule of translation with `pass`.
+    pub(super) rule: Option<&'r Compiled>,
+    /// The call in the main ruleset that leads to it.
+    pub(super) call: Option<&'r Compiled>,
+    /// The nat, binat or rdr rule that translates; match rules log by themselves.
+    pub(super) translates: Option<&'r Compiled>,
+}
+
+impl<'r> Decision<'r> {
+    /// The rule that is logged: the one that decides if it says so, else the one that translates.
+    #[inline(always)]
+    fn logged(&self) -> Option<(&'r Compiled, Log)> {
+        let of = |rule: Option<&'r Compiled>| rule.and_then(|rule| Some((rule, rule.log?)));
+        of(self.rule).or_else(|| of(self.translates))
+    }
+}
+
+/// What is to be said of a packet.
+struct Event {
+    to: u8,
+    direction: Direction,
+    interface: IfIndex,
+    became: (Logged, Reason),
+    rule: RuleSlot,
+    call: RuleSlot,
+}
+
+impl Shown<'_> {
+    #[cold]
+    fn say(&mut self, slab: &RuleSlab, event: &Event, packet: &[u8]) {
+        let Some(logger) = &mut self.0 else { return };
+        let number = |slot| slab.slot(slot).map_or(u32::MAX, Slot::number);
+        let anchor = slab.anchor(event.rule);
+        let (rule, in_anchor) = match event.call {
+            RuleSlot::NONE => (number(event.rule), None),
+            call => (number(call), Some(number(event.rule))),
+        };
+        let (action, reason) = event.became;
+        let &Event { to, direction, interface, .. } = event;
+        let anchor = anchor.as_deref().unwrap_or("");
+        logger.log(&Record { to, direction, interface, action, reason, rule, in_anchor, anchor }, packet);
+    }
+}
+
+impl<'a> PfCx<'a> {
+    /// Shows what is logged to somebody.
+    #[must_use]
+    pub fn show(mut self, logger: &'a mut dyn Logger) -> PfCx<'a> {
+        self.shown = Shown(Some(logger));
+        self
+    }
+
+    /// Logs a packet of which rules have made this, if they say so.
+    #[inline(always)]
+    pub(super) fn log_decided(
+        &mut self,
+        direction: Direction,
+        interface: IfIndex,
+        m: &Mbuf,
+        verdict: &Verdict,
+        decision: &Decision<'_>,
+    ) {
+        let Some((rule, log)) = decision.logged() else { return };
+        let event = Event {
+            to: log.to,
+            direction,
+            interface,
+            became: log::outcome(verdict, rule.action),
+            rule: rule.slot,
+            call: slot_of(decision.call),
+        };
+        self.shown.say(&self.pf.slab, &event, m.data());
+    }
+
+    /// Logs a packet of a state whose rule says `log (all)`.
+    #[cold]
+    pub(super) fn log_by_state(
+        &mut self,
+        direction: Direction,
+        interface: IfIndex,
+        m: &Mbuf,
+        hit: &Hit,
+        to: u8,
+    ) {
+        let became = (Logged::Pass, Reason::Match);
+        let event = Event { to, direction, interface, became, rule: hit.rule, call: hit.anchor };
+        self.shown.say(&self.pf.slab, &event, m.data());
+    }
+}
+
+impl<'r> Walk<'_, '_, 'r> {
+    /// Logs a packet that a match rule has matched, if the rule says so.
+    #[inline(always)]
+    pub(super) fn log_matched(&mut self, rule: &'r Compiled, within: Option<&'r Compiled>) {
+        if let Some(log) = rule.log {
+            self.log(rule, within, log.to);
+            if log.matches {
+                self.following = Some(log.to);
+            }
+        }
+    }
+
+    /// Logs a packet that a rule behind one with `log (matches)` matches.
+    #[cold]
+    pub(super) fn log(&mut self, rule: &'r Compiled, within: Option<&'r Compiled>, to: u8) {
+        let event = Event {
+            to,
+            direction: self.direction,
+            interface: self.interface,
+            became: (Logged::of(rule.action), Reason::Match),
+            rule: rule.slot,
+            call: slot_of(within),
+        };
+        self.shown.say(&self.counts.pf.slab, &event, self.sender.packet());
+    }
+}
+
+fn slot_of(call: Option<&Compiled>) -> RuleSlot {
+    call.map_or(RuleSlot::NONE, |call| call.slot)
+}
