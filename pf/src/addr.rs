@@ -130,6 +130,15 @@ impl Prefix {
     }
 }
 
+/// An IPv4 address before a length, whose trailing zeros may be left out: `10.1` is 10.1.0.0.
+pub(crate) fn short_inet(word: &str) -> Option<IpAddr> {
+    let mut octets = [0; 4];
+    for (i, part) in word.split('.').enumerate() {
+        *octets.get_mut(i)? = part.parse().ok()?;
+    }
+    Some(IpAddr::V4(Ipv4Addr::from_octets(octets)))
+}
+
 /// A number whose lowest `n` bits are set.
 const fn low_bits(n: u8) -> u128 {
     if n >= 128 { u128::MAX } else { (1 << n) - 1 }

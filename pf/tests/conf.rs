@@ -81,7 +81,7 @@ const REJECTED: &[(&str, &str)] = &[
     ("pass in route-to { wan0, (lan0 10.0.0.1) }", "1:9: `route-to { IF, ... }` is not supported"),
     ("pass proto tcp user root", "1:16: `user` is not supported"),
     ("pass from no-route", "1:11: `no-route` is not supported"),
-    ("table <t> file \"/etc/t\"", "1:11: `file` is not supported"),
+    ("table <t> file \"no/such/file\"", "1:16: `no/such/file` cannot be read"),
     ("table <t> { 1.2.3.4 }\ntable <t> { 1.2.3.4 }", "2:8: table <t> is defined twice"),
     ("include \"no/such/file\"", "1:9: `no/such/file` cannot be read"),
     ("altq on wan0 wfq queue { a }", "1:14: unknown scheduler `wfq`"),

@@ -161,6 +161,39 @@ fn a_table_is_changed_from_the_command_line_and_decides_on_real_packets() {
 }
 
 #[test]
+fn tables_come_from_files_and_a_file_with_a_fault_changes_nothing() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::start("block in all\npass out all\n");
+    let (rules, list) = (bed.dir.join("tables.conf"), bed.dir.join("friends"));
+    fs::write(&list, "# friends\n192.0/16 !192.0.2.7 ; not this one\n").unwrap();
+    let text = "table <ok> persist file \"friends\" file \"/dev/null\" { 203.0.113.9 }\n\
+                block in all\npass out all\npass in from <ok>\n";
+    fs::write(&rules, text).unwrap();
+    assert_eq!(bed.pfctl(&format!("-f {}", rules.display())), (0, String::new(), String::new()));
+    assert!(bed.pings("198.51.100.2"), "the client is in the file");
+    let shown = "   192.0.0.0/16\n  !192.0.2.7\n   203.0.113.9\n";
+    assert_eq!(bed.pfctl("-t ok -T show").1, shown);
+    fs::write(&list, "192.0/16\n192.0.2.300\n").unwrap();
+    for load in [format!("-f {}", rules.display()), format!("-nf {}", rules.display())] {
+        let (status, _, said) = bed.pfctl(&load);
+        assert!(status == 1 && said.contains("friends:2:1: `192.0.2.300` is no address"), "{said}");
+    }
+    for word in ["add", "replace"] {
+        let (status, _, said) = bed.pfctl(&format!("-t ok -T {word} -f {}", list.display()));
+        assert!(status == 1 && said.contains("friends:2:1: `192.0.2.300` is no address"), "{said}");
+    }
+    assert_eq!(bed.pfctl("-t ok -T show").1, shown, "nothing of a file with a fault takes effect");
+    fs::write(&list, "lan0:network\n10/8 # and these\n").unwrap();
+    let replaced = bed.pfctl(&format!("-t ok -T replace -f {} 10.1.2.3", list.display()));
+    assert_eq!(replaced.2, "4 addresses added.\n3 addresses deleted.\n");
+    let shown = "   10.0.0.0/8\n   10.1.2.3\n   192.0.2.0/24\n   2001:db8:a::/64\n";
+    assert_eq!(bed.pfctl("-t ok -T show").1, shown);
+    bed.stop();
+}
+
+#[test]
 fn pf_is_switched_loaded_flushed_and_refused_as_pfctl_does() {
     if !available() {
         return;

@@ -8,7 +8,7 @@ use super::{
     options::{Limit, Optimizer, Syncookies},
 };
 use crate::{
-    addr::Family,
+    addr::{Entry, Family},
     limiter::Limiter,
     rule::{
         Action, Dynamic, IdMatch, Keep, Log, Method, On, PortSet, Ports, Reply, RouteKind, Rule, TcpFlags,
@@ -97,7 +97,11 @@ pub(crate) struct TableDef {
 #[derive(Clone, Debug)]
 pub(crate) enum TablePart {
     List(Vec<HostDef>),
-    File(At<String>),
+    /// A file, and what is in it once it has been read.
+    File {
+        name: At<String>,
+        entries: Vec<Entry>,
+    },
 }
 
 /// `antispoof log quick for { if } inet`

@@ -69,6 +69,11 @@ impl Fault {
         self
     }
 
+    /// The fault as it is told, with the name of its file and the line it is on.
+    pub(crate) fn named(self, file: String, excerpt: String) -> ConfError {
+        ConfError { file, at: self.at, message: self.message, help: self.help, excerpt }
+    }
+
     /// A part of the language for which there is no engine.
     pub(crate) fn unsupported(at: Pos, keyword: &str, why: &str) -> Fault {
         Fault::new(at, format!("`{keyword}` is not supported: {why}"))

@@ -2,7 +2,7 @@
 //! [`super::product`].
 
 use super::{
-    PfConf, Table,
+    PfConf, Table, addresses,
     altq::{AltqSpec, QueueSpec},
     ast::{
         Antispoof, At, EtherDef, HostDef, HostWord, KeepDef, RuleDef, Setting, Statement, TableDef, TablePart,
@@ -13,12 +13,11 @@ use super::{
     product, resolve,
 };
 use crate::{
-    addr::{Entry, Family},
     env::Environment,
     ether::EtherRule,
     limiter::Limiter,
     print,
-    rule::{Action, AnchorCall, Direction, Dynamic, Host, On, Part, Peer, Reply, Rule, Rules},
+    rule::{Action, AnchorCall, Direction, Dynamic, On, Part, Peer, Reply, Rule, Rules},
     timeout::{Timeout, Timeouts},
 };
 
@@ -384,8 +383,8 @@ impl<'a> Expander<'a> {
             constant: def.constant,
             persist: def.persist,
             counters: def.counters,
+            keeps: def.parts.is_empty(),
             entries: Vec::new(),
-            files: Vec::new(),
         };
         let mut parts = Vec::new();
         for part in &def.parts {
@@ -393,33 +392,20 @@ impl<'a> Expander<'a> {
                 TablePart::List(list) => {
                     let mut entries = Vec::new();
                     for entry in list {
-                        entries.extend(self.table_entry(entry)?);
+                        entries.extend(addresses::entries(self.env, entry)?);
                     }
                     table.entries.extend(entries.iter().copied());
                     parts.push(print::TablePart::List(entries));
                 }
-                TablePart::File(file) => {
-                    table.files.push(file.value.clone());
-                    parts.push(print::TablePart::File(file.value.clone()));
+                TablePart::File { name, entries } => {
+                    table.entries.extend(entries);
+                    parts.push(print::TablePart::File(name.value.clone()));
                 }
             }
         }
         self.line(print::table(&table, &parts));
         self.conf.tables.push(table);
         Ok(())
-    }
-
-    fn table_entry(&self, def: &HostDef) -> Parsed<Vec<Entry>> {
-        resolve::one(self.env, def, None)?
-            .into_iter()
-            .map(|r| match r.host {
-                Host::Prefix(prefix) => Ok(Entry { not: r.not, prefix }),
-                Host::Any => {
-                    Ok(Entry { not: r.not, prefix: resolve::everything(r.family.unwrap_or(Family::Inet)) })
-                }
-                _ => Err(Fault::new(def.at, "a table holds addresses and networks only")),
-            })
-            .collect()
     }
 
     fn altq(&mut self, spec: AltqSpec) {

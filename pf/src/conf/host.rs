@@ -1,6 +1,6 @@
 //! Grammar of addresses and ports: `from ! { 10/8, (lan0:network), <t> } port { ssh, 1024:2048 }`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::{
     ast::{At, HostDef, HostWord},
@@ -9,7 +9,7 @@ use super::{
     lex::Tok,
 };
 use crate::{
-    addr::{Family, bits},
+    addr::{self, Family, bits},
     env::Environment,
     rule::{Dynamic, Part, Ports},
 };
@@ -131,22 +131,14 @@ fn range(c: &mut Cursor, first: At<&str>) -> Parsed<HostWord> {
 }
 
 /// An address, perhaps with an interface behind `%`; before a length trailing zeros may be left out (`10/8`).
-fn literal(word: &str, before_length: bool) -> Option<HostWord> {
+pub(super) fn literal(word: &str, before_length: bool) -> Option<HostWord> {
     let (address, scope) = match word.split_once('%') {
         Some((address, scope)) => (address, Some(scope.to_owned())),
         None => (word, None),
     };
-    let short = || short_inet(address).filter(|_| before_length);
+    let short = || addr::short_inet(address).filter(|_| before_length);
     let address = address.parse::<IpAddr>().ok().or_else(short)?;
     Some(HostWord::Literal(address, scope))
-}
-
-fn short_inet(word: &str) -> Option<IpAddr> {
-    let mut octets = [0; 4];
-    for (i, part) in word.split('.').enumerate() {
-        *octets.get_mut(i)? = part.parse().ok()?;
-    }
-    Some(IpAddr::V4(Ipv4Addr::from_octets(octets)))
 }
 
 fn prefix_length(c: &mut Cursor, what: &HostWord) -> Parsed<u8> {

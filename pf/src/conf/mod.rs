@@ -9,6 +9,7 @@
 //! are reported. Nothing here looks at the machine: the [`Environment`] says what interfaces, hosts and services there
 //! are. What the language has and Softnet has no engine for is parsed and printed, and a load refuses it by name.
 
+mod addresses;
 mod altq;
 mod ast;
 mod check;
@@ -42,6 +43,7 @@ use std::{
     sync::Arc,
 };
 
+pub use addresses::{table_address, table_file};
 pub use altq::{AltqSpec, Bandwidth, QueueOptions, QueueSpec, Scheduler, ServiceCurve};
 pub use combine::Section;
 pub use error::{ConfError, Pos};
@@ -54,7 +56,7 @@ use crate::{
     osfp::Fingerprints,
     rule::{Anchor, Rules},
 };
-use ast::{At, Statement};
+use ast::{At, Statement, TableDef, TablePart};
 use cursor::Use;
 use error::Fault;
 use expand::Expander;
@@ -115,10 +117,10 @@ pub struct Table {
     pub persist: bool,
     /// Counts by entry.
     pub counters: bool,
-    /// Prefixes, in or out, as the lists have them.
+    /// It has neither list nor file, and so keeps what it holds when it is loaded anew; `{ }` makes it empty.
+    pub keeps: bool,
+    /// Prefixes, in or out, as the lists and files have them.
     pub entries: Vec<Entry>,
-    /// Files of further entries.
-    pub files: Vec<String>,
 }
 
 /// Files that include each other this deep include themselves.
@@ -264,10 +266,34 @@ impl Loader<'_> {
                 let path = self.expander.path_of(&name.value);
                 self.anchors.push((path, from, file));
             }
+            Statement::Table(mut def) => {
+                self.table_files(&mut def, file);
+                self.expand(Statement::Table(def));
+            }
             other => {
                 self.systems(&other, file);
-                let faults = self.expander.statement(other);
-                self.faults.extend(faults);
+                self.expand(other);
+            }
+        }
+    }
+
+    fn expand(&mut self, statement: Statement) {
+        let faults = self.expander.statement(statement);
+        self.faults.extend(faults);
+    }
+
+    /// Reads the files that a table of file `file` names.
+    fn table_files(&mut self, def: &mut TableDef, file: u16) {
+        for part in &mut def.parts {
+            let TablePart::File { name, entries } = part else { continue };
+            let Some((path, text)) = self.open(name, file) else { continue };
+            // Only a file in which something is wrong is one that positions are in.
+            match addresses::file(self.reading.env, self.files.len() as u16, &text) {
+                Ok(read) => *entries = read,
+                Err(faults) => {
+                    self.faults.extend(faults);
+                    self.files.push(File { path, lines: text.lines().map(str::to_owned).collect() });
+                }
             }
         }
     }
@@ -293,13 +319,21 @@ impl Loader<'_> {
             self.faults.push(Fault::new(name.at, format!("includes more than {INCLUDE_DEPTH} files deep")));
             return;
         }
-        let from = self.files.get(usize::from(file)).and_then(|f| f.path.parent());
+        if let Some((path, text)) = self.open(name, file) {
+            self.file(path, &text, depth + 1);
+        }
+    }
+
+    /// The path and the text of a file that file `from` names.
+    fn open(&mut self, name: &At<String>, from: u16) -> Option<(PathBuf, String)> {
+        let from = self.files.get(usize::from(from)).and_then(|f| f.path.parent());
         let path = from.map_or_else(|| PathBuf::from(&name.value), |dir| dir.join(&name.value));
         match std::fs::read_to_string(&path) {
-            Ok(text) => self.file(path, &text, depth + 1),
+            Ok(text) => Some((path, text)),
             Err(error) => {
                 self.faults
                     .push(Fault::new(name.at, format!("`{}` cannot be read: {error}", path.display())));
+                None
             }
         }
     }
@@ -328,13 +362,8 @@ impl Loader<'_> {
         let name = |f: Fault| {
             let file = self.files.get(usize::from(f.at.file));
             let excerpt = file.and_then(|file| file.lines.get((f.at.line as usize).checked_sub(1)?));
-            ConfError {
-                file: file.map_or_else(String::new, |file| file.path.display().to_string()),
-                at: f.at,
-                message: f.message,
-                help: f.help,
-                excerpt: excerpt.cloned().unwrap_or_default(),
-            }
+            let name = file.map_or_else(String::new, |file| file.path.display().to_string());
+            f.named(name, excerpt.cloned().unwrap_or_default())
         };
         faults.into_iter().map(name).collect()
     }

@@ -108,7 +108,6 @@ fn table(c: &mut Cursor) -> Parsed<TableDef> {
     let name = host::table_name(c)?;
     let mut table = TableDef { name, constant: false, persist: false, counters: false, parts: Vec::new() };
     while !c.is_done() {
-        let at = c.at();
         if c.is_sym("{") {
             table.parts.push(TablePart::List(table_entries(c)?));
         } else if c.accept("const") {
@@ -118,9 +117,9 @@ fn table(c: &mut Cursor) -> Parsed<TableDef> {
         } else if c.accept("counters") {
             table.counters = true;
         } else if c.accept("file") {
-            c.note(at, "file");
             let file = c.string("the name of a file")?;
-            table.parts.push(TablePart::File(At::new(file.at, file.value.to_owned())));
+            let name = At::new(file.at, file.value.to_owned());
+            table.parts.push(TablePart::File { name, entries: Vec::new() });
         } else {
             return Err(c.expected("`{`, file, const, persist or counters"));
         }

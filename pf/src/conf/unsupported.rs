@@ -31,7 +31,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("max-pkt-size", "packets are not metered by rules yet"),
     ("ridentifier", "rules have no identifiers yet"),
     // Tables, normalisation, log.
-    ("file", "tables are read from the configuration only"),
     ("scrub ... os", "scrub rules come before a SYN is looked at"),
     ("log (user)", "packets belong to no local user"),
     ("set loginterface", "statistics are counted for every interface"),

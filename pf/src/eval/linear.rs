@@ -43,7 +43,7 @@ pub(crate) fn table(anchor: &str) -> Table {
             entry(!own, "192.0.2.2", 32),
             entry(false, "2001:db8::4", 127),
         ],
-        files: Vec::new(),
+        keeps: false,
     }
 }
 

@@ -57,7 +57,7 @@ impl Automatic {
 
     fn table(&self, name: String, entries: &[Entry]) -> Table {
         let (anchor, entries) = (self.anchor.clone(), entries.to_vec());
-        Table { name, anchor, constant: true, persist: false, counters: false, entries, files: Vec::new() }
+        Table { name, anchor, constant: true, persist: false, counters: false, entries, keeps: false }
     }
 
     /// Those that were made.

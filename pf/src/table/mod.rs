@@ -27,7 +27,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use kern::counter::Counter;
 
 use crate::{
-    addr::{Entry, Family, Prefix},
+    addr::{Entry, Family, Prefix, short_inet},
     rule::Direction,
 };
 use contents::{Address, Contents, Counts};
@@ -196,13 +196,7 @@ pub(crate) struct Counted {
     pub(crate) bytes: u32,
 }
 
-/// What the text of a table's file, or of `pfctl -T ... -f`, says: addresses, one or more a line, `#` begins a comment.
-pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or(""));
-    lines.flat_map(str::split_whitespace).map(parse_entry).collect()
-}
-
-/// An address or prefix, with `!` if its addresses are not in.
+/// An address or prefix (`10/8` too), with `!` if its addresses are not in.
 pub fn parse_entry(text: &str) -> Result<Entry, String> {
     let (not, rest) = match text.strip_prefix('!') {
         Some(rest) => (true, rest.trim_start()),
@@ -213,7 +207,8 @@ pub fn parse_entry(text: &str) -> Result<Entry, String> {
         None => (rest, None),
     };
     let wrong = || format!("`{text}` is no address, prefix or negated prefix");
-    let address: std::net::IpAddr = address.parse().map_err(|_| wrong())?;
+    let short = || short_inet(address).filter(|_| len.is_some());
+    let address = address.parse().ok().or_else(short).ok_or_else(wrong)?;
     let width = Family::of(address).width();
     let len = match len {
         None => width,

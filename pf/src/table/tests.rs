@@ -27,8 +27,8 @@ fn defined(name: &str, persist: bool, texts: &[&str]) -> conf::Table {
         constant: false,
         persist,
         counters: true,
+        keeps: texts.is_empty(),
         entries: entries(texts),
-        files: Vec::new(),
     }
 }
 
@@ -190,9 +190,20 @@ fn one_address_into_a_table_of_200000_takes_less_than_a_millisecond() {
 }
 
 #[test]
-fn the_text_of_a_table_file_is_addresses_prefixes_and_comments() {
-    assert_eq!(parse("# none\n10/8\n"), Err("`10/8` is no address, prefix or negated prefix".into()));
-    let read = parse("10.0.0.0/8 !10.1.2.3 # a comment\n\n  2001:db8::/32\n").unwrap();
-    assert_eq!(read, entries(&["10.0.0.0/8", "!10.1.2.3", "2001:db8::/32"]));
-    assert!(parse_entry("10.0.0.1/33").is_err());
+fn before_a_length_trailing_zeros_may_be_left_out() {
+    assert_eq!(entries(&["10/8", "!172.16/12"]), entries(&["10.0.0.0/8", "!172.16.0.0/12"]));
+    for wrong in ["10", "10.0.0.1/33", "1.2.3.4.5/8", "10./8", "/8"] {
+        assert!(parse_entry(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_list_without_entries_empties_a_table_and_of_entries_named_twice_the_first_counts() {
+    let tables = Tables::new(1);
+    tables.commit(&stage(&tables, "", &[defined("t", true, &["10.0.0.1", "!10.0.0.1", "10.0.0.2"])], &[]));
+    assert!(is_in(&tables, "10.0.0.1") && is_in(&tables, "10.0.0.2"));
+    tables.commit(&stage(&tables, "", &[defined("t", true, &[])], &[]));
+    assert!(is_in(&tables, "10.0.0.1"), "a table without list and file keeps what it holds");
+    tables.commit(&stage(&tables, "", &[conf::Table { keeps: false, ..defined("t", true, &[]) }], &[]));
+    assert_eq!(tables.find("", "t").map(|t| t.len()), Some(0));
 }

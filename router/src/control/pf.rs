@@ -283,6 +283,18 @@ pub struct TableRequest {
     pub dummy: bool,
     /// What.
     pub command: TableCommand,
+    /// `-f`: a file of more addresses, beside those of the command.
+    #[serde(default)]
+    pub file: Option<AddressFile>,
+}
+
+/// A file of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressFile {
+    /// Its name, for messages.
+    pub name: String,
+    /// What is in it: `pf::conf::table_file`.
+    pub text: String,
 }
 
 /// `-T`. Addresses as pfctl takes them: an address, a prefix, `!` before it, the name of an interface.

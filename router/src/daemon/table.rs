@@ -8,8 +8,9 @@ use crate::{
     },
 };
 use pf::{
-    addr::{Entry, Prefix},
-    table::{Changes, EntryInfo, Feedback, TableError, TableInfo, Tables, Totals, parse_entry, wall_clock},
+    addr::Entry,
+    conf::{ConfError, table_address, table_file},
+    table::{Changes, EntryInfo, Feedback, TableError, TableInfo, Tables, Totals, wall_clock},
 };
 use std::collections::BTreeMap;
 
@@ -24,18 +25,18 @@ impl Daemon {
         };
         match &request.command {
             TableCommand::Show => show(tables, anchor, name),
-            TableCommand::Test(addresses) => test(tables, anchor, name, &self.entries(addresses)?),
+            TableCommand::Test(addresses) => test(tables, anchor, name, &self.entries(addresses, request)?),
             _ if request.dummy => Err("-n goes with -T show and -T test only".to_owned()),
             TableCommand::Add(addresses) => {
-                let entries = self.entries(addresses)?;
+                let entries = self.entries(addresses, request)?;
                 done(entries.len(), tables.add(anchor, name, &entries, now))
             }
             TableCommand::Delete(addresses) => {
-                let entries = self.entries(addresses)?;
+                let entries = self.entries(addresses, request)?;
                 done(entries.len(), tables.delete(anchor, name, &entries))
             }
             TableCommand::Replace(addresses) => {
-                let entries = self.entries(addresses)?;
+                let entries = self.entries(addresses, request)?;
                 done(entries.len(), tables.set(anchor, name, &entries, now))
             }
             TableCommand::Flush => done(0, tables.flush(anchor, name)),
@@ -44,11 +45,11 @@ impl Daemon {
                 let changes = tables.expire(anchor, name, *age, now);
                 done(changes.as_ref().map_or(0, |c| c.each.len()), changes)
             }
-            TableCommand::Zero(addresses) if addresses.is_empty() => {
+            TableCommand::Zero(addresses) if addresses.is_empty() && request.file.is_none() => {
                 done(0, tables.zero(anchor, name, None, now))
             }
             TableCommand::Zero(addresses) => {
-                let entries = self.entries(addresses)?;
+                let entries = self.entries(addresses, request)?;
                 done(entries.len(), tables.zero(anchor, name, Some(&entries), now))
             }
             TableCommand::Reset => reset(tables, anchor, name, now),
@@ -61,23 +62,23 @@ impl Daemon {
         self.named(anchor).iter().flat_map(|path| tables.list(Some(path))).map(info).collect()
     }
 
-    /// Addresses as pfctl takes them; an interface stands for its addresses.
-    fn entries(&self, texts: &[String]) -> Result<Vec<Entry>, String> {
+    /// The addresses of a request and of its file; an interface stands for its addresses.
+    fn entries(&self, texts: &[String], request: &TableRequest) -> Result<Vec<Entry>, String> {
         let env = environment(&self.files.conf);
         let mut entries = Vec::with_capacity(texts.len());
         for text in texts {
-            match parse_entry(text) {
-                Ok(entry) => entries.push(entry),
-                Err(error) => {
-                    let (not, name) = text.strip_prefix('!').map_or((false, text.as_str()), |n| (true, n));
-                    let interface = env.interface(name).ok_or(error)?;
-                    let addresses = interface.addresses.iter();
-                    entries.extend(addresses.map(|a| Entry { not, prefix: Prefix::host(a.addr) }));
-                }
-            }
+            entries.extend(table_address(&env, text)?);
+        }
+        if let Some(file) = &request.file {
+            let read = table_file(&env, &file.name, &file.text);
+            entries.extend(read.map_err(|errors| lines(&errors))?);
         }
         Ok(entries)
     }
+}
+
+fn lines(errors: &[ConfError]) -> String {
+    errors.iter().map(ConfError::with_caret).collect::<Vec<_>>().join("\n")
 }
 
 fn report(named: usize, changes: Changes) -> TableReport {

@@ -108,7 +108,7 @@ impl Tables {
         let define = Define { constant: wanted.constant, persist: wanted.persist, counters: wanted.counters };
         // A table without contents of its own keeps what it has.
         if let Some(old) = old
-            && wanted.entries.is_empty()
+            && wanted.keeps
             && old.counters.load(Ordering::Relaxed) == wanted.counters
         {
             return Ok(Staged { table: Arc::clone(old), define: Some(define), rules: 0 });
@@ -118,6 +118,9 @@ impl Tables {
         let before = old.map(|t| t.current.load_full());
         let mut contents = Contents::default();
         for entry in &wanted.entries {
+            if contents.get(entry.prefix).is_some() {
+                continue;
+            }
             let kept = before.as_ref().and_then(|b| b.get(entry.prefix)).filter(|a| a.not == entry.not);
             let kept = kept.filter(|a| a.counts.is_some() == wanted.counters).cloned();
             contents.insert(entry.prefix, kept.unwrap_or_else(|| table.address(entry.not, now)));

@@ -7,7 +7,10 @@ use crate::{
         ask::{Failure, answer},
     },
     control::{
-        pf::{EntryReport, PfRequest, TableCommand, TableCount, TableInfoReport, TableReport, TableRequest},
+        pf::{
+            AddressFile, EntryReport, PfRequest, TableCommand, TableCount, TableInfoReport, TableReport,
+            TableRequest,
+        },
         proto::Request,
     },
 };
@@ -18,7 +21,9 @@ impl Ctl<'_> {
         let usage = |text: &str| Failure::Which(text.to_owned());
         let table = self.args.table.clone().ok_or_else(|| usage("-T takes a table: -t TABLE"))?;
         let command = self.command(word)?;
-        let request = TableRequest { anchor: self.anchor().path, table, dummy: self.args.check, command };
+        let file = self.address_file()?;
+        let request =
+            TableRequest { anchor: self.anchor().path, table, dummy: self.args.check, command, file };
         let report = ask!(self.at, PfRequest::Table(request.clone()), Table);
         if self.at.json {
             self.at.print(&report, String::new)?;
@@ -41,16 +46,17 @@ impl Ctl<'_> {
                 Err(Failure::Which(format!("-T {word} takes no addresses")))
             }
         };
+        let addresses = || self.args.addresses.clone();
         match word {
             "show" => alone(TableCommand::Show),
             "flush" => alone(TableCommand::Flush),
             "kill" => alone(TableCommand::Kill),
             "reset" => alone(TableCommand::Reset),
-            "add" => Ok(TableCommand::Add(self.addresses()?)),
-            "delete" => Ok(TableCommand::Delete(self.addresses()?)),
-            "replace" => Ok(TableCommand::Replace(self.addresses()?)),
-            "test" => Ok(TableCommand::Test(self.addresses()?)),
-            "zero" => Ok(TableCommand::Zero(self.addresses()?)),
+            "add" => Ok(TableCommand::Add(addresses())),
+            "delete" => Ok(TableCommand::Delete(addresses())),
+            "replace" => Ok(TableCommand::Replace(addresses())),
+            "test" => Ok(TableCommand::Test(addresses())),
+            "zero" => Ok(TableCommand::Zero(addresses())),
             "expire" => match &self.args.addresses[..] {
                 [age] if self.args.file.is_none() => {
                     let age = age
@@ -64,23 +70,11 @@ impl Ctl<'_> {
         }
     }
 
-    /// The addresses on the command line and those of the file.
-    fn addresses(&self) -> Result<Vec<String>, Failure> {
-        let mut all = self.args.addresses.clone();
-        if let Some(file) = &self.args.file {
-            let text = read(file)?;
-            let words = text.lines().flat_map(|line| line.split('#').next().unwrap_or("").split_whitespace());
-            let mut negated = false;
-            for word in words {
-                // `! 10.0.0.1` is one entry, as `!10.0.0.1` is.
-                if word == "!" {
-                    negated = true;
-                    continue;
-                }
-                all.push(if std::mem::take(&mut negated) { format!("!{word}") } else { word.to_owned() });
-            }
-        }
-        Ok(all)
+    /// The file of more addresses than the command line has.
+    fn address_file(&self) -> Result<Option<AddressFile>, Failure> {
+        let Some(file) = &self.args.file else { return Ok(None) };
+        let name = if file.as_os_str() == "-" { "stdin".into() } else { file.display().to_string() };
+        Ok(Some(AddressFile { name, text: read(file)? }))
     }
 }
 
@@ -97,7 +91,7 @@ fn said(command: &TableCommand, r: &TableReport) -> Vec<String> {
         TableCommand::Delete(_) => lines.push(part(r.deleted, "deleted")),
         TableCommand::Test(_) => lines.push(part(r.matched, "match")),
         TableCommand::Expire(_) => lines.push(part(r.deleted, "expired")),
-        TableCommand::Zero(all) if all.is_empty() => lines.push("1 table/stats cleared.".to_owned()),
+        TableCommand::Zero(_) if r.named == 0 => lines.push("1 table/stats cleared.".to_owned()),
         TableCommand::Zero(_) => lines.push(part(r.cleared, "cleared")),
         TableCommand::Reset => lines.push(format!("{}/{} stats cleared.", r.cleared, r.named)),
         TableCommand::Flush => lines.push(format!("{} addresses deleted.", r.deleted)),
