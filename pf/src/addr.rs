@@ -170,7 +170,7 @@ pub struct AddrSet {
 impl AddrSet {
     /// The set that `entries` describe: the longest prefix that covers an address decides; none, and it is not in.
     pub fn new(entries: &[Entry]) -> AddrSet {
-        let ranges = |family| flatten(entries.iter().filter(|e| e.prefix.family == family));
+        let ranges = |family| disjoint(entries, family);
         AddrSet {
             inet: ranges(Family::Inet).into_iter().map(|(a, b)| (a as u32, b as u32)).collect(),
             inet6: ranges(Family::Inet6).into_boxed_slice(),
@@ -196,6 +196,11 @@ impl AddrSet {
 fn within<T: Ord + Copy>(ranges: &[(T, T)], at: T) -> bool {
     let after = ranges.partition_point(|&(first, _)| first <= at);
     after > 0 && ranges.get(after - 1).is_some_and(|&(_, last)| at <= last)
+}
+
+/// The addresses of a family that are in the set that `entries` describe, as ranges in order.
+pub(crate) fn disjoint(entries: &[Entry], family: Family) -> Vec<(u128, u128)> {
+    flatten(entries.iter().filter(|e| e.prefix.family == family))
 }
 
 /// Sweeps over the entries from the lowest address up, with the prefixes that cover the present address on a stack,

@@ -12,9 +12,9 @@ use kern::Why;
 
 use crate::{
     IfIndex,
-    addr::{Family, Prefix},
+    addr::Family,
     intern::Interned,
-    nat::Addresses,
+    nat::{Addresses, Item},
     packet::Packet,
     random::Random,
     rule::{Direction, Route, RouteKind},
@@ -103,24 +103,24 @@ pub(crate) struct RoutePool {
 enum Choice {
     /// An interface alone.
     Link(IfIndex),
-    /// Addresses, and behind which interface each of them is.
-    Gateways { addresses: Addresses, interfaces: Box<[(Prefix, IfIndex)]> },
+    /// Addresses, and behind which interface those of each item are.
+    Gateways { addresses: Addresses, interfaces: Box<[IfIndex]> },
 }
 
 impl RoutePool {
     /// The pool of a rule; `gateways` are its addresses on this router, `link` is an interface without address.
     pub(crate) fn new(
         route: &Route,
-        gateways: Vec<(Prefix, IfIndex)>,
+        gateways: Vec<(Item, IfIndex)>,
         link: Option<IfIndex>,
         random: &mut Random,
     ) -> RoutePool {
         let choice = if let Some(index) = link {
             Choice::Link(index)
         } else {
-            let prefixes: Vec<Prefix> = gateways.iter().map(|&(prefix, _)| prefix).collect();
-            let addresses = Addresses::new(&prefixes, route.pool.method_by_source(), false, random);
-            Choice::Gateways { addresses, interfaces: gateways.into() }
+            let (items, interfaces): (Vec<Item>, Vec<IfIndex>) = gateways.into_iter().unzip();
+            let addresses = Addresses::new(&items, route.pool.method_by_source(), false, random);
+            Choice::Gateways { addresses, interfaces: interfaces.into() }
         };
         RoutePool { kind: route.kind, prefer_inet6: route.prefer_inet6, choice }
     }
@@ -132,12 +132,8 @@ impl RoutePool {
             Choice::Link(iface) => NextHop { iface: *iface, gateway: None },
             Choice::Gateways { addresses, interfaces } => {
                 let mut pick = |family| {
-                    let address = addresses.pick(family, p.src, p.src, random)?;
-                    let holds = |prefix: &Prefix| {
-                        let (first, last) = prefix.range();
-                        prefix.family() == family && (first..=last).contains(&address)
-                    };
-                    let iface = interfaces.iter().find(|(prefix, _)| holds(prefix))?.1;
+                    let (item, address) = addresses.pick_item(family, p.src, p.src, random)?;
+                    let iface = *interfaces.get(item)?;
                     Some(NextHop { iface, gateway: Some(family.address(address)) })
                 };
                 let preferred = self.prefer_inet6.then(|| pick(Family::Inet6)).flatten();

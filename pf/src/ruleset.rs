@@ -21,7 +21,7 @@ use crate::{
     conf::{self, Limit, PfConf},
     env::Environment,
     ids::{Names, TooManyNames},
-    nat::{FamilyChange, Translate},
+    nat::{FamilyChange, Item, Translate},
     normalise::{Normalise, ScrubRules},
     once::Once,
     osfp::{Asked, Fingerprints, Known},
@@ -359,6 +359,7 @@ impl Ruleset {
             anchor: path,
             defined: defined.remove(path).unwrap_or_default(),
             spoken_of: spoken_of(rules),
+            pools: pool_tables(rules),
             fresh: fresh(|f| &f.tables, path),
         };
         let wanted: Vec<Wanted<'_>> = anchor::sources(conf).map(wanted).collect();
@@ -381,7 +382,6 @@ impl Ruleset {
                 names: &mut *names,
                 tables: known.remove(path).unwrap_or_default(),
                 path,
-                contents: &conf.tables,
                 fingerprints: &conf.fingerprints,
                 random: Random::new(),
                 counters: 0,
@@ -587,8 +587,6 @@ pub(crate) struct Compiler<'a> {
     tables: HashMap<&'a str, table::Shared>,
     /// The anchor whose rules they are; empty for the main ruleset.
     pub(crate) path: &'a str,
-    /// What the configuration says is in them.
-    contents: &'a [conf::Table],
     /// What `os` of a rule may mean.
     fingerprints: &'a Fingerprints,
     random: Random,
@@ -605,6 +603,20 @@ fn by_name(staged: &[Staged]) -> HashMap<&str, HashMap<&str, table::Shared>> {
     all
 }
 
+/// What the pools of a rule choose from.
+fn pool_hosts(rule: &Rule) -> impl Iterator<Item = &Host> {
+    let routes = rule.route.iter().map(|route| &route.pool);
+    let families = rule.af_to.iter().flat_map(|to| std::iter::once(&to.from).chain(&to.to));
+    let pools = rule.nat.iter().chain(&rule.rdr).chain(routes).chain(families);
+    pools.flat_map(|pool| pool.hosts.iter().map(|h| &h.host))
+}
+
+/// The names of the tables that pools choose from.
+fn pool_tables(rules: &Rules) -> HashSet<&str> {
+    let hosts = rules.all().flat_map(pool_hosts);
+    hosts.filter_map(|host| if let Host::Table(name) = host { Some(name.as_str()) } else { None }).collect()
+}
+
 /// The names of all tables that rules speak of, and how often.
 fn spoken_of(rules: &Rules) -> HashMap<&str, u32> {
     let mut names = HashMap::new();
@@ -614,11 +626,7 @@ fn spoken_of(rules: &Rules) -> HashMap<&str, u32> {
         }
     }
     for rule in rules.all() {
-        let routes = rule.route.iter().map(|route| &route.pool);
-        let families = rule.af_to.iter().flat_map(|to| std::iter::once(&to.from).chain(&to.to));
-        let pools = rule.nat.iter().chain(&rule.rdr).chain(routes).chain(families);
-        let pools = pools.flat_map(|pool| pool.hosts.iter().map(|h| &h.host));
-        for host in [&rule.from.host, &rule.to.host].into_iter().chain(pools) {
+        for host in [&rule.from.host, &rule.to.host].into_iter().chain(pool_hosts(rule)) {
             if let Host::Table(name) = host {
                 *names.entry(name.as_str()).or_default() += 1;
             }
@@ -691,17 +699,24 @@ impl Compiler<'_> {
     }
 
     /// The addresses of a pool as this router has them.
-    fn prefixes(&self, pool: &Pool, family: Option<Family>) -> Vec<Prefix> {
-        pool.hosts.iter().flat_map(|item| self.prefixes_of(&item.host, family)).collect()
+    fn items(&self, pool: &Pool, family: Option<Family>) -> Vec<Item> {
+        pool.hosts.iter().flat_map(|host| self.items_of(&host.host, family)).collect()
     }
 
+    fn items_of(&self, host: &Host, family: Option<Family>) -> Vec<Item> {
+        if let Host::Table(name) = host {
+            return self.tables.get(name.as_str()).map(Item::from).into_iter().collect();
+        }
+        self.prefixes_of(host, family).into_iter().map(Item::from).collect()
+    }
+
+    /// The addresses that do not change as long as the ruleset is in force.
     fn prefixes_of(&self, host: &Host, family: Option<Family>) -> Vec<Prefix> {
         match host {
             Host::Prefix(p) => vec![*p],
             Host::Range(a, b) => Prefix::covering(*a, *b),
             Host::Dynamic(d) => self.env.addresses_of(d, family),
-            Host::Table(name) => self.table(name),
-            Host::Any | Host::NoRoute | Host::UrpfFailed => Vec::new(),
+            Host::Any | Host::NoRoute | Host::UrpfFailed | Host::Table(_) => Vec::new(),
         }
     }
 
@@ -727,24 +742,21 @@ impl Compiler<'_> {
             if item.host == Host::Any {
                 link = link.or(Some(iface));
             }
-            gateways.extend(self.prefixes_of(&item.host, None).into_iter().map(|prefix| (prefix, iface)));
+            gateways.extend(self.items_of(&item.host, None).into_iter().map(|item| (item, iface)));
         }
         let link = link.filter(|_| gateways.is_empty());
         RoutePool::new(route, gateways, link, &mut self.random)
     }
 
-    fn table(&self, name: &str) -> Vec<Prefix> {
-        let defined = |anchor: &str| self.contents.iter().find(|t| t.name == name && t.anchor == anchor);
-        let entries = defined(self.path).or_else(|| defined("")).map_or(&[][..], |t| &t.entries);
-        entries.iter().filter(|e| !e.not).map(|e| e.prefix).collect()
-    }
-
-    /// The family that a rule is for: its own, or that of the addresses it translates to.
+    /// The family that a rule is for: its own, or that of the addresses it translates to. A table may get those of both.
     fn family(&self, rule: &Rule) -> Option<Family> {
-        let pools = rule.nat.iter().chain(&rule.rdr).flat_map(|pool| self.prefixes(pool, None));
-        let mut families = pools.map(|p| p.family());
-        let first = families.next();
-        rule.family.or_else(|| first.filter(|&f| families.all(|other| other == f)))
+        let pools = rule.nat.iter().chain(&rule.rdr).flat_map(|pool| self.items(pool, None));
+        let mut families = pools.map(|item| match item {
+            Item::Prefix(p) => Some(p.family()),
+            Item::Table(_) => None,
+        });
+        let first = families.next().flatten();
+        rule.family.or_else(|| first.filter(|&f| families.all(|other| other == Some(f))))
     }
 
     /// Compiles binat rules for what comes in and what leaves. Both have the same slots and counters.
@@ -758,7 +770,8 @@ impl Compiler<'_> {
         let mut outward = self.list(rules, before, slab, slots)?;
         let mut inward = Vec::with_capacity(rules.len());
         for (rule, out) in rules.iter().zip(&mut outward) {
-            let outer = rule.nat.as_ref().and_then(|pool| self.prefixes(pool, out.family).first().copied());
+            let outer = rule.nat.as_ref().and_then(|pool| pool.hosts.first());
+            let outer = outer.and_then(|host| self.prefixes_of(&host.host, out.family).first().copied());
             let inner = match &rule.from.host {
                 Host::Prefix(p) => Some(*p),
                 Host::Dynamic(d) => self.env.addresses_of(d, out.family).first().copied(),
@@ -785,12 +798,12 @@ impl Compiler<'_> {
         let mut translates = Vec::new();
         if let Some(pool) = &rule.rdr {
             let from = rule.to.port.map_or(0, Ports::first);
-            let prefixes = self.prefixes(pool, rule.family);
-            translates.push(Translate::destination(pool, &prefixes, from, &mut self.random));
+            let items = self.items(pool, rule.family);
+            translates.push(Translate::destination(pool, &items, from, &mut self.random));
         }
         if let Some(pool) = &rule.nat {
-            let prefixes = self.prefixes(pool, rule.family);
-            translates.push(Translate::source(pool, &prefixes, &mut self.random));
+            let items = self.items(pool, rule.family);
+            translates.push(Translate::source(pool, &items, &mut self.random));
         }
         if let Some(to) = &rule.af_to {
             translates.push(Translate::Family(Box::new(self.family_change(to, &rule.to.host))));
@@ -800,13 +813,13 @@ impl Compiler<'_> {
 
     fn family_change(&mut self, to: &AfTo, destination: &Host) -> FamilyChange {
         let family = Some(to.family);
-        let from = self.prefixes(&to.from, family);
-        let other = to.to.as_ref().map(|pool| (pool, self.prefixes(pool, family)));
+        let from = self.items(&to.from, family);
+        let other = to.to.as_ref().map(|pool| (pool, self.items(pool, family)));
         let within = match destination {
             Host::Prefix(prefix) => prefix.length(),
             _ => 0,
         };
-        let other = other.as_ref().map(|(pool, prefixes)| (*pool, &prefixes[..]));
+        let other = other.as_ref().map(|(pool, items)| (*pool, &items[..]));
         FamilyChange::new(to.family, (&to.from, &from), other, within, &mut self.random)
     }
 

@@ -10,7 +10,7 @@ use wire::{IpProto, checksum, icmpv4, icmpv6, ipv4, parse, siit};
 
 use super::{
     Chooser, SourcePorts,
-    pool::Addresses,
+    pool::{Addresses, Item},
     rewrite::{self, Side, sides},
 };
 use crate::{
@@ -48,16 +48,16 @@ enum Destination {
 }
 
 impl NewSide {
-    fn new(pool: &Pool, prefixes: &[Prefix], family: Family, random: &mut Random) -> NewSide {
-        let prefix = match (prefixes, pool.method) {
-            (&[prefix], None | Some(Method::Bitmask))
+    fn new(pool: &Pool, items: &[Item], family: Family, random: &mut Random) -> NewSide {
+        let prefix = match (items, pool.method) {
+            (&[Item::Prefix(prefix)], None | Some(Method::Bitmask))
                 if family == Family::Inet6 && siit::PREFIX_LENGTHS.contains(&prefix.length()) =>
             {
                 Some(prefix)
             }
             _ => None,
         };
-        NewSide { addresses: Addresses::new(prefixes, pool.method_by_source(), false, random), prefix }
+        NewSide { addresses: Addresses::new(items, pool.method_by_source(), false, random), prefix }
     }
 
     /// The address that takes the place of `old`, which is of the other family.
@@ -77,14 +77,14 @@ impl FamilyChange {
     /// What a rule says; `to` is the length of the prefix that its destination must have.
     pub(crate) fn new(
         family: Family,
-        from: (&Pool, &[Prefix]),
-        to: Option<(&Pool, &[Prefix])>,
+        from: (&Pool, &[Item]),
+        to: Option<(&Pool, &[Item])>,
         within: u8,
         random: &mut Random,
     ) -> FamilyChange {
         let source = NewSide::new(from.0, from.1, family, random);
         let to = match to {
-            Some((pool, prefixes)) => Destination::Pool(NewSide::new(pool, prefixes, family, random)),
+            Some((pool, items)) => Destination::Pool(NewSide::new(pool, items, family, random)),
             // What has no address of its own for the destination says it by the prefix of the source.
             None if family == Family::Inet6 => {
                 Destination::Pool(NewSide::new(from.0, from.1, family, random))

@@ -27,7 +27,7 @@ use crate::{
     state::{States, key::Key},
 };
 pub(crate) use family::FamilyChange;
-pub(crate) use pool::Addresses;
+pub(crate) use pool::{Addresses, Item};
 
 /// Ports that are tried before a source is given up: all of a small range, a sample of a large one.
 const PORT_TRIES: u32 = 1024;
@@ -81,13 +81,13 @@ impl Offset {
 
 impl Translate {
     /// A source translation, of the pool's addresses as this router has them.
-    pub(crate) fn source(pool: &Pool, prefixes: &[Prefix], random: &mut Random) -> Translate {
-        let addresses = Addresses::new(prefixes, pool.method, pool.sticky, random);
+    pub(crate) fn source(pool: &Pool, items: &[Item], random: &mut Random) -> Translate {
+        let addresses = Addresses::new(items, pool.method, pool.sticky, random);
         Translate::Source(addresses, SourcePorts::of(pool))
     }
 
     /// A destination translation; `from` is the first port of the rule's destination.
-    pub(crate) fn destination(pool: &Pool, prefixes: &[Prefix], from: u16, random: &mut Random) -> Translate {
+    pub(crate) fn destination(pool: &Pool, items: &[Item], from: u16, random: &mut Random) -> Translate {
         let offset = match pool.ports {
             PoolPorts::Range(to, 0) => Some(Offset { from, to, span: 1 }),
             PoolPorts::Range(to, last) => {
@@ -95,7 +95,7 @@ impl Translate {
             }
             _ => None,
         };
-        Translate::Destination(Addresses::new(prefixes, pool.method, pool.sticky, random), offset)
+        Translate::Destination(Addresses::new(items, pool.method, pool.sticky, random), offset)
     }
 
     /// Whether a source keeps the address it got.
@@ -118,7 +118,7 @@ impl Translate {
 
     /// One side of `binat`, which keeps ports and the bits of the host.
     pub(crate) fn binat(prefix: Prefix, source: bool, random: &mut Random) -> Translate {
-        let addresses = Addresses::new(&[prefix], None, false, random);
+        let addresses = Addresses::new(&[prefix.into()], None, false, random);
         if source {
             Translate::Source(addresses, SourcePorts::Static)
         } else {

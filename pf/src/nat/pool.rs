@@ -1,14 +1,20 @@
 //! Choosing an address from a pool (BSD: `pf_map_addr`).
 //!
-//! A pool is the list of its prefixes, numbered through from the first address to the last; a method draws a number.
-//! `bitmask` is the exception: it replaces the network's bits and keeps the host's.
+//! A pool is a list of prefixes and tables, whose addresses are numbered through from the first to the last; a method
+//! draws a number. `bitmask` is the exception: it replaces the network's bits and keeps the host's. What is in a table is
+//! what is in it at the moment: a pool follows `pfctl -T` without a reload. Round robin then goes on from the number it
+//! has come to, so an address may be left out or come twice in the round in which its table changes.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::{
     addr::{Family, Prefix},
     pool::Method,
     random::Random,
+    table,
 };
 
 /// How an address is chosen.
@@ -21,42 +27,51 @@ enum Choice {
     RoundRobin(AtomicU64),
 }
 
+/// What a pool chooses from.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    /// The addresses of a prefix.
+    Prefix(Prefix),
+    /// Those that are in a table.
+    Table(table::Shared),
+}
+
+impl Item {
+    /// How many addresses of a family it has.
+    fn total(&self, family: Family) -> u128 {
+        match self {
+            Item::Prefix(prefix) if prefix.family() == family => size(prefix),
+            Item::Prefix(_) => 0,
+            Item::Table(table) => table.total(family),
+        }
+    }
+
+    /// Its address with this number.
+    fn at(&self, family: Family, number: u128) -> Option<u128> {
+        match self {
+            Item::Prefix(prefix) => Some(prefix.range().0 + number),
+            Item::Table(table) => table.at(family, number),
+        }
+    }
+
+    fn has(&self, family: Family, address: u128) -> bool {
+        match self {
+            Item::Prefix(prefix) => {
+                let (first, last) = prefix.range();
+                prefix.family() == family && (first..=last).contains(&address)
+            }
+            Item::Table(table) => table.contains(family, address),
+        }
+    }
+}
+
 /// The addresses of a pool, resolved to this router's.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    inet: Span,
-    inet6: Span,
+    items: Box<[Item]>,
     choice: Choice,
     /// A source keeps what it got.
     pub(crate) sticky: bool,
-}
-
-#[derive(Debug, Default)]
-struct Span {
-    prefixes: Box<[Prefix]>,
-    /// How many addresses these have; at most 2^127.
-    total: u128,
-}
-
-impl Span {
-    fn new(prefixes: &[Prefix], family: Family) -> Span {
-        let prefixes: Box<[Prefix]> = prefixes.iter().filter(|p| p.family() == family).copied().collect();
-        let total = prefixes.iter().fold(0_u128, |sum, p| sum.saturating_add(size(p))).min(1 << 127);
-        Span { prefixes, total }
-    }
-
-    /// The address with this number.
-    fn at(&self, number: u128) -> Option<u128> {
-        let mut left = number.checked_rem(self.total)?;
-        for prefix in &self.prefixes {
-            let n = size(prefix);
-            if left < n {
-                return Some(prefix.range().0 + left);
-            }
-            left -= n;
-        }
-        None
-    }
 }
 
 /// How many addresses a prefix has; of all of IPv6, half.
@@ -66,15 +81,15 @@ fn size(prefix: &Prefix) -> u128 {
 }
 
 impl Addresses {
-    /// The pool of these prefixes. Without a method: as it is if there is one prefix, else one after the other.
+    /// The pool of these. Without a method: as it is if there is one prefix, else one after the other.
     pub(crate) fn new(
-        prefixes: &[Prefix],
+        items: &[Item],
         method: Option<Method>,
         sticky: bool,
         random: &mut Random,
     ) -> Addresses {
         let choice = match method {
-            None if prefixes.len() == 1 => Choice::Bitmask,
+            None if matches!(items, [Item::Prefix(_)]) => Choice::Bitmask,
             Some(Method::Bitmask) => Choice::Bitmask,
             Some(Method::Random) => Choice::Random,
             Some(Method::SourceHash(key)) => {
@@ -86,51 +101,87 @@ impl Addresses {
             }
             None | Some(Method::RoundRobin) => Choice::RoundRobin(AtomicU64::new(0)),
         };
-        Addresses {
-            inet: Span::new(prefixes, Family::Inet),
-            inet6: Span::new(prefixes, Family::Inet6),
-            choice,
-            sticky,
-        }
+        Addresses { items: items.into(), choice, sticky }
     }
 
-    fn span(&self, family: Family) -> &Span {
-        match family {
-            Family::Inet => &self.inet,
-            Family::Inet6 => &self.inet6,
-        }
+    /// How many addresses of a family there are; at most 2^127.
+    fn total(&self, family: Family) -> u128 {
+        let totals = self.items.iter().map(|item| item.total(family));
+        totals.fold(0, u128::saturating_add).min(1 << 127)
     }
 
     /// How many addresses of a family are worth trying one after the other.
     pub(crate) fn tries(&self, family: Family) -> u32 {
         match self.choice {
-            Choice::Random | Choice::RoundRobin(_) => self.span(family).total.min(16) as u32,
+            Choice::Random | Choice::RoundRobin(_) => self.total(family).min(16) as u32,
             Choice::Bitmask | Choice::SourceHash(_) => 1,
         }
     }
 
     /// An address of this family for a packet from `source`; `old` is the address it takes the place of.
     pub(crate) fn pick(&self, family: Family, source: u128, old: u128, random: &mut Random) -> Option<u128> {
-        let span = self.span(family);
+        self.pick_item(family, source, old, random).map(|(_, address)| address)
+    }
+
+    /// The same, and the number of the item that it is of.
+    pub(crate) fn pick_item(
+        &self,
+        family: Family,
+        source: u128,
+        old: u128,
+        random: &mut Random,
+    ) -> Option<(usize, u128)> {
         match &self.choice {
-            Choice::Bitmask => {
-                let (mask, value) = span.prefixes.first()?.mask();
-                let host = (span.prefixes.len() == 1).then_some(old & !mask);
-                let all = if family == Family::Inet { u128::from(u32::MAX) } else { u128::MAX };
-                Some(value | host.unwrap_or(0) & all)
-            }
-            Choice::Random => span.at(random.wide()),
-            Choice::SourceHash(key) => span.at(keyed_hash(key, source)),
-            Choice::RoundRobin(given) => span.at(u128::from(given.fetch_add(1, Relaxed))),
+            Choice::Bitmask => self.masked(family, old),
+            Choice::Random => self.numbered(family, random.wide()),
+            Choice::SourceHash(key) => self.numbered(family, keyed_hash(key, source)),
+            Choice::RoundRobin(given) => self.numbered(family, u128::from(given.fetch_add(1, Relaxed))),
         }
     }
 
-    /// Whether an address is of this pool: a sticky one may have gone with a reload.
+    /// The address with this number, beginning again after the last.
+    fn numbered(&self, family: Family, number: u128) -> Option<(usize, u128)> {
+        let mut left = number.checked_rem(self.total(family))?;
+        for (i, item) in self.items.iter().enumerate() {
+            let n = item.total(family);
+            if left < n {
+                return Some((i, item.at(family, left)?));
+            }
+            left -= n;
+        }
+        // A table has lost addresses since they were added up.
+        let (i, item) = self.items.iter().enumerate().find(|(_, item)| item.total(family) > 0)?;
+        Some((i, item.at(family, 0)?))
+    }
+
+    /// The first prefix, with the bits of the host if it is the only one.
+    fn masked(&self, family: Family, old: u128) -> Option<(usize, u128)> {
+        let mut prefixes = self.items.iter().enumerate().filter_map(|(i, item)| match item {
+            Item::Prefix(prefix) if prefix.family() == family => Some((i, prefix)),
+            _ => None,
+        });
+        let (i, prefix) = prefixes.next()?;
+        let (mask, value) = prefix.mask();
+        let host = if prefixes.next().is_none() { old & !mask } else { 0 };
+        let all = if family == Family::Inet { u128::from(u32::MAX) } else { u128::MAX };
+        Some((i, value | host & all))
+    }
+
+    /// Whether an address is of this pool: a sticky one may have gone with a reload, or from its table.
     pub(crate) fn has(&self, family: Family, address: u128) -> bool {
-        self.span(family).prefixes.iter().any(|p| {
-            let (first, last) = p.range();
-            (first..=last).contains(&address)
-        })
+        self.items.iter().any(|item| item.has(family, address))
+    }
+}
+
+impl From<Prefix> for Item {
+    fn from(prefix: Prefix) -> Item {
+        Item::Prefix(prefix)
+    }
+}
+
+impl From<&table::Shared> for Item {
+    fn from(table: &table::Shared) -> Item {
+        Item::Table(Arc::clone(table))
     }
 }
 
@@ -165,7 +216,7 @@ mod tests {
     fn pool(prefixes: &[&str], method: Option<Method>) -> Addresses {
         let prefix = |text: &&str| {
             let (addr, len) = text.split_once('/').unwrap();
-            Prefix::new(addr.parse().unwrap(), len.parse().unwrap())
+            Item::from(Prefix::new(addr.parse().unwrap(), len.parse().unwrap()))
         };
         Addresses::new(&prefixes.iter().map(prefix).collect::<Vec<_>>(), method, false, &mut Random::new())
     }

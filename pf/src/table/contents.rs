@@ -6,7 +6,10 @@ use std::{cmp::Reverse, sync::Arc};
 
 use kern::counter::Counter;
 
-use super::trie::{Item, Trie};
+use super::{
+    numbered::Numbered,
+    trie::{Item, Trie},
+};
 use crate::{
     addr::{Entry, Family, Prefix, bits},
     rule::Direction,
@@ -69,6 +72,8 @@ pub(super) struct Address {
 pub(super) struct Contents {
     inet: Trie<Address>,
     inet6: Trie<Address>,
+    /// For pools, if any chooses from the table.
+    numbered: Option<Arc<Numbered>>,
 }
 
 #[inline(always)]
@@ -119,6 +124,17 @@ impl Contents {
     pub(super) fn remove(&mut self, prefix: Prefix) {
         let family = prefix.family();
         self.trie_mut(family).remove(key_of(family, bits(prefix.addr())), prefix.length());
+    }
+
+    /// Numbers what is in it, or not.
+    pub(super) fn number(&mut self, wanted: bool) {
+        let entries = || self.entries().into_iter().map(|(entry, _)| entry).collect::<Vec<_>>();
+        self.numbered = wanted.then(|| Arc::new(Numbered::new(&entries())));
+    }
+
+    /// The addresses that are in it, by number; none unless it was numbered.
+    pub(super) fn numbered(&self) -> Option<&Numbered> {
+        self.numbered.as_deref()
     }
 
     pub(super) fn len(&self) -> usize {

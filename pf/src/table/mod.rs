@@ -13,6 +13,7 @@
 //! ```
 
 mod contents;
+mod numbered;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,8 @@ pub struct Table {
     counters: AtomicBool,
     /// A ruleset or pfctl has defined it, it is not only spoken of.
     active: AtomicBool,
+    /// A pool chooses from it: its addresses are numbered.
+    pooled: AtomicBool,
     /// Rules that refer to it.
     rules: AtomicU32,
     /// Seconds since 1970 when its counters were 0.
@@ -100,6 +103,7 @@ impl Table {
             persist: AtomicBool::new(false),
             counters: AtomicBool::new(false),
             active: AtomicBool::new(false),
+            pooled: AtomicBool::new(false),
             rules: AtomicU32::new(0),
             cleared: AtomicU64::new(now),
             workers: (0..workers.max(1)).map(|_| WorkerCounts::default()).collect(),
@@ -124,6 +128,22 @@ impl Table {
             return self.root.load().as_ref().is_some_and(|root| root.contains(family, address));
         }
         self.current.load().longest(family, address).is_some_and(|a| !a.not)
+    }
+
+    /// How many addresses of a family a pool can choose from.
+    pub(crate) fn total(&self, family: Family) -> u128 {
+        if self.defers() {
+            return self.root.load().as_ref().map_or(0, |root| root.total(family));
+        }
+        self.current.load().numbered().map_or(0, |all| all.total(family))
+    }
+
+    /// The address of this number, for a pool.
+    pub(crate) fn at(&self, family: Family, number: u128) -> Option<u128> {
+        if self.defers() {
+            return self.root.load().as_ref()?.at(family, number);
+        }
+        self.current.load().numbered()?.at(family, number)
     }
 
     /// Whether this is the table of an anchor, and there only by name: that of the main ruleset decides.

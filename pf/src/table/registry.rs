@@ -415,11 +415,22 @@ impl Registry {
     }
 
     /// Tells each table of an anchor which one decides while it is not active.
-    fn link(&self) {
-        for ((anchor, name), table) in &self.all {
-            if !anchor.is_empty() {
-                table.root.store(self.find("", name));
-            }
+    fn link(&mut self) {
+        let mut pooled = Vec::new();
+        for ((_, name), table) in self.all.iter().filter(|((anchor, _), _)| !anchor.is_empty()) {
+            let root = self.find("", name);
+            pooled.extend(root.clone().filter(|_| table.pooled.load(Ordering::Relaxed)));
+            table.root.store(root);
+        }
+        for root in &pooled {
+            self.number(root);
+        }
+    }
+
+    /// Numbers the addresses of a table, from now on with each of its versions.
+    fn number(&mut self, table: &Table) {
+        if !table.pooled.swap(true, Ordering::Relaxed) {
+            self.store(table, (*table.current.load_full()).clone());
         }
     }
 
@@ -472,10 +483,15 @@ impl Registry {
                 return Err(TableError::Entries { wanted, limit: self.limit_entries });
             }
         }
+        self.store(table, next);
+        Ok(())
+    }
+
+    fn store(&mut self, table: &Table, mut next: Contents) {
+        next.number(table.pooled.load(Ordering::Relaxed));
         let old = table.current.swap(Arc::new(next));
         self.retired.push(old);
         self.collect();
-        Ok(())
     }
 
     fn collect(&mut self) {

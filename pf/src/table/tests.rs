@@ -37,6 +37,7 @@ fn stage(tables: &Tables, anchor: &str, defined: &[conf::Table], spoken_of: &[&s
         anchor,
         defined: defined.iter().collect(),
         spoken_of: spoken_of.iter().map(|&name| (name, 1)).collect(),
+        pools: spoken_of.iter().copied().filter(|name| name.starts_with("pool")).collect(),
         fresh: true,
     };
     tables.stage(&[wanted], 0).unwrap()

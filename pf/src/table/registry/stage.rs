@@ -16,6 +16,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) defined: Vec<&'a conf::Table>,
     /// Tables that rules name, and how many do.
     pub(crate) spoken_of: HashMap<&'a str, u32>,
+    /// Those that pools choose from.
+    pub(crate) pools: HashSet<&'a str>,
     /// What is defined counts; otherwise tables stay what they are.
     pub(crate) fresh: bool,
 }
@@ -47,7 +49,7 @@ impl Tables {
     pub(crate) fn stage(&self, wanted: &[Wanted<'_>], now: u64) -> Result<Vec<Staged>, TableError> {
         self.inner.with(|r| {
             let mut staged = Vec::new();
-            for Wanted { anchor, defined, spoken_of, fresh } in wanted {
+            for Wanted { anchor, defined, spoken_of, fresh, .. } in wanted {
                 let rules_of = |name: &str| spoken_of.get(name).copied().unwrap_or(0);
                 let mut known = HashSet::new();
                 if *fresh {
@@ -70,6 +72,7 @@ impl Tables {
                 }
             }
             r.fits(&staged)?;
+            r.number_pools(wanted, &staged);
             Ok(staged)
         })
     }
@@ -155,6 +158,20 @@ impl Tables {
 }
 
 impl Registry {
+    /// Numbers the addresses of the tables that pools choose from: those of a ruleset that is not in force yet, and
+    /// those of the main ruleset that decide for anchors.
+    fn number_pools(&mut self, wanted: &[Wanted<'_>], staged: &[Staged]) {
+        for Wanted { anchor, pools, .. } in wanted {
+            for name in pools {
+                let of = |s: &&Staged| {
+                    s.table.name == **name && (s.table.anchor == **anchor || s.table.anchor.is_empty())
+                };
+                let known = self.find("", name);
+                staged.iter().filter(of).map(|s| &s.table).chain(&known).for_each(|t| self.number(t));
+            }
+        }
+    }
+
     /// Whether these tables fit in beside those that stay.
     fn fits(&self, staged: &[Staged]) -> Result<(), TableError> {
         let (limit_tables, limit) = (self.limit_tables, self.limit_entries);
