@@ -7,6 +7,7 @@
 //! A batch is decided in passes over a few packets at a time: read them and ask for the rows of the state table, ask for
 //! the states, then decide on each.
 
+mod cookies;
 pub(crate) mod explain;
 mod log;
 
@@ -35,6 +36,7 @@ use crate::{
     slab::RuleSlot,
     state::{
         Hit, Lookup, Passing, States, Tracked,
+        cookie::Cookie,
         insert::{Made, Making},
         key::Key,
     },
@@ -76,10 +78,13 @@ pub(crate) struct Seen {
     lookup: Lookup,
     /// It cannot be right.
     refused: Option<Why>,
+    /// It is the SYN that a cookie stood for.
+    cookie: Option<Cookie>,
 }
 
 impl Seen {
-    pub(crate) const NOTHING: Seen = Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None };
+    pub(crate) const NOTHING: Seen =
+        Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None, cookie: None };
 }
 
 /// pf for one batch at one instant.
@@ -291,6 +296,12 @@ impl<'a> PfCx<'a> {
         }
         if seen.lookup.is_something()
             && let Some(verdict) = self.by_state(direction, index, m, seen)
+        {
+            return verdict;
+        }
+        if self.rules.cookies
+            && direction == Direction::In
+            && let Some(verdict) = self.by_cookie(index, m, seen)
         {
             return verdict;
         }
@@ -701,6 +712,7 @@ impl<'a> PfCx<'a> {
             becomes,
             nat,
             sticky,
+            cookie: seen.cookie,
         };
         let slots = &mut self.worker.slots;
         let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, &making);

@@ -75,7 +75,7 @@ pub use pf::{Pf, Worker};
 pub use route::{HopId, NextHop};
 pub use rule::Direction;
 pub use ruleset::Ruleset;
-pub use state::{States, info::StateInfo, proxy::Segment};
+pub use state::{States, cookie::CookieInfo, info::StateInfo, proxy::Segment};
 pub use verdict::{Answer, Exception, Passed, Refused, Reset, Verdict};
 
 /// Number of an interface, as `PktHdr::rcvif` and `PktHdr::egress` have it. 0 is no interface.

@@ -92,6 +92,7 @@ impl Pf {
     pub fn enforce(&self, ruleset: &Ruleset) {
         let options = &ruleset.conf().options;
         self.states.set_limit(options.limit_states);
+        self.states.cookies.set(options.syncookies, options.limit_states);
         if ruleset.looks_at_timestamps() {
             self.states.keep_timestamps();
         }

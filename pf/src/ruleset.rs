@@ -18,7 +18,7 @@ use crate::{
     IfIndex,
     addr::{AddrSet, Entry, Family, Prefix, bits},
     anchor::{self, Calls, Fresh, Kept, Kind, Lists},
-    conf::{self, Limit, PfConf},
+    conf::{self, Limit, PfConf, Syncookies},
     env::Environment,
     ids::{Names, TooManyNames},
     nat::{FamilyChange, Item, Translate},
@@ -265,6 +265,8 @@ pub struct Ruleset {
     pub(crate) scrub: ScrubRules,
     /// Fingerprints, if a rule asks for them.
     pub(crate) known: Known,
+    /// SYNs without a state may be answered with cookies.
+    pub(crate) cookies: bool,
     /// Interfaces whose queues are fair between hosts (`cake`), and so want to know who sent what is translated.
     fair: Box<[IfIndex]>,
     slab: Arc<RuleSlab>,
@@ -328,6 +330,7 @@ impl Ruleset {
             tables: Vec::new(),
             scrub: ScrubRules::default(),
             known: Known::default(),
+            cookies: false,
             fair: Box::default(),
             slab: Arc::clone(slab),
         }
@@ -402,6 +405,7 @@ impl Ruleset {
             }
         }
         ruleset.calls = Calls::resolve(conf, &ruleset.anchors, names)?;
+        ruleset.cookies = conf.options.syncookies != Syncookies::Never;
         ruleset.decide_beforehand(env);
         ruleset.fair = fair(conf, env);
         if anchor::sources(conf).any(|(_, rules)| rules.all().any(|rule| rule.os.is_some())) {
@@ -532,7 +536,8 @@ impl Ruleset {
     fn constant_of(&self, direction: Direction, index: IfIndex) -> Constant {
         let translates =
             self.main.translation.lists(direction).into_iter().flatten().any(|r| r.iface.matches(index));
-        if translates || !self.scrub.is_empty() {
+        let answers = self.cookies && direction == Direction::In;
+        if translates || answers || !self.scrub.is_empty() {
             return Constant::Look;
         }
         let mut last: Option<(usize, &Compiled)> = None;

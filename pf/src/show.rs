@@ -6,7 +6,7 @@ use kern::counter::{Counter, CounterSet};
 
 use crate::{
     anchor::{self, Kind},
-    conf::PfConf,
+    conf::{PfConf, Syncookies},
     counters::PfCounters,
     env::Environment,
     ether::EtherRule,
@@ -16,6 +16,7 @@ use crate::{
     rule::{AnchorCall, Rule},
     ruleset::Ruleset,
     slab::RuleSlot,
+    state::cookie::CookieInfo,
 };
 
 /// A rule and its counters.
@@ -149,13 +150,17 @@ pub struct Info {
     pub states: u32,
     /// States there may be.
     pub limit: u32,
+    /// `set syncookies`, and none if it is `never`.
+    pub syncookies: Option<(Syncookies, CookieInfo)>,
     /// All counters.
     pub counters: PfCounters,
 }
 
-/// The present figures of a pf that was enabled `since` seconds ago, if it is.
-pub fn info(pf: &Pf, since: Option<u64>) -> Info {
+/// The present figures of a pf with this configuration that was enabled `since` seconds ago, if it is.
+pub fn info(pf: &Pf, conf: Option<&PfConf>, since: Option<u64>) -> Info {
+    let when = conf.map(|conf| conf.options.syncookies).filter(|when| *when != Syncookies::Never);
     Info {
+        syncookies: when.map(|when| (when, pf.states().cookies.info())),
         enabled: since.is_some(),
         since: since.unwrap_or(0),
         states: pf.states().count(),
@@ -198,7 +203,24 @@ impl Info {
             ("state-insert", &c.state_insert),
             ("state-limit", &c.state_limit),
         ];
-        reasons.into_iter().try_for_each(|(name, counter)| self.counter(out, name, counter))
+        reasons.into_iter().try_for_each(|(name, counter)| self.counter(out, name, counter))?;
+        self.syncookies.map_or(Ok(()), |(when, now)| self.write_cookies(out, when, now))
+    }
+
+    fn write_cookies(&self, out: &mut String, when: Syncookies, now: CookieInfo) -> std::fmt::Result {
+        writeln!(out, "Syncookies")?;
+        writeln!(out, "  {:<25} {}", "mode", when.keyword())?;
+        writeln!(out, "  {:<25} {}", "active", if now.active { "active" } else { "inactive" })?;
+        if let Syncookies::Adaptive { start, end } = when {
+            writeln!(out, "  {:<25} {start} %", "highwater")?;
+            writeln!(out, "  {:<25} {end} %", "lowwater")?;
+            writeln!(out, "  {:<25} {:>14}", "half-open states", now.half_open)?;
+        }
+        let c = &self.counters;
+        self.counter(out, "synfloods detected", &c.synfloods)?;
+        self.counter(out, "syncookies sent", &c.syncookies_sent)?;
+        self.counter(out, "syncookies validated", &c.syncookies_valid)?;
+        self.counter(out, "syncookies invalid", &c.syncookies_invalid)
     }
 
     fn counter(&self, out: &mut String, name: &str, counter: &Counter) -> std::fmt::Result {

@@ -71,7 +71,11 @@ const REJECTED: &[(&str, &str)] = &[
     ("set skip on ! lan0", "1:13: skip on ! <interface> is not supported"),
     ("set block-policy maybe", "1:18: unknown value `maybe`"),
     ("set bogus 1", "1:5: syntax error: unknown option `set bogus`"),
-    ("set syncookies always", "1:5: `set syncookies` is not supported"),
+    ("set syncookies adaptive (start 5%, end 9%)", "1:16: start must be higher than end"),
+    (
+        "set syncookies always\npass in inet6 proto tcp to 64:ff9b::/96 af-to inet from 192.0.2.1",
+        "2:1: `af-to with set syncookies` is not supported",
+    ),
     ("anchor", "1:1: anchor without a name needs rules"),
     (
         "pass in inet6 proto tcp to 64:ff9b::/96 synproxy state af-to inet from 192.0.2.1",

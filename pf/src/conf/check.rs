@@ -7,6 +7,7 @@ use super::{
     altq::{AltqSpec, QueueSpec, Scheduler},
     ast::{At, IcmpDef, PoolDef, RouteDef, RuleDef},
     error::{Fault, Parsed, Pos},
+    options::Syncookies,
     resolve::Resolved,
 };
 use crate::{
@@ -40,6 +41,19 @@ pub(crate) fn whole(conf: &PfConf) -> Vec<Fault> {
     }
     faults.extend(altq_tree(&conf.altqs, &conf.queues));
     faults
+}
+
+/// While a SYN is answered no rule is known yet, and the router answers in one family only.
+pub(crate) fn cookies(conf: &PfConf) -> Vec<Fault> {
+    if conf.options.syncookies == Syncookies::Never {
+        return Vec::new();
+    }
+    let all = conf.rules.all().chain(conf.anchors.iter().flat_map(|a| a.rules.all()));
+    let changes = all.filter(|r| r.af_to.is_some() && r.proto.is_none_or(|proto| proto == TCP));
+    let fault = |r: &Rule| {
+        Fault::unsupported(r.at, "af-to with set syncookies", "the router answers in one family only")
+    };
+    changes.map(fault).collect()
 }
 
 /// What a rule must not be; `proto`, `port` and `icmp` are where these stand.

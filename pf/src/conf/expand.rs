@@ -61,6 +61,11 @@ impl<'a> Expander<'a> {
         check::whole(&self.conf)
     }
 
+    /// Checks what has an engine alone and not together.
+    pub(crate) fn check_engines(&self) -> Vec<Fault> {
+        check::cookies(&self.conf)
+    }
+
     pub(crate) fn macro_line(&mut self, name: &str, value: &str) {
         self.line(format!("{name} = \"{value}\""));
     }

@@ -345,6 +345,7 @@ impl Loader<'_> {
         let fingerprints = self.check_systems();
         if self.reading.engines {
             self.faults.extend(unsupported::check(&self.uses));
+            self.faults.extend(self.expander.check_engines());
         }
         let errors = self.name(&self.faults);
         if !errors.is_empty() {

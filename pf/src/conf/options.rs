@@ -113,6 +113,17 @@ pub enum Syncookies {
     },
 }
 
+impl Syncookies {
+    /// Its word in pf.conf.
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            Syncookies::Never => "never",
+            Syncookies::Always => "always",
+            Syncookies::Adaptive { .. } => "adaptive",
+        }
+    }
+}
+
 /// `set reassemble`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reassemble {

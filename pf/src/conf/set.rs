@@ -80,13 +80,7 @@ fn rare(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
             let yes = either(c, "yes", "no")?;
             Setting::Reassemble(yes, c.accept("no-df"))
         }
-        "syncookies" => {
-            let cookies = syncookies(c)?;
-            if cookies != Syncookies::Never {
-                c.note(at, "set syncookies");
-            }
-            Setting::Syncookies(cookies)
-        }
+        "syncookies" => Setting::Syncookies(syncookies(c)?),
         "debug" => {
             let word = c.word("a level")?;
             if !["none", "urgent", "misc", "loud"].contains(&word.value) {

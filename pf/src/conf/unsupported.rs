@@ -22,7 +22,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("no-route", ASK),
     ("urpf-failed", ASK),
     // States.
-    ("set syncookies", "there are no SYN cookies yet"),
     ("set fail-policy", "a packet whose state cannot be made is dropped"),
     // Other options of rules.
     ("match ... once", "only a rule that decides has a packet of its own"),

@@ -51,6 +51,8 @@ pub(crate) mod flag {
     pub(crate) const TWO_FAMILIES: u16 = 1 << 12;
     /// Its timestamps are looked at.
     pub(crate) const STAMPED: u16 = 1 << 13;
+    /// Its handshake is not complete, and counts for SYN cookies.
+    pub(crate) const HALF_OPEN: u16 = 1 << 14;
     /// What a packet of this state needs besides being passed.
     pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED | ANCHORED | TREATED;
 }

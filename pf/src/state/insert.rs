@@ -10,9 +10,11 @@ use wire::IpProto;
 
 use super::{
     CACHED, Hit, Lookup, Passing, SlotCache, States,
+    cookie::Cookie,
     entry::{Phase, State, flag},
     key::{Hash, Key},
     other,
+    proxy::segment_size,
     table::{NEVER, Node},
     tcp,
     timestamps::{Restamp, Timestamps},
@@ -49,6 +51,8 @@ pub(crate) struct Making<'a> {
     pub(crate) binds: Option<IfIndex>,
     /// Its timestamps are looked at, if it has any.
     pub(crate) stamped: bool,
+    /// Its client has answered this cookie.
+    pub(crate) cookie: Option<Cookie>,
 }
 
 /// What came of putting a state into the table.
@@ -83,6 +87,9 @@ impl States {
                 return Err(why);
             }
         };
+        if state.has(flag::HALF_OPEN) {
+            self.cookies.opened();
+        }
         self.slab.state_made(making.nat);
         self.slab.state_made(making.anchor);
         let restamp = if state.has(flag::STAMPED) {
@@ -97,7 +104,9 @@ impl States {
         if !matches!(made, Made::Live(_)) {
             self.give_back(held, cache, slot, &state);
         } else if state.src.level == tcp::level::PROXY_SRC {
-            state.challenge(&mut cache.outbox);
+            if making.cookie.is_none() {
+                state.challenge(&mut cache.outbox);
+            }
             return Ok(Made::Proxied);
         }
         Ok(made)
@@ -164,6 +173,9 @@ impl States {
         state: &State,
     ) {
         state.nodes().for_each(|key| self.leave_node(held, &key, state.has(flag::CONNECTED)));
+        if state.has(flag::HALF_OPEN) {
+            self.cookies.closed();
+        }
         self.slab.state_gone(RuleSlot(state.rule));
         self.slab.state_gone(RuleSlot(state.nat));
         self.slab.state_gone(RuleSlot(state.anchor));
@@ -214,10 +226,15 @@ impl States {
             ..State::FREE
         };
         if IpProto(p.proto) == IpProto::TCP {
-            tcp::open(&mut state, p, data.get(usize::from(p.l4)..).unwrap_or(&[]));
-            if keep.is_some_and(|k| k.kind == StateKind::Synproxy) && p.is_syn() {
-                let isn = self.isn(&key, p.tcp.seq);
-                state.open_proxy(p, data.get(usize::from(p.l4)..).unwrap_or(&[]), isn);
+            let l4 = data.get(usize::from(p.l4)..).unwrap_or(&[]);
+            tcp::open(&mut state, p, l4);
+            if let Some(Cookie { isn, size }) = making.cookie {
+                state.open_proxy(isn, size);
+            } else if keep.is_some_and(|k| k.kind == StateKind::Synproxy) && p.is_syn() {
+                state.open_proxy(self.isn(&key, p.tcp.seq), segment_size(p, l4));
+            }
+            if self.cookies.counts() {
+                state.flags |= flag::HALF_OPEN;
             }
             if keep.is_some_and(|k| k.kind == StateKind::Modulate) && p.is_syn() {
                 state.flags |= flag::MODULATED;

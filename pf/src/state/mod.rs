@@ -16,6 +16,7 @@
 //! rule by slot. Expiry is found by `PfCx::purge`, a few slots at a time, over the whole table once per
 //! `set timeout interval`.
 
+pub(crate) mod cookie;
 pub(crate) mod entry;
 mod icmp;
 pub mod info;
@@ -51,6 +52,7 @@ use crate::{
     timeout::{SharedTimeouts, Timeout, Timeouts, adapted},
     track::SrcNodes,
 };
+use cookie::Cookies;
 use entry::{Phase, State, flag};
 use key::{Hash, Key, Seed};
 use table::{Node, Table};
@@ -77,6 +79,7 @@ pub struct States {
     secret: RandomState,
     drawn: AtomicU64,
     purge: purge::Pace,
+    pub(crate) cookies: Cookies,
 }
 
 /// How many states there are: in a line of its own, written when states come and go.
@@ -260,6 +263,7 @@ impl States {
             secret: RandomState::new(),
             drawn: AtomicU64::new(0),
             purge: purge::Pace::default(),
+            cookies: Cookies::new(),
         };
         states.set_limit(limit);
         states
@@ -531,6 +535,10 @@ impl States {
         // Another worker may have ended it meanwhile, and a slot that is not in use must stay `NEVER`.
         if state.phase == Phase::Live && state.generation == hit.generation {
             due.fetch_min(now.saturating_add(self.seconds(hit.rule, state.class)), Relaxed);
+            if state.has(flag::HALF_OPEN) && !is_half_open(state.class) {
+                state.flags &= !flag::HALF_OPEN;
+                self.cookies.closed();
+            }
             let is_new = state.has(flag::TRACKED | flag::TRACKED_GLOBALLY)
                 && !state.has(flag::CONNECTED)
                 && state.class == Timeout::TcpEstablished as u8;
@@ -703,6 +711,11 @@ impl State {
         self.count(direction, p.segments, p.bytes);
         if self.class == class { Tracked::Hit } else { Tracked::Changed }
     }
+}
+
+/// Whether a state of this class has a handshake that is not complete.
+const fn is_half_open(class: u8) -> bool {
+    class == Timeout::TcpFirst as u8 || class == Timeout::TcpOpening as u8
 }
 
 #[cfg(test)]

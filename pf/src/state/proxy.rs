@@ -51,7 +51,7 @@ pub struct Segment {
 /// Segments that wait to be sent, at most: two for every packet of a batch.
 pub(crate) const OUTBOX: usize = 512;
 
-fn send(outbox: &mut Vec<Segment>, segment: Segment) {
+pub(crate) fn send(outbox: &mut Vec<Segment>, segment: Segment) {
     if outbox.len() < OUTBOX {
         outbox.push(segment);
     }
@@ -65,13 +65,13 @@ enum To {
 }
 
 impl State {
-    /// Begins with the client's SYN, and answers it.
+    /// Begins with the client's SYN, which is answered with `isn`.
     #[cold]
-    pub(crate) fn open_proxy(&mut self, p: &Packet, l4: &[u8], isn: u32) {
+    pub(crate) fn open_proxy(&mut self, isn: u32, segment_size: u16) {
         self.src.level = level::PROXY_SRC;
         self.src.seqhi = isn;
         // The server's window is not known yet: what the client's segments may carry is kept here.
-        self.dst.max_win = segment_size(p, l4);
+        self.dst.max_win = segment_size;
     }
 
     /// The answer to the client's SYN.
@@ -158,7 +158,7 @@ impl State {
 }
 
 /// The largest segment that the client takes: what its SYN says, and no more than an Ethernet carries.
-fn segment_size(p: &Packet, l4: &[u8]) -> u16 {
+pub(crate) fn segment_size(p: &Packet, l4: &[u8]) -> u16 {
     let largest = if p.family == Family::Inet { 1460 } else { 1440 };
     let area = l4.get(20..usize::from(p.tcp.header)).unwrap_or(&[]);
     let said = Options::new(area).map_while(Result::ok).find_map(|(_, option)| match option {

@@ -76,6 +76,7 @@ fn making(rules: &Ruleset, becomes: Key) -> Making<'_> {
         treatment: 0,
         binds: Some(AT.1),
         stamped: false,
+        cookie: None,
     }
 }
 
