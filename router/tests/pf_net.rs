@@ -39,7 +39,7 @@ impl Bed {
         fs::write(dir.join("pf.conf"), rules).unwrap();
         let conf = format!(
             "[router]\nname = \"nat\"\nworkers = 1\ncontrol = \"{}\"\npf = \"pf.conf\"\n\
-             [[interface]]\nname = \"lan0\"\ndriver = \"tap\"\ndevice = \"n{tag}lan\"\naddress = [\"192.0.2.1/24\"]\n\
+             [[interface]]\nname = \"lan0\"\ndriver = \"tap\"\ndevice = \"n{tag}lan\"\naddress = [\"192.0.2.1/24\", \"2001:db8:a::1/64\"]\n\
              [[interface]]\nname = \"wan0\"\ndriver = \"tap\"\ndevice = \"n{tag}wan\"\naddress = [\"203.0.113.1/24\"]\n",
             dir.join("control").display()
         );
@@ -55,9 +55,10 @@ impl Bed {
             assert!(Instant::now() < patience, "did not start: {}", bed.log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        bed.inside.adopt(&format!("n{tag}lan"), &["192.0.2.10/24"]);
+        bed.inside.adopt(&format!("n{tag}lan"), &["192.0.2.10/24", "2001:db8:a::10/64"]);
         bed.outside.adopt(&format!("n{tag}wan"), &["203.0.113.10/24"]);
         bed.inside.ip("route add default via 192.0.2.1");
+        bed.inside.ip("-6 route add default via 2001:db8:a::1");
         bed
     }
 
@@ -97,8 +98,12 @@ impl Bed {
 
     /// Pings from inside; what ping said at the end.
     fn ping(&self, count: usize) -> String {
-        let _ = Self::command(&self.inside, "ping -c 3 -i 0.2 -W 2 203.0.113.10").output();
-        let line = format!("ping -q -c {count} -i 0.002 -W 5 203.0.113.10");
+        self.ping_to("203.0.113.10", count)
+    }
+
+    fn ping_to(&self, address: &str, count: usize) -> String {
+        let _ = Self::command(&self.inside, &format!("ping -c 3 -i 0.2 -W 2 {address}")).output();
+        let line = format!("ping -q -c {count} -i 0.002 -W 5 {address}");
         let out = Self::command(&self.inside, &line).output().unwrap();
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
@@ -151,6 +156,55 @@ fn connections_are_opened_by_the_router_in_both_ends_places() {
     std::thread::sleep(Duration::from_millis(400));
     assert!(Bed::iperf(&bed.inside, "-c 203.0.113.10 -t 1") > 0.0, "{}", bed.log());
     assert!(Bed::iperf(&bed.inside, "-c 203.0.113.10 -t 1 -R") > 0.0, "{}", bed.log());
+    bed.stop();
+}
+
+#[test]
+fn connections_are_opened_with_cookies() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::new(
+        "set syncookies always\nnat on wan0 inet from 192.0.2.0/24 to any -> (wan0)\n\
+         pass all\npass in on lan0 inet proto tcp to port 5201\n",
+    );
+    assert!(bed.ping(5).contains(" 0% packet loss"), "{}", bed.log());
+    let _server = Bed::start(&bed.outside, "iperf3 -s");
+    std::thread::sleep(Duration::from_millis(400));
+    for more in ["", "-R", "-P 4"] {
+        assert!(Bed::iperf(&bed.inside, &format!("-c 203.0.113.10 -t 1 {more}")) > 0.0, "{}", bed.log());
+    }
+    let info = String::from_utf8_lossy(&bed.ask("pfctl -s info").stdout).into_owned();
+    let count = |name: &str| -> u64 {
+        let line = info.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+        line.trim_start().strip_prefix(name).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    };
+    // Each run has one connection to speak of the others: 2 + 2 + 5.
+    assert!(count("syncookies sent") >= 9 && count("syncookies validated") >= 9, "{info}");
+    bed.stop();
+}
+
+#[test]
+fn a_host_with_ipv6_alone_pings_and_streams_to_one_with_ipv4_alone() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::new("pass all\npass in on lan0 inet6 from any to 64:ff9b::/96 af-to inet from (wan0)\n");
+    let there = "64:ff9b::203.0.113.10";
+    let said = bed.ping_to(there, 200);
+    assert!(said.contains(" 0% packet loss"), "{said}\n{}", bed.log());
+    let seconds = if std::env::var_os("SOFTNET_SOAK").is_some() { 30 } else { 1 };
+    let _server = Bed::start(&bed.outside, "iperf3 -s");
+    std::thread::sleep(Duration::from_millis(400));
+    for more in ["", "-R", "-P 4", "-u -b 50M -l 1200"] {
+        assert!(
+            Bed::iperf(&bed.inside, &format!("-6 -c {there} -t {seconds} {more}")) > 0.0,
+            "{}",
+            bed.log()
+        );
+    }
+    let states = String::from_utf8_lossy(&bed.ask("pfctl -s states").stdout).into_owned();
+    assert!(states.contains("203.0.113.1:") && states.contains("2001:db8:a::10"), "{states}");
     bed.stop();
 }
 

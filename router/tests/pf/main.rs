@@ -6,5 +6,6 @@
 #[allow(dead_code, reason = "each test program uses a part")]
 mod bed;
 mod ether;
+mod flood;
 mod nat64;
 mod route;
