@@ -1,5 +1,7 @@
 //! The table and the mended headers, without a worker.
 
+mod model;
+
 use super::*;
 use kern::testing::Fixture;
 use proptest::prelude::*;
