@@ -44,7 +44,7 @@ pub struct Pf {
 }
 
 impl Pf {
-    /// A pf for this many workers, with memory for this many states.
+    /// A pf for this many workers, whose table of states has rows for so many; a ruleset may allow more.
     pub fn new(workers: usize, limit_states: u32) -> Pf {
         let slab = Arc::new(RuleSlab::new(workers));
         let states = Arc::new(States::new(workers, limit_states, Arc::clone(&slab)));

@@ -74,13 +74,25 @@ fn ruleset(pf: &Pf, limit: u32) -> Ruleset {
 
 #[test]
 fn two_workers_fill_a_table_use_it_and_empty_it_in_small_steps() {
-    let flows: u32 = if soak() { 1_000_000 } else { 100_000 };
-    let pf = Pf::new(WORKERS, flows);
-    let rules = ruleset(&pf, flows);
+    let flows: u32 = if soak() { 1_000_000 } else { 50_000 };
+    fill_use_and_empty(&Pf::new(WORKERS, flows), flows);
+}
+
+/// Rows that were made for a thousand states hold fifty times as many.
+#[test]
+fn a_limit_that_is_raised_later_crowds_the_rows_and_loses_nothing() {
+    let pf = Pf::new(WORKERS, 1000);
+    assert_eq!(pf.states().rows(), 1024);
+    fill_use_and_empty(&pf, 50_000);
+    assert_eq!((pf.states().rows(), Pf::new(1, 200_000).states().rows()), (1024, 1 << 18));
+}
+
+fn fill_use_and_empty(pf: &Pf, flows: u32) {
+    let rules = ruleset(pf, flows);
     let barrier = Barrier::new(WORKERS);
     thread::scope(|scope| {
         for me in 0..WORKERS {
-            let (pf, rules, barrier) = (&pf, &rules, &barrier);
+            let (rules, barrier) = (&rules, &barrier);
             scope.spawn(move || {
                 let worker = pf.worker(me);
                 let (fixture, root) = (Fixture::new(64), Root::claim());

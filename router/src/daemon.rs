@@ -155,7 +155,7 @@ pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
     }
     let mut signals = Signals::install()?;
     let mut server = Server::bind(&files.conf.control)?;
-    let router = Router::new(Setup::of(&files.conf))?;
+    let router = Router::new(Setup::of(&files))?;
     let mut daemon = Daemon {
         path: path.to_owned(),
         sessions: host::Sessions::new(&router),
@@ -325,6 +325,9 @@ impl Daemon {
         let read = files.ipsec.clone();
         if read == self.ipsec_read {
             files.ipsec.clone_from(&self.files.ipsec);
+        }
+        if let Some(warning) = files.pf.as_deref().and_then(|pf| self.crowded(pf)) {
+            tracing::warn!("{warning}");
         }
         let fresh = self.kept_by(&mut files);
         let old = std::mem::replace(&mut self.files, files);

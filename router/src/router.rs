@@ -28,6 +28,7 @@ use kern::{
     publish::{Late, Parked, Publisher},
     time::{Clock, Instant},
 };
+use pf::conf::LIMIT_STATES;
 use std::{
     io,
     sync::{
@@ -63,14 +64,16 @@ pub struct Setup {
     pub seed: HashSeed,
     /// Who does the arithmetic of SAs.
     pub engine: Engine,
-    /// States pf may have.
+    /// States that pf's table has rows for: `set limit states` as it is at the start.
     pub states: u32,
 }
 
 impl Setup {
     /// As a configuration has it.
-    pub fn of(conf: &crate::conf::ValidConf) -> Setup {
+    pub fn of(files: &crate::commit::Files) -> Setup {
+        let conf = &files.conf;
         Setup {
+            states: files.pf.as_ref().map_or(LIMIT_STATES, |pf| pf.options.limit_states),
             workers: conf.workers,
             cpus: conf.cpus.clone(),
             spin_us: conf.spin.as_micros() as u64,
@@ -92,7 +95,7 @@ impl Setup {
             clock: Clock::Real,
             seed: HashSeed::new(random(), random()),
             engine: Engine::Auto,
-            states: 100_000,
+            states: LIMIT_STATES,
         }
     }
 }

@@ -207,7 +207,7 @@ impl Testbed {
     pub fn add_with(&mut self, texts: Texts<'_>, adjust: impl FnOnce(Setup) -> Setup) -> Result<(), Faults> {
         let files = read(texts)?;
         let setup =
-            adjust(Setup { clock: self.clock.clone(), seed: HashSeed::new(1, 2), ..Setup::of(&files.conf) });
+            adjust(Setup { clock: self.clock.clone(), seed: HashSeed::new(1, 2), ..Setup::of(&files) });
         let name = setup.name.clone();
         let router = Router::new(setup).map_err(|e| Faults(vec![e.to_string()]))?;
         let mut sadb = Sadb::default();

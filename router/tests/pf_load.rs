@@ -61,7 +61,7 @@ impl Live {
         );
         let conf = conf::from_text(Path::new("load"), &text, &Host::this()).unwrap();
         let files = Files::from_texts(conf, Some(rules), None).unwrap();
-        let setup = Setup { pool: PoolConfig { clusters: 4096, jumbos: 16 }, ..Setup::of(&files.conf) };
+        let setup = Setup { pool: PoolConfig { clusters: 4096, jumbos: 16 }, ..Setup::of(&files) };
         let mut root = Root::claim();
         let mut router = Router::new(setup).unwrap();
         let mut commit = Commit::new();

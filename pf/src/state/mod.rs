@@ -286,6 +286,12 @@ impl States {
         self.count.0.load(Relaxed)
     }
 
+    /// How many states there are rows for: rather more than the limit the table was made with. More are found, too, but
+    /// not as fast.
+    pub fn rows(&self) -> u32 {
+        self.table.rows()
+    }
+
     /// How many there may be.
     pub fn limit(&self) -> u32 {
         self.limit.load(Relaxed)

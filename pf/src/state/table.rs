@@ -11,7 +11,8 @@
 //!
 //! Row and links are atomics that only a holder of the row's lock writes. Without it a row is read to guess which state
 //! it will be; what is decided by a guess has been compared with the state itself, under the state's lock. Slots come in
-//! chunks, so that a higher `set limit states` adds memory and moves nothing. Rows and slots stand in huge pages: a packet
+//! chunks, so that a higher `set limit states` adds memory and moves nothing. There are as many rows as states were allowed
+//! when the table was made: where many more are allowed later, rows overflow. Rows and slots stand in huge pages: a packet
 //! finds its own at a random place.
 //!
 //! A slot's twin is a guess, too: which node the same packets have at the other hook of their way through the router
@@ -131,6 +132,11 @@ impl Table {
             free: Leaf::new(Free::default()),
             capacity: AtomicU32::new(0),
         }
+    }
+
+    /// How many rows there are.
+    pub(super) fn rows(&self) -> u32 {
+        self.rows.len() as u32
     }
 
     /// Adds chunks until there are at least `slots`.

@@ -74,7 +74,7 @@ impl Bed {
         let conf = conf::from_text(Path::new("bench"), &texts.conf, &Host::this())?;
         let files = Files::from_texts(conf, texts.pf.as_deref(), texts.ipsec.as_deref())?;
         let pool = PoolConfig { clusters: 16384, jumbos: 64 };
-        let setup = Setup { pool, engine: texts.engine, ..Setup::of(&files.conf) };
+        let setup = Setup { pool, engine: texts.engine, ..Setup::of(&files) };
         let mut router = Router::new(setup).map_err(|e| Faults(vec![e.to_string()]))?;
         let mut commit = Commit::new();
         let lanes: Vec<Arc<Lane>> = (0..workers).map(|_| Arc::default()).collect();

@@ -13,6 +13,9 @@ use pf::{
 };
 use std::sync::Arc;
 
+/// So many states to a row of their table still fit into it, most of the time.
+const CROWDED: u32 = 4;
+
 /// A configuration, and what of it is not as it was.
 pub(super) type Change = (PfConf, Fresh);
 
@@ -20,7 +23,7 @@ impl Daemon {
     pub(super) fn load(&mut self, load: &PfLoad) -> Result<LoadReport, String> {
         let env = environment(&self.files.conf);
         let conf = read_conf(load, &env, self.ruleset().map(Arc::as_ref))?;
-        let report = LoadReport {
+        let mut report = LoadReport {
             text: match load.anchor.as_str() {
                 "" => pf::print::listing(&conf, &env),
                 anchor => pf::print::anchor(&conf, anchor, &env),
@@ -28,11 +31,25 @@ impl Daemon {
             warnings: conf.warnings.iter().map(ConfError::with_caret).collect(),
             rules: conf.rules.filter.len() + conf.anchors.iter().map(|a| a.rules.filter.len()).sum::<usize>(),
         };
+        if load.anchor.is_empty() {
+            report.warnings.extend(self.crowded(&conf));
+        }
         if !load.check {
             let change = self.changed(&load.anchor, conf, &sections(&load.parts));
             self.change_pf(change).map_err(|faults| faults.to_string())?;
         }
         Ok(report)
+    }
+
+    /// What is to be said of a limit of states that is much higher than it was when the table's rows were made.
+    pub(super) fn crowded(&self, conf: &PfConf) -> Option<String> {
+        let (limit, rows) = (conf.options.limit_states, self.router.shared().pf.states().rows());
+        (limit / CROWDED > rows).then(|| {
+            format!(
+                "set limit states {limit}: since its start the router has rows for {rows} states; it takes more, and \
+                 finds them faster after a restart"
+            )
+        })
     }
 
     /// What is loaded now, with what was read for one ruleset put into it.
