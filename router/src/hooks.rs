@@ -535,23 +535,15 @@ fn seal(
     run: &mut Box<Batch>,
     out: &mut Pending,
 ) -> bool {
-    let (packets, bytes, ledger) = (run.len() as u64, octets(run), &cx.stats.ledger);
+    let (packets, ledger) = (run.len() as u64, &cx.stats.ledger);
     enc::before_seal(cx, sa, run);
     let mut turn = loop_turn(cx);
-    let taken = esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why)).is_ok();
-    enc::sealed(cx, taken);
-    if !taken {
-        return false;
-    }
-    cx.stats.count.sealed(sa.config().protocol, packets, bytes);
+    let taken = esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why));
+    enc::sealed(cx, taken.is_ok());
+    let Ok(octets) = taken else { return false };
+    cx.stats.count.sealed(sa.config().protocol, packets, octets);
     send_sealed(cx, way.egress, way.nexthop, run, out);
     true
-}
-
-/// Octets of the packets of a run.
-#[inline(always)]
-fn octets(run: &Batch) -> u64 {
-    run.iter().map(|m| m.len() as u64).sum()
 }
 
 /// Outer packets go the way of their SA (0: `ip_output` is to find it), or into another SA first.
@@ -667,8 +659,9 @@ fn open(
     if inflates {
         resize(cx, run, |m| m.class() == Class::Jumbo && m.len() <= CLUSTER_ROOM, Class::Cluster);
     }
-    cx.stats.count.opened(sa.config().protocol, run.len() as u64, octets(run));
-    take_opened(cx, run, out);
+    let packets = run.len() as u64;
+    let octets = take_opened(cx, run, out);
+    cx.stats.count.opened(sa.config().protocol, packets, octets);
     true
 }
 
@@ -709,11 +702,12 @@ fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
     std::mem::swap(batch, run);
 }
 
-/// What came out of SAs must be what they are for.
-fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, out: &mut Pending) {
+/// What came out of SAs must be what they are for. Returns how many octets it was.
+fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, out: &mut Pending) -> u64 {
     enc::opened(cx, run);
-    let tunnels = &cx.net.tunnels;
+    let (tunnels, mut octets) = (&cx.net.tunnels, 0);
     run.sift(|mut m| {
+        octets += m.len() as u64;
         if !tunnels.is_empty()
             && let Some(index) = tunnels.arrived(&m)
         {
@@ -735,6 +729,7 @@ fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, out: &mut Pending) {
         Some(m)
     });
     out.pass(Stage::IpInput, run, &cx.stats.ledger);
+    octets
 }
 
 /// Whether the packet is of a protocol that SAs are for.

@@ -197,7 +197,7 @@ where
 
 /// `esp_output`: both halves for a run of at most [`Sa::run_max`] packets of one SA, in place. What is in `run`
 /// afterwards may be transmitted now, in this order; it may be less than before (parked, or failed) or more (runs of
-/// others that waited behind it).
+/// others that waited behind it). Returns the octets that were sealed, as they were before.
 ///
 /// `Err(Busy)`: the SA has too many runs out. Nothing happened; come again with the same packets.
 #[inline]
@@ -207,17 +207,18 @@ pub fn esp_output(
     turn: &mut LoopTurn<'_>,
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
-) -> Result<(), Busy> {
+) -> Result<u64, Busy> {
     let pending = match begin(&**sa, &mut *run, turn.now, held, &mut sink) {
         Ok(pending) => pending,
         Err(Declined { run, why: NotNow::Over(why) }) => {
             run.drain().for_each(|m| sink(m, why));
-            return Ok(());
+            return Ok(0);
         }
         Err(_) => return Err(Busy),
     };
+    let octets = pending.bytes;
     if let (_, Leave::Taken) = finish(pending, turn.worker, held, &mut sink) {
         turn.releasing.note_output(sa);
     }
-    Ok(())
+    Ok(octets)
 }
