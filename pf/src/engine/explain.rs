@@ -3,7 +3,7 @@
 
 use kern::{Mbuf, Why};
 
-use super::{PfCx, Seen, Walk};
+use super::{PfCx, Seen, walk::Walk};
 use crate::{
     IfIndex,
     anchor::Kind,

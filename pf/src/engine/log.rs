@@ -4,7 +4,7 @@ use std::fmt;
 
 use kern::Mbuf;
 
-use super::{PfCx, Walk};
+use super::{PfCx, walk::Walk};
 use crate::{
     IfIndex,
     log::{self, Logged, Logger, Reason, Record},

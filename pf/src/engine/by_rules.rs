@@ -1,0 +1,333 @@
+//! What the rules say of a packet that has no state, and the state that it gets.
+
+use kern::{Mbuf, Why};
+
+use super::{
+    PfCx, Seen, choose_queue,
+    log::Decision,
+    remember, route,
+    walk::{By, Counts, Walk},
+};
+use crate::{
+    IfIndex,
+    eval::{Outcome, evaluate, first_match},
+    nat::Translate,
+    once::Once,
+    osfp::Sender,
+    packet::Packet,
+    route::Routed,
+    rule::{Action, Direction},
+    ruleset::{Compiled, Translation},
+    slab::RuleSlot,
+    state::{
+        Hit, Passing,
+        insert::{Made, Making},
+        key::Key,
+    },
+    table::{Counted, Fate},
+    treatment::Treatment,
+    verdict::{Verdict, refuse},
+};
+
+impl<'a> PfCx<'a> {
+    pub(super) fn by_rules(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        seen: &Seen,
+    ) -> Verdict {
+        let mut decision = Decision::default();
+        let verdict = self.judge(direction, index, m, seen, &mut decision);
+        self.log_decided(direction, index, m, &verdict, &decision);
+        verdict
+    }
+
+    /// Evaluates the rules, does what they say, and says which have decided.
+    #[inline]
+    fn judge(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        seen: &Seen,
+        decision: &mut Decision<'a>,
+    ) -> Verdict {
+        let rules = self.rules;
+        // Rules see the packet as translation makes it; its octets stay until it passes.
+        let mut p = seen.p;
+        let opens = seen.lookup.opens_state(&p);
+        let mut translated = None;
+        if opens && !rules.main.translation.is_empty(direction) {
+            match self.translate(direction, index, m, &mut p) {
+                Ok(by) => translated = by,
+                Err(why) => return self.block(why),
+            }
+        }
+        let classic = translated.map(|by| by.rule);
+        if let Some(counters) = self.counters() {
+            counters.matched.inc();
+        }
+        if let Some(rule) = classic.filter(|rule| rule.nat_pass) {
+            (decision.rule, decision.translates) = (Some(rule), classic);
+            let outcome = Outcome::decided(p.tag);
+            return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by: translated });
+        }
+        let worker = self.worker.id;
+        let mut walk = self.walk(direction, index, opens, m);
+        let outcome = match evaluate(rules, worker, direction, index, &mut p, &mut walk) {
+            Ok(outcome) => outcome,
+            Err(why) => return self.block(why),
+        };
+        let mut by = walk.by.or(translated);
+        (decision.rule, decision.call) = (outcome.rule, outcome.anchor);
+        decision.translates = classic;
+        let Some(rule) = outcome.rule else {
+            let Some(By { rule, .. }) = by else { return self.by_none(m, &seen.p, outcome) };
+            return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
+        };
+        if rule.once.as_ref().is_some_and(|once| !self.spends(once)) {
+            return self.judge(direction, index, m, seen, decision);
+        }
+        if let Action::Block(reply) = rule.action {
+            self.count_decided(direction, rule, outcome.anchor, &p);
+            return refuse(reply, &seen.p);
+        }
+        if !opens && rule.translates.iter().any(Translate::changes_family) {
+            // Without a state it would have to stay what it is.
+            return self.block(Why::PfTranslate);
+        }
+        if opens && !rule.translates.is_empty() {
+            let mut walk = self.walk(direction, index, opens, m);
+            if let Err(why) = walk.translate(rule, &mut p) {
+                return self.block(why);
+            }
+            by = walk.by;
+        }
+        self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by })
+    }
+
+    /// Takes the one packet that a rule is for, unless another worker has. Whoever only asks takes nothing.
+    #[cold]
+    fn spends(&self, once: &Once) -> bool {
+        self.counters().is_none() || once.spend()
+    }
+
+    /// What the rules of translation make of a packet without a state.
+    #[cold]
+    pub(super) fn translate(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &Mbuf,
+        p: &mut Packet,
+    ) -> Result<Option<By<'a>>, Why> {
+        let rules = self.rules;
+        let worker = self.worker.id;
+        let mut walk = self.walk(direction, index, true, m);
+        for kind in Translation::kinds(direction) {
+            if let Some(rule) = first_match(rules, worker, kind, direction, index, p, &mut walk) {
+                walk.translate(rule, p)?;
+                return Ok(walk.by);
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn walk<'w>(
+        &'w mut self,
+        direction: Direction,
+        interface: IfIndex,
+        opens: bool,
+        m: &'w Mbuf,
+    ) -> Walk<'w, 'a, 'a> {
+        Walk {
+            states: &self.pf.states,
+            held: &mut self.held,
+            random: &mut self.worker.random,
+            counts: Counts { pf: self.pf, worker: self.worker.id },
+            direction,
+            interface,
+            shown: &mut self.shown,
+            following: None,
+            opens,
+            sender: Sender::new(&self.rules.known, m.data()),
+            by: None,
+        }
+    }
+
+    /// Counts a packet of the rule that decides on it, of the call that led there, and in the rule's tables.
+    #[inline]
+    fn count_decided(&self, direction: Direction, rule: &Compiled, call: Option<&Compiled>, p: &Packet) {
+        self.count(rule.slot, direction, p.segments, p.bytes);
+        if let Some(call) = call {
+            self.count(call.slot, direction, p.segments, p.bytes);
+        }
+        self.count_tables(direction, rule, p);
+    }
+
+    /// Counts a packet in the tables of the rule that decides on it.
+    #[inline]
+    fn count_tables(&self, direction: Direction, rule: &Compiled, p: &Packet) {
+        let blocks = matches!(rule.action, Action::Block(_));
+        let counted = Counted {
+            direction,
+            family: p.family,
+            fate: if blocks { Fate::Block } else { Fate::Pass },
+            not: false,
+            packets: p.segments,
+            bytes: p.bytes,
+        };
+        rule.src.count(self.worker.id, p.src, &counted);
+        rule.dst.count(self.worker.id, p.dst, &counted);
+    }
+
+    /// No rule decides: the packet passes.
+    fn by_none(&mut self, m: &mut Mbuf, p: &Packet, outcome: Outcome<'_>) -> Verdict {
+        if p.options && !outcome.allow_opts {
+            return self.block(Why::PfOptions);
+        }
+        if outcome.tag != 0 {
+            m.hdr_mut().tag = outcome.tag;
+        }
+        choose_queue(m, p, outcome.queue, outcome.low_delay_queue);
+        if outcome.treatment != Treatment::NONE {
+            outcome.treatment.apply(m, p, &mut self.worker.ids);
+        }
+        Verdict::pass()
+    }
+
+    /// A rule passes a packet: its state is made, and it becomes what it was translated to.
+    fn pass(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, judged: &Judged) -> Verdict {
+        let Judged { seen, p, rule, outcome, .. } = *judged;
+        // A rule for one family knows nothing of the addresses of the other.
+        let changes_family = p.family != seen.p.family;
+        let (counted, asks) = if changes_family { (&seen.p, p) } else { (p, &seen.p) };
+        self.count_decided(direction, rule, outcome.anchor, counted);
+        if p.options && !rule.allow_opts && !outcome.allow_opts {
+            return self.block(Why::PfOptions);
+        }
+        if outcome.tag != 0 {
+            m.hdr_mut().tag = outcome.tag;
+        }
+        let becomes = p.key(if changes_family { Direction::Out } else { direction });
+        let opens = seen.lookup.opens_state(p);
+        let mut treatment = outcome.treated_by(rule);
+        treatment.log = rule.log.filter(|log| log.all).map(|log| log.to);
+        if let Some(pool) = rule.rare.as_ref().and_then(|rare| rare.route.as_ref()) {
+            match pool.choose(asks, &self.pf.slab.hops, &mut self.worker.random) {
+                Ok(routed) => treatment.route = Some(routed),
+                Err(why) => return self.block(why),
+            }
+        }
+        if opens && (rule.keep.is_some() || becomes != seen.p.key(direction)) {
+            let hit = match self.keep_state(direction, index, m, judged, becomes, treatment) {
+                Ok(hit) => hit,
+                Err(verdict) => return verdict,
+            };
+            if hit.rewrites()
+                && let Err(why) = self.rewrite_by(direction, index, m, &seen.p, &hit, false)
+            {
+                return self.block(why);
+            }
+        }
+        let (queue, low_delay_queue) = outcome.queues(rule);
+        choose_queue(m, p, queue, low_delay_queue);
+        if treatment == Treatment::NONE {
+            return Verdict::pass();
+        }
+        treatment.apply(m, p, &mut self.worker.ids);
+        route(treatment.route, true, m)
+    }
+
+    /// Makes the state of a packet that a rule passes. If another worker has made it meanwhile, that one decides.
+    #[cold]
+    fn keep_state(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        judged: &Judged,
+        becomes: Key,
+        treatment: Treatment,
+    ) -> Result<Hit, Verdict> {
+        let Judged { seen, rule, ref outcome, by, .. } = *judged;
+        let (nat, sticky) = by.map_or((RuleSlot::NONE, None), |by| (by.rule.slot, by.sticky));
+        let (p, data, now) = (&seen.p, m.data(), self.now.secs() as u32);
+        let passing = Passing { direction, index, p, data, now };
+        let (queue, low_delay_queue) = outcome.queues(rule);
+        let allow_opts = outcome.allow_opts || rule.allow_opts;
+        let anchor = outcome.anchor.map_or(RuleSlot::NONE, |call| call.slot);
+        let hops = &self.pf.slab.hops;
+        let treatment_number = match treatment {
+            Treatment::NONE => 0,
+            _ => match self.pf.slab.treatments.number(treatment) {
+                Some(number) => number,
+                None => return Err(self.block(Why::PfStateInsert)),
+            },
+        };
+        let making = Making {
+            rule,
+            treatment: treatment_number,
+            stamped: treatment.normalise.reassemble_tcp
+                || self.rules.scrub.reassembles_tcp(direction, index, m),
+            binds: if becomes.family() == p.family {
+                Routed::binds(treatment.route, hops, direction, index)
+            } else {
+                None
+            },
+            anchor,
+            tag: outcome.tag,
+            queue,
+            low_delay_queue,
+            allow_opts,
+            becomes,
+            nat,
+            sticky,
+            cookie: seen.cookie,
+        };
+        let slots = &mut self.worker.slots;
+        let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, &making);
+        match made {
+            Ok(Made::Live(hit)) => {
+                remember(m, &hit);
+                self.count_made([rule.slot, nat, anchor]);
+                Ok(hit)
+            }
+            Ok(Made::Proxied) => {
+                self.count_made([rule.slot, nat, anchor]);
+                Err(self.block(Why::PfSynproxy))
+            }
+            Ok(Made::Raced) => match self.by_state(direction, index, m, seen) {
+                Some(verdict) => Err(verdict),
+                None => Err(self.block(Why::PfStateInsert)),
+            },
+            Ok(Made::Taken) => Err(self.block(Why::PfStateInsert)),
+            Err(why) => Err(self.block(why)),
+        }
+    }
+
+    /// Counts a state that has been made.
+    fn count_made(&self, rules: [RuleSlot; 3]) {
+        if let Some(counters) = self.counters() {
+            counters.inserts.inc();
+        }
+        for slot in rules {
+            if let Some(counts) = self.pf.slab.counts(self.worker.id, slot) {
+                counts.states.inc();
+            }
+        }
+    }
+}
+
+/// A packet that a rule passes.
+#[derive(Clone, Copy)]
+struct Judged<'a> {
+    seen: &'a Seen,
+    /// As translation makes it.
+    p: &'a Packet,
+    rule: &'a Compiled,
+    outcome: Outcome<'a>,
+    /// What translates it.
+    by: Option<By<'a>>,
+}

@@ -1,0 +1,116 @@
+//! A walk through the rules: what they do while they are evaluated.
+
+use kern::{
+    Why,
+    lock::{Held, levels::PfRules},
+};
+
+use super::log::Shown;
+use crate::{
+    IfIndex,
+    eval::{Effects, Trial},
+    nat::Chooser,
+    osfp::{Asked, Sender},
+    packet::Packet,
+    pf::Pf,
+    random::Random,
+    rule::Direction,
+    ruleset::Compiled,
+    state::States,
+    track::NodeKey,
+};
+
+/// A rule that has translated a packet.
+#[derive(Clone, Copy)]
+pub(super) struct By<'a> {
+    pub(super) rule: &'a Compiled,
+    /// The address that the source is to keep.
+    pub(super) sticky: Option<u128>,
+}
+
+/// Counters of rules, of one worker.
+#[derive(Clone, Copy)]
+pub(super) struct Counts<'a> {
+    pub(super) pf: &'a Pf,
+    pub(super) worker: usize,
+}
+
+/// What rules do while they are evaluated.
+pub(super) struct Walk<'w, 'a, 'r> {
+    pub(super) states: &'w States,
+    pub(super) held: &'w mut Held<'a, PfRules>,
+    pub(super) random: &'w mut Random,
+    pub(super) counts: Counts<'w>,
+    pub(super) direction: Direction,
+    pub(super) interface: IfIndex,
+    pub(super) shown: &'w mut Shown<'a>,
+    /// Where what matches is logged, since a rule said `log (matches)`.
+    pub(super) following: Option<u8>,
+    /// The packet may open a state, and so be translated.
+    pub(super) opens: bool,
+    /// Who sent the packet, for rules that ask.
+    pub(super) sender: Sender<'w, 'r>,
+    /// The last rule that has translated.
+    pub(super) by: Option<By<'r>>,
+}
+
+impl<'r> Walk<'_, '_, 'r> {
+    pub(super) fn translate(&mut self, rule: &'r Compiled, p: &mut Packet) -> Result<(), Why> {
+        self.count(rule, p);
+        let mut by = By { rule, sticky: None };
+        for to in &rule.translates {
+            let key = NodeKey { rule: rule.slot, sticky: true, family: p.family, source: p.src };
+            let kept = if to.is_sticky() { self.states.nodes().address(self.held, &key) } else { None };
+            let mut chooser = Chooser {
+                states: self.states,
+                held: self.held,
+                random: self.random,
+                direction: to.key_direction(self.direction),
+            };
+            let chosen = chooser.apply(to, p, kept)?;
+            by.sticky = to.is_sticky().then_some(chosen).or(by.sticky);
+        }
+        self.by = Some(by);
+        Ok(())
+    }
+
+    fn count(&self, rule: &Compiled, p: &Packet) {
+        if let Some(counts) = self.counts.pf.slab.counts(self.counts.worker, rule.slot) {
+            counts.count(self.direction.index(), p.segments, p.bytes);
+        }
+    }
+}
+
+impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
+    fn honours(&mut self, share: u32) -> bool {
+        (self.random.next() as u32) < share
+    }
+
+    fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool {
+        self.sender.is(wanted, p)
+    }
+
+    fn matched(
+        &mut self,
+        rule: &'r Compiled,
+        within: Option<&'r Compiled>,
+        p: &mut Packet,
+    ) -> Result<(), Why> {
+        self.log_matched(rule, within);
+        if self.opens && !rule.translates.is_empty() {
+            return self.translate(rule, p);
+        }
+        self.count(rule, p);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn tried(&mut self, rule: &'r Compiled, within: Option<&'r Compiled>, trial: Trial) {
+        if trial == Trial::Matches
+            && rule.log.is_none()
+            && let Some(to) = self.following
+        {
+            self.log(rule, within, to);
+        }
+    }
+}
