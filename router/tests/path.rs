@@ -232,6 +232,7 @@ fn a_packet_of_a_protected_flow_crosses_the_wire_as_esp() {
         let before = bed.counts();
         bed.send(&bed.frame(3, 7, 0));
         let sent: &[_] = &[
+            ("esp.bytes_out", 60),
             ("esp.out", 1),
             ("ip.forwarded", 0),
             ("ip.output", 1),
@@ -241,6 +242,7 @@ fn a_packet_of_a_protected_flow_crosses_the_wire_as_esp() {
         ];
         let sent: Vec<_> = sent.iter().copied().filter(|(_, n)| *n > 0).collect();
         let got: &[_] = &[
+            ("esp.bytes_in", 60),
             ("esp.in", 1),
             ("ip.delivered", 1),
             ("ip.forwarded", 1),

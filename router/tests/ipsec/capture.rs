@@ -104,10 +104,10 @@ fn packets_are_seen_before_they_are_sealed_and_after_they_are_opened() {
 #[test]
 fn each_sa_of_a_bundle_shows_its_packet_and_what_it_does_to_it() {
     let [a, b] = WAN4;
-    let key = "5a".repeat(16);
+    let [one, other] = ["5a", "5b"].map(|octet| octet.repeat(16));
     let sas = format!(
-        "add {a} {b} esp 0x100 -m tunnel -E null -A aes-cmac 0x{key};\n\
-         add {a} {b} ah 0x200 -m transport -A aes-cmac 0x{key};\n"
+        "add {a} {b} esp 0x100 -m tunnel -E null -A aes-cmac 0x{one};\n\
+         add {a} {b} ah 0x200 -m transport -A aes-cmac 0x{other};\n"
     );
     let policy = |way: &str| {
         format!(
@@ -179,7 +179,10 @@ fn the_file_is_what_the_format_says() {
 fn what_cannot_be_captured_is_refused_and_nothing_is_copied_for_who_is_gone() {
     let mut bed = Bed::with_tunnel(Shape::default(), None);
     let refused = |bed: &mut Bed, request: &CaptureRequest| open(bed, 0, request).err().unwrap().to_string();
-    assert_eq!(refused(&mut bed, &asked("wan0", 96)), "\"wan0\" cannot be captured; there is enc0");
+    assert_eq!(
+        refused(&mut bed, &asked("wan0", 96)),
+        "\"wan0\" cannot be captured; there are enc0 and pflog0 to pflog15"
+    );
     assert_eq!(refused(&mut bed, &asked("enc0", 20)), "20 octets a packet: 96 to 65535 can be captured");
     let router = &mut bed.net.node(NAMES[0]).router;
     let mut captures = Captures::default();
