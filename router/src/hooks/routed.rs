@@ -5,7 +5,10 @@
 //! on its way into a tunnel (out on `enc0`) goes into the tunnel, whatever a rule says: never is it sent in clear. The
 //! header counts how often a packet has been routed, and ends a loop.
 
-use super::{CLUSTER_ROOM, ENC0, twin};
+use super::{
+    ENC0,
+    esp_input::{CLUSTER_ROOM, twin},
+};
 use crate::worker::{Cx, Pending, Shared, Stage};
 use kern::{Class, Ledger, Mbuf, PktFlags, Why};
 use pf::{Direction, Exception, HopId, NextHop, Via};

@@ -12,7 +12,7 @@
 //!
 //! In transport mode there is no packet in front that could be fragmented (RFC 4303, 3.3.4).
 
-use super::{mark_seen, way};
+use super::{esp_output::mark_seen, way};
 use crate::{
     icmp::{self, Error},
     iface::{cut, vnet},

@@ -1,0 +1,178 @@
+//! Packets that a policy protects, into their SAs.
+
+use super::{
+    ENC0, enc, filter, policy, size, turn,
+    way::{self, Way},
+};
+use crate::{
+    netconfig::NetConfig,
+    worker::{Cx, Pending, Stage},
+};
+use ipsec::{
+    esp::{self},
+    sa::{Sa, SaIndex},
+    selector::Packet as Selected,
+    spd::Rest,
+};
+use kern::{
+    Batch, Mbuf, PktFlags, Survey, Why,
+    lock::{Held, levels::Softnet},
+};
+use pf::{Direction, Via};
+use std::sync::Arc;
+
+/// Stage: packets that a policy protects, into their tunnels.
+pub(crate) fn esp_output(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Box<Batch>,
+    out: &mut Pending,
+) {
+    let mut survey = Survey::new();
+    let alone = turn::gather(cx, batch, |m| {
+        survey.add(m);
+        m.hdr().sa
+    });
+    let unchanged = pf_enc_out(cx, held, batch, &survey, out);
+    // Of whom all is known that a run must know.
+    let mut plain = (alone && unchanged).then_some(&survey);
+    let mut run = cx.local.run.take().unwrap_or_default();
+    let net = cx.net;
+    // Groups are taken from the end, where nothing has to close up behind them.
+    while let Some(last) = batch.as_slice().last() {
+        let Some(sa) = SaIndex::from_header(last.hdr().sa).and_then(|i| still(net, i)) else {
+            batch.pop().into_iter().for_each(|m| cx.end(m, Why::SpNoSa));
+            continue;
+        };
+        let room = out.room(Stage::IpOutput).min(run.room());
+        let limit = sa.run_max().min(room);
+        if limit == 0 {
+            break;
+        }
+        let way = way::way(net, sa);
+        let group = size::Group { sa, link: way.mtu, survey: plain.take() };
+        size::fill_run(cx, &group, batch, &mut run, limit, out);
+        if run.is_empty() {
+            continue;
+        }
+        if !seal(cx, held, sa, way, &mut run, out) {
+            turn::keep(cx, batch, &mut run);
+            break;
+        }
+    }
+    mark_seen(cx, batch);
+    cx.local.run = Some(run);
+}
+
+/// The SA that a packet was given; if it went with a change between lookup and here, its successor.
+#[inline(always)]
+fn still(net: &NetConfig, index: SaIndex) -> Option<&Arc<Sa>> {
+    net.sad.get(index).or_else(|| net.sad.successor(index))
+}
+
+/// pf on inner packets, once each; says whether it left all of them as they were.
+#[inline(always)]
+fn pf_enc_out(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    batch: &mut Batch,
+    survey: &Survey,
+    out: &mut Pending,
+) -> bool {
+    if !sees_inner(cx.net) {
+        return true;
+    }
+    if survey.any(PktFlags::RETRIED) {
+        pf_enc_again(cx, held, batch, out);
+        return false;
+    }
+    filter::pf_batch(cx, held, Direction::Out, Via::One(ENC0), batch, survey, out)
+}
+
+/// Whether pf sees packets inside tunnels.
+#[inline(always)]
+fn sees_inner(net: &NetConfig) -> bool {
+    net.pf.is_some() && net.enc0
+}
+
+/// A batch with packets that pf has seen.
+#[cold]
+fn pf_enc_again(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Batch, out: &mut Pending) {
+    let mut one = Batch::new();
+    batch.sift(|m| {
+        if m.hdr().flags.has(PktFlags::RETRIED) {
+            return Some(m);
+        }
+        if let Err(m) = one.push(m) {
+            return Some(m);
+        }
+        filter::pf_one(cx, held, Direction::Out, ENC0, &mut one, out);
+        one.pop()
+    });
+}
+
+/// Packets that pf has seen and that come here again, or their pieces, are not shown to it twice.
+#[inline(always)]
+pub(super) fn mark_seen(cx: &Cx<'_>, batch: &mut Batch) {
+    if sees_inner(cx.net) {
+        batch.iter_mut().for_each(|m| m.hdr_mut().flags.set(PktFlags::RETRIED));
+    }
+}
+
+/// Seals a run and sends on what may leave now; false if the SA is too busy to take it.
+fn seal(
+    cx: &mut Cx<'_>,
+    held: &mut Held<'_, Softnet>,
+    sa: &Arc<Sa>,
+    way: Way,
+    run: &mut Box<Batch>,
+    out: &mut Pending,
+) -> bool {
+    let (packets, ledger) = (run.len() as u64, &cx.stats.ledger);
+    enc::before_seal(cx, sa, run);
+    let mut turn = turn::loop_turn(cx);
+    let taken = esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why));
+    enc::sealed(cx, taken.is_ok());
+    let Ok(octets) = taken else { return false };
+    cx.stats.count.sealed(sa.config().protocol, packets, octets);
+    send_sealed(cx, way.egress, way.nexthop, run, out);
+    true
+}
+
+/// Outer packets go the way of their SA (0: `ip_output` is to find it), or into another SA first.
+#[inline(always)]
+pub(super) fn send_sealed(cx: &Cx<'_>, egress: u16, nexthop: u32, run: &mut Box<Batch>, out: &mut Pending) {
+    run.sift(|mut m| {
+        let h = m.hdr_mut();
+        let rest = Rest::from_header(h.nexthop);
+        (h.egress, h.nexthop) = (egress, nexthop);
+        h.sa = 0;
+        h.flags.clear(PktFlags::RETRIED.with(PktFlags::REFRAG));
+        if h.cursor != 0 {
+            size::refragment(h);
+        }
+        if rest.is_none() {
+            return Some(m);
+        }
+        go_on(cx, m, rest, out);
+        None
+    });
+    out.pass(Stage::IpOutput, run, &cx.stats.ledger);
+}
+
+/// The next SA of a bundle. pf has seen the packet that is inside all of them.
+#[cold]
+fn go_on(cx: &Cx<'_>, mut m: Mbuf, rest: Rest, out: &mut Pending) {
+    let h = m.hdr_mut();
+    (h.egress, h.nexthop) = (0, 0);
+    let decision = cx.net.spd.go_on(rest, &Selected::read(&m));
+    match policy::follow(decision, &mut m) {
+        policy::Policy::None => out.push(Stage::IpOutput, m, &cx.stats.ledger),
+        policy::Policy::Protect => {
+            m.hdr_mut().flags.set(PktFlags::RETRIED);
+            out.push(Stage::EspOutput, m, &cx.stats.ledger);
+        }
+        policy::Policy::Refuse(why) => cx.end(m, why),
+        policy::Policy::Discard => cx.end(m, Why::SpDiscard),
+    }
+}
