@@ -1,12 +1,13 @@
 //! Which engine is the fastest here: the machine itself is asked, once for each suite.
 //!
-//! No table of processors can say. Sealing and opening 1400 octets with AES-128-GCM (`benches/aead.rs`, ns):
+//! No table of processors can say. Sealing 1400 octets with AES-128-GCM (Zen 4 and 5 by `benches/aead.rs`, Zen 3 by
+//! `softnet bench esp` on a busy machine; ns):
 //!
 //! | | AWS-LC | ring | why |
 //! |---|---|---|---|
 //! | Zen 5 | 179 | 239 | AVX-512 |
 //! | Zen 4 | 264 | 262 | |
-//! | Zen 3 | 490 | 300 | VAES, but no AVX-512: AWS-LC falls back to one block an instruction |
+//! | Zen 3 | 518 | 326 | VAES, but no AVX-512: AWS-LC falls back to one block an instruction |
 //!
 //! Timings are taken in turns and the best of each counts, so that a busy machine does not choose by chance.
 
