@@ -676,11 +676,8 @@ impl Compiler<'_> {
     ) -> Result<Box<[Compiled]>, CompileError> {
         let mut list = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
-            let slot = match before.get(number) {
-                Some(old) => slab.share(old.slot),
-                None => slab.take(number as u32, rule.keep.as_ref(), self.path)?,
-            };
-            slots.push(slot);
+            let before = before.get(number).map(|old| old.slot);
+            let slot = self.slot(number, before, rule.keep.as_ref(), slab, slots)?;
             let mut compiled = self.rule(rule)?;
             compiled.slot = slot;
             compiled.counter = self.counters;
@@ -689,6 +686,23 @@ impl Compiler<'_> {
         }
         link_skip_steps(&mut list);
         Ok(list.into_boxed_slice())
+    }
+
+    /// The slot of a rule: that which it had before, or a new one. `slots` gets it.
+    pub(crate) fn slot(
+        &self,
+        number: usize,
+        before: Option<RuleSlot>,
+        keep: Option<&Keep>,
+        slab: &RuleSlab,
+        slots: &mut Vec<RuleSlot>,
+    ) -> Result<RuleSlot, CompileError> {
+        let slot = match before {
+            Some(old) => slab.share(old),
+            None => slab.take(number as u32, keep, self.path)?,
+        };
+        slots.push(slot);
+        Ok(slot)
     }
 
     pub(crate) fn iface(&self, on: Option<&On>) -> Iface {

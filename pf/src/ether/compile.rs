@@ -21,11 +21,8 @@ impl Compiler<'_> {
     ) -> Result<Box<[Compiled]>, CompileError> {
         let mut list = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
-            let slot = match before.get(number) {
-                Some(old) => slab.share(old.slot),
-                None => slab.take(number as u32, None, self.path)?,
-            };
-            slots.push(slot);
+            let before = before.get(number).map(|old| old.slot);
+            let slot = self.slot(number, before, None, slab, slots)?;
             list.push(self.ether_rule(rule, slot)?);
             self.counters += 1;
         }
