@@ -6,45 +6,23 @@ mod common;
 
 use std::net::Ipv4Addr;
 
-use common::{CLIENT, IN, LAN, OUT, SERVER, World, header, router};
+use common::{
+    CLIENT, IN, LAN, OUT, SERVER, World,
+    handshake::{down, kept, passed, up},
+    header, router,
+};
 use kern::{
     Why,
     testing::{Chance, soak},
 };
-use pf::{Direction, PfConf, Segment, Verdict, show};
-use wire::{build, tcp};
+use pf::{PfConf, Verdict, show};
+use wire::build;
 
 const ALWAYS: &str =
     "set limit states 3000\nset syncookies always\nblock all\npass in on lan0 proto tcp to port 80\n";
 
 fn conf(rules: &str) -> PfConf {
     pf::conf::load_text("pf.conf", rules, &router(), &[]).unwrap()
-}
-
-fn up(port: u16, flags: &str, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
-    build::tcp4(CLIENT, SERVER, &header(port, 80, flags, seq, ack, 1000), data)
-}
-
-fn down(port: u16, flags: &str, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
-    build::tcp4(SERVER, CLIENT, &header(80, port, flags, seq, ack, 2000), data)
-}
-
-/// A packet that the router keeps, and what it says instead.
-fn kept(w: &mut World, direction: Direction, octets: &[u8]) -> Vec<Segment> {
-    let verdict = w.verdict(direction, LAN, octets);
-    assert!(matches!(verdict, Verdict::Block(Why::PfSynproxy)), "{verdict:?}");
-    w.outbox()
-}
-
-/// Sequence and acknowledgement number of a packet that passes.
-fn passed(w: &mut World, direction: Direction, octets: &[u8]) -> (u32, u32) {
-    let mut m = w.packet(octets);
-    let verdict = w.test(direction, LAN, &mut m);
-    assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
-    let segment = tcp::Packet::new_checked(&m.data()[20..]).unwrap();
-    let repr = tcp::Repr::parse(&segment, None).unwrap();
-    w.fixture.done(m);
-    (repr.seq, repr.ack)
 }
 
 /// The answer to a SYN.

@@ -6,37 +6,16 @@ mod common;
 
 use std::net::Ipv4Addr;
 
-use common::{CLIENT, IN, LAN, OUT, SERVER, World, header};
+use common::{
+    CLIENT, IN, LAN, OUT, SERVER, World,
+    handshake::{down, kept, passed, up},
+    header,
+};
 use kern::Why;
-use pf::{Direction, Segment, Verdict};
-use wire::{build, tcp};
+use pf::Verdict;
+use wire::build;
 
 const RULES: &str = "set limit states 3000\npass in on lan0 proto tcp synproxy state\n";
-
-fn up(port: u16, flags: &str, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
-    build::tcp4(CLIENT, SERVER, &header(port, 80, flags, seq, ack, 1000), data)
-}
-
-fn down(port: u16, flags: &str, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
-    build::tcp4(SERVER, CLIENT, &header(80, port, flags, seq, ack, 2000), data)
-}
-
-/// A packet that the router keeps, and what it says instead.
-fn kept(w: &mut World, direction: Direction, octets: &[u8]) -> Vec<Segment> {
-    let verdict = w.verdict(direction, LAN, octets);
-    assert!(matches!(verdict, Verdict::Block(Why::PfSynproxy)), "{verdict:?}");
-    w.outbox()
-}
-
-fn passed(w: &mut World, direction: Direction, octets: &[u8]) -> (u32, u32) {
-    let mut m = w.packet(octets);
-    let verdict = w.test(direction, LAN, &mut m);
-    assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
-    let segment = tcp::Packet::new_checked(&m.data()[20..]).unwrap();
-    let repr = tcp::Repr::parse(&segment, None).unwrap();
-    w.fixture.done(m);
-    (repr.seq, repr.ack)
-}
 
 /// Opens a connection; what the client has to acknowledge, and the number the server expects.
 fn connect(w: &mut World, port: u16) -> (u32, u32) {
