@@ -6,7 +6,7 @@ use crate::{
     worker::{Cx, Pending, Stage},
 };
 use ipsec::{
-    esp::{self},
+    esp,
     sa::{Mode, Protocol, Sa, SaIndex},
     spd::Path,
 };

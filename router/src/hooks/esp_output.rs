@@ -1,7 +1,9 @@
 //! Packets that a policy protects, into their SAs.
 
 use super::{
-    ENC0, enc, filter, policy, size, turn,
+    ENC0, enc, filter,
+    policy::{self, Policy},
+    size, turn,
     way::{self, Way},
 };
 use crate::{
@@ -9,7 +11,7 @@ use crate::{
     worker::{Cx, Pending, Stage},
 };
 use ipsec::{
-    esp::{self},
+    esp,
     sa::{Sa, SaIndex},
     selector::Packet as Selected,
     spd::Rest,
@@ -167,12 +169,12 @@ fn go_on(cx: &Cx<'_>, mut m: Mbuf, rest: Rest, out: &mut Pending) {
     (h.egress, h.nexthop) = (0, 0);
     let decision = cx.net.spd.go_on(rest, &Selected::read(&m));
     match policy::follow(decision, &mut m) {
-        policy::Policy::None => out.push(Stage::IpOutput, m, &cx.stats.ledger),
-        policy::Policy::Protect => {
+        Policy::None => out.push(Stage::IpOutput, m, &cx.stats.ledger),
+        Policy::Protect => {
             m.hdr_mut().flags.set(PktFlags::RETRIED);
             out.push(Stage::EspOutput, m, &cx.stats.ledger);
         }
-        policy::Policy::Refuse(why) => cx.end(m, why),
-        policy::Policy::Discard => cx.end(m, Why::SpDiscard),
+        Policy::Refuse(why) => cx.end(m, why),
+        Policy::Discard => cx.end(m, Why::SpDiscard),
     }
 }
