@@ -63,12 +63,12 @@ where
     if run.len() > RUN {
         return Err(Declined { run, why: NotNow::TooMany });
     }
-    let mut failed = Failed::none();
+    let mut failed = Failed::of(sa.layout.protocol());
     let ticket = {
         let (mut inbound, _held) = held.lock(sa.inbound());
         if !sa.is_alive(&inbound.used, now) {
             inbound.refused.expired += run.len() as u64;
-            return Err(Declined { run, why: NotNow::Over(Why::EspLifetime) });
+            return Err(Declined { run, why: NotNow::Over(sa.config().protocol.why(Why::EspLifetime)) });
         }
         let Some(ticket) = inbound.turns.ticket() else {
             return Err(Declined { run, why: NotNow::Busy });
@@ -127,9 +127,9 @@ fn check(sa: &Sa, inbound: &Inbound, m: &mut Mbuf) -> Result<(), Why> {
     let size = sa.config().replay;
     if sa.config().esn {
         let seq = inbound.window.extend(m.hdr().state, size);
-        set_seq(m, seq.ok_or_else(|| sa.layout.replayed())?);
+        set_seq(m, seq.ok_or_else(|| Why::EspReplay)?);
     }
-    if inbound.window.check(seq_of(m), size) { Ok(()) } else { Err(sa.layout.replayed()) }
+    if inbound.window.check(seq_of(m), size) { Ok(()) } else { Err(Why::EspReplay) }
 }
 
 impl<S, B> Pending<S, B>
@@ -153,10 +153,8 @@ where
             Protocol::Ipcomp => Failures::default(),
         };
         if failures.any() {
-            let mut failed = Failed::none();
-            (0..self.run.len())
-                .filter(|i| failures.has(*i))
-                .for_each(|i| failed.note(i, self.sa.layout.forged()));
+            let mut failed = Failed::of(self.sa.layout.protocol());
+            (0..self.run.len()).filter(|i| failures.has(*i)).for_each(|i| failed.note(i, Why::EspAuth));
             failed.give_back(&mut self.run, &mut sink);
             self.sa.count_refused(failed.whys(), true, held);
         }
@@ -180,7 +178,7 @@ where
     B: DerefMut<Target = Batch>,
 {
     let Opened(Pending { sa, mut run, ticket, now }) = opened;
-    let mut failed = Failed::none();
+    let mut failed = Failed::of(sa.layout.protocol());
     let leave = {
         let (mut inbound, _held) = held.lock(sa.inbound());
         let leave = inbound.turns.complete(ticket, worker, &mut *run);
@@ -208,7 +206,7 @@ fn mark(
     for (place, m) in packets.iter_mut().enumerate().skip(from) {
         let seq = seq_of(m);
         if !inbound.window.mark(seq, sa.config().replay) {
-            failed.note(place, layout.replayed());
+            failed.note(place, Why::EspReplay);
             continue;
         }
         count += 1;
@@ -275,7 +273,7 @@ fn unwrap(
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
 ) {
-    let (sa_field, mut failed) = (sa.index().to_header(), Failed::none());
+    let (sa_field, mut failed) = (sa.index().to_header(), Failed::of(sa.layout.protocol()));
     for (place, m) in run.iter_mut().enumerate().skip(from) {
         if let Err(why) = decapsulate(&sa.layout, m, sa_field) {
             failed.note(place, why);
@@ -296,7 +294,7 @@ pub(super) fn written(
     held: &mut Held<'_, impl Before<SaLevel>>,
     sink: impl FnMut(Mbuf, Why),
 ) -> bool {
-    let (from, mut failed) = (out.len(), Failed::none());
+    let (from, mut failed) = (out.len(), Failed::of(sa.layout.protocol()));
     let more = {
         let (mut inbound, _held) = held.lock(sa.inbound());
         let more = inbound.turns.written(worker, out);

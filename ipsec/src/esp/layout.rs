@@ -180,7 +180,8 @@ impl Layout {
     pub(crate) fn takes_off(&self, next: IpProto) -> Result<bool, Why> {
         let packet = matches!(next, IpProto::IPV4 | IpProto::IPV6);
         match (self.mode, next) {
-            (_, IpProto::NO_NEXT) => Err(Why::EspDummy),
+            // Only ESP has dummies; elsewhere it is a packet without an upper layer (RFC 8200, 4.7).
+            (_, IpProto::NO_NEXT) if self.protocol == Protocol::Esp => Err(Why::EspDummy),
             (Mode::Tunnel, _) if !packet => Err(Why::EspProtocol),
             (Mode::Transport, _) => Ok(false),
             _ => Ok(packet),
@@ -200,16 +201,6 @@ impl Layout {
     /// Octets below which IPComp leaves a payload alone.
     pub(crate) fn threshold(&self) -> usize {
         self.threshold.into()
-    }
-
-    /// What a number that the window refuses counts as.
-    pub(super) fn replayed(&self) -> Why {
-        if self.protocol == Protocol::Ah { Why::AhReplay } else { Why::EspReplay }
-    }
-
-    /// What a packet that does not verify counts as.
-    pub(super) fn forged(&self) -> Why {
-        if self.protocol == Protocol::Ah { Why::AhAuth } else { Why::EspAuth }
     }
 
     pub(super) const fn protocol(&self) -> Protocol {

@@ -41,7 +41,7 @@ pub(crate) mod transport;
 pub use layout::Layout;
 pub use release::{LoopTurn, Releasing};
 
-use crate::sa::NotNow;
+use crate::sa::{NotNow, Protocol};
 use arrayvec::ArrayVec;
 use kern::{Batch, Gso, Mbuf, PktFlags, Why, mbuf::BATCH};
 
@@ -75,34 +75,37 @@ fn low_seq(packet: &[u8]) -> u32 {
 }
 
 /// Packets of a run that failed, by place, with the reason. Costs nothing while it is empty.
-pub(crate) struct Failed(ArrayVec<(u8, Why), BATCH>);
+pub(crate) struct Failed {
+    protocol: Protocol,
+    list: ArrayVec<(u8, Why), BATCH>,
+}
 
 impl Failed {
     #[inline(always)]
-    pub(crate) const fn none() -> Failed {
-        Failed(ArrayVec::new_const())
+    pub(crate) const fn of(protocol: Protocol) -> Failed {
+        Failed { protocol, list: ArrayVec::new_const() }
     }
 
     #[inline(always)]
     pub(crate) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 
-    /// Notes one; places come in ascending order.
+    /// Notes one, for a reason by ESP's name for it; places come in ascending order.
     #[cold]
     pub(crate) fn note(&mut self, place: usize, why: Why) {
         // A batch has no more places than this has, and each is noted once.
-        let _ = self.0.try_push((place as u8, why));
+        let _ = self.list.try_push((place as u8, self.protocol.why(why)));
     }
 
     pub(crate) fn whys(&self) -> impl Iterator<Item = Why> {
-        self.0.iter().map(|(_, why)| *why)
+        self.list.iter().map(|(_, why)| *why)
     }
 
     /// Takes the failed packets out of the run.
     #[cold]
     pub(crate) fn give_back(&self, run: &mut Batch, sink: &mut impl FnMut(Mbuf, Why)) {
-        let (mut place, mut failed) = (0, self.0.iter().peekable());
+        let (mut place, mut failed) = (0, self.list.iter().peekable());
         run.sift(|m| {
             let here = place;
             place += 1;

@@ -67,7 +67,7 @@ where
         Ok(reserved) => reserved,
         Err(why) => return Err(Declined { run, why }),
     };
-    let (mut failed, mut bytes) = (Failed::none(), 0);
+    let (mut failed, mut bytes) = (Failed::of(sa.layout.protocol()), 0);
     for (place, m) in run.iter_mut().enumerate() {
         let inner = m.len();
         // Only at the very end of an SA are there fewer numbers than packets.
@@ -181,7 +181,7 @@ where
         Protocol::Ipcomp => Failures::default(),
     };
     if failures.any() {
-        let mut failed = Failed::none();
+        let mut failed = Failed::of(sa.layout.protocol());
         (0..pending.run.len()).filter(|i| failures.has(*i)).for_each(|i| failed.note(i, Why::EspEngine));
         failed.give_back(&mut pending.run, &mut sink);
         sa.count_refused(failed.whys(), false, held);

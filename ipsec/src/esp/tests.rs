@@ -3,6 +3,7 @@
 mod fuzz;
 mod modes;
 mod natt;
+mod reasons;
 mod workers;
 
 use super::{input::esp_input, output::esp_output, *};
@@ -102,8 +103,10 @@ impl Peers {
 
     fn send_run(&mut self, run: &mut Batch) -> Vec<Mbuf> {
         let (ends, ledger) = (&mut self.ends, &self.fixture.ledger);
+        let protocol = self.sender.config().protocol;
         let mut turn = LoopTurn { worker: ME, now: self.now, releasing: &mut self.owed };
         esp_output(&self.sender, run, &mut turn, &mut self.root.top(), |m, why| {
+            reasons::check(protocol, why);
             *ends.entry(why).or_default() += 1;
             m.end(why, ledger);
         })
@@ -125,8 +128,10 @@ impl Peers {
     /// As `receive`, with `l4` set by the test.
     fn receive_run(&mut self, run: &mut Batch) -> Vec<Mbuf> {
         let (ends, ledger) = (&mut self.ends, &self.fixture.ledger);
+        let protocol = self.sender.config().protocol;
         let mut turn = LoopTurn { worker: ME, now: self.now, releasing: &mut self.owed };
         esp_input(&self.receiver, run, &mut turn, &mut self.root.top(), |m, why| {
+            reasons::check(protocol, why);
             *ends.entry(why).or_default() += 1;
             m.end(why, ledger);
         })

@@ -22,6 +22,7 @@ mod config;
 mod moving;
 mod path_mtu;
 mod peer;
+mod why;
 
 pub use ageing::Cause;
 pub use config::{Df, Fragment, Handling, Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Spi};
@@ -332,7 +333,7 @@ impl Sa {
         let (mut out, _held) = held.lock(self.outbound());
         if !self.is_alive(&out.used, now) {
             out.refused.expired += want as u64;
-            return Err(NotNow::Over(Why::EspLifetime));
+            return Err(NotNow::Over(self.config.protocol.why(Why::EspLifetime)));
         }
         if out.turns.is_full() {
             return Err(NotNow::Busy);
@@ -340,7 +341,7 @@ impl Sa {
         let Some(numbers) = out.sequence.reserve(want as u32) else {
             self.note(Life::Dead);
             out.refused.expired += want as u64;
-            return Err(NotNow::Over(Why::EspSequence));
+            return Err(NotNow::Over(self.config.protocol.why(Why::EspSequence)));
         };
         let ticket = out.turns.ticket().ok_or(NotNow::Busy)?;
         Ok((numbers, ticket))

@@ -94,7 +94,9 @@ impl Refused {
         let counter = match why {
             Why::EspReplay | Why::AhReplay => &mut self.replay,
             Why::EspAuth | Why::AhAuth => &mut self.auth,
-            Why::EspSequence | Why::EspLifetime => &mut self.expired,
+            Why::EspSequence | Why::EspLifetime | Why::AhSequence | Why::AhLifetime | Why::IpcompLifetime => {
+                &mut self.expired
+            }
             _ => &mut self.other,
         };
         *counter += 1;

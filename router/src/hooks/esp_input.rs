@@ -60,11 +60,12 @@ pub(crate) fn esp_input(
 
 #[cold]
 fn no_sa(m: &Mbuf) -> Why {
-    match IpProto(m.hdr().proto) {
-        IpProto::AH => Why::AhNoSa,
-        IpProto::IPCOMP => Why::IpcompNoSa,
-        _ => Why::EspNoSa,
-    }
+    let protocol = match IpProto(m.hdr().proto) {
+        IpProto::AH => Protocol::Ah,
+        IpProto::IPCOMP => Protocol::Ipcomp,
+        _ => Protocol::Esp,
+    };
+    protocol.why(Why::EspNoSa)
 }
 
 #[inline(always)]
@@ -148,7 +149,8 @@ pub(super) fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, out: &mut Pendi
         }
         m.hdr_mut().nexthop = 0;
         if let Err(why) = checked {
-            cx.end(m, why);
+            let opened = SaIndex::from_header(m.hdr().sa).and_then(|sa| cx.net.sad.get(sa));
+            cx.end(m, opened.map_or(why, |sa| sa.config().protocol.why(why)));
             return None;
         }
         Some(m)

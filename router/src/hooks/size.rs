@@ -113,7 +113,7 @@ fn fit(
     let own = flags.any(PktFlags::ORIGIN.with(PktFlags::REFRAG).with(PktFlags::PROTECTED));
     if segment > inner_mtu.max(least) && flags.has(PktFlags::DF) && !own {
         let mtu = inner_mtu.max(least) as u16;
-        icmp::error(cx, m, Why::EspTooBig, Error::TooBig { mtu }, out);
+        icmp::error(cx, m, sa.config().protocol.why(Why::EspTooBig), Error::TooBig { mtu }, out);
         return None;
     }
     if is_super {

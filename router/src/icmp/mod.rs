@@ -154,7 +154,7 @@ fn answer(cx: &mut Cx<'_>, m: &Mbuf, why: Why, error: Error) -> Option<Mbuf> {
     let mut scratch = [0; icmpv6::MAX_ERROR_LEN];
     let about = quote::quote(m, &mut scratch)?;
     // What is too big for a tunnel has that tunnel in its header; else it is the one the packet came out of.
-    let opened = m.hdr().sa != 0 && why != Why::EspTooBig;
+    let opened = m.hdr().sa != 0 && !matches!(why, Why::EspTooBig | Why::AhTooBig | Why::IpcompTooBig);
     let to = source(m)?;
     let from = own_address(cx.net, m, opened, to)?;
     let mut message = cx.new_packet()?;

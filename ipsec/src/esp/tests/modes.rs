@@ -77,11 +77,11 @@ impl Peers {
     }
 }
 
-fn sa_of(protocol: Protocol, mode: Mode, suite: Suite, v6: bool) -> SaConfig {
+pub(super) fn sa_of(protocol: Protocol, mode: Mode, suite: Suite, v6: bool) -> SaConfig {
     SaConfig { protocol, mode, ..config(if v6 { V6 } else { V4 }, suite) }
 }
 
-fn aead() -> Suite {
+pub(super) fn aead() -> Suite {
     Suite::Aes128Gcm16
 }
 
@@ -114,16 +114,6 @@ fn every_suite_carries_both_families_in_tunnels_of_both() {
             assert_eq!(peers.open_bytes(&wire), packets(), "{suite}");
             assert_eq!(peers.ended(), []);
         }
-    }
-}
-
-#[test]
-fn a_fragment_has_no_place_in_transport_mode() {
-    for (protocol, suite) in [(Protocol::Esp, aead()), (Protocol::Ah, Suite::Ah(Auth::HmacSha256))] {
-        let mut peers = Peers::new(&sa_of(protocol, Mode::Transport, suite, false), [Engine::Auto; 2]);
-        let fragment = v4_with(100, ipv4::Repr { frag: 0x2000, ..Default::default() });
-        assert!(peers.wire(&[fragment]).is_empty());
-        assert_eq!(peers.ended(), [(Why::EspTransport, 1)]);
     }
 }
 
@@ -212,7 +202,7 @@ fn dummy_packets_are_dropped_and_counted_in_both_modes() {
     }
 }
 
-fn ah(mode: Mode, auth: Auth, v6: bool) -> SaConfig {
+pub(super) fn ah(mode: Mode, auth: Auth, v6: bool) -> SaConfig {
     sa_of(Protocol::Ah, mode, Suite::Ah(auth), v6)
 }
 
@@ -323,7 +313,7 @@ fn the_last_stop_of_a_source_route_is_what_ah_takes_for_the_destination() {
     assert_eq!(peers.ended(), []);
 }
 
-fn ipcomp(mode: Mode, v6: bool) -> SaConfig {
+pub(super) fn ipcomp(mode: Mode, v6: bool) -> SaConfig {
     SaConfig { replay: 0, spi: Spi(0x1234), ..sa_of(Protocol::Ipcomp, mode, Suite::Deflate, v6) }
 }
 
