@@ -94,7 +94,7 @@ IPSEC = ("esp.", "natt.", "ah.", "ipcomp.", "spd.", "ip.truncated", "ip6.truncat
 class SoftnetGateway:
     """`softnet run` with a configuration of its own."""
 
-    refusals = {"replay": "{}.replay", "auth": "{}.auth", "no SA": "{}.no_sa", "policy": "esp.policy"}
+    refusals = {"replay": "{}.replay", "auth": "{}.auth", "no SA": "{}.no_sa", "policy": "{}.policy"}
 
     def __init__(self, tunnels, folder):
         self.binary = BINARY
@@ -309,7 +309,7 @@ class Lab:
         self.guest.run(f"ip addr add {far}/{bits} dev dummy0 {'nodad' if t.inner == 6 else ''};"
                        f"ip xfrm policy add {policy} {tmpl}; ping -n -q -I {far} -c 1 -W 1 {t.host};"
                        f"ip xfrm policy del {policy}; ip addr del {far}/{bits} dev dummy0", check=False)
-        return differences("gateway", before, self.gateway.refused(), {self.gateway.refusals["policy"]: 1})
+        return differences("gateway", before, self.gateway.refused(), {self.gateway.refusals["policy"].format(t.protocol): 1})
 
     def inject(self, t, frame, counter, answers):
         """Puts a frame into the gateway: which counter must move by one, how many ESP frames must come back."""

@@ -7,6 +7,7 @@ mod capture;
 mod events;
 mod interface;
 mod natt;
+mod reasons;
 mod rekey;
 mod size;
 mod together;
