@@ -127,7 +127,7 @@ fn check(sa: &Sa, inbound: &Inbound, m: &mut Mbuf) -> Result<(), Why> {
     let size = sa.config().replay;
     if sa.config().esn {
         let seq = inbound.window.extend(m.hdr().state, size);
-        set_seq(m, seq.ok_or_else(|| Why::EspReplay)?);
+        set_seq(m, seq.ok_or(Why::EspReplay)?);
     }
     if inbound.window.check(seq_of(m), size) { Ok(()) } else { Err(Why::EspReplay) }
 }
