@@ -5,8 +5,12 @@
 //! spoke of the outer packet (flags, hash, state, offsets) cleared; `tag`, `queue`, `prio`, `rcvif` and `hops` stay.
 //!
 //! Between [`begin`] and [`finish`] the header's `state` and `state_gen` hold the 64-bit sequence number: the pf state of
-//! the outer packet has been used by then, and the inner one's is not known yet. `cursor` tells the port that ESP in UDP came
-//! from ([`natt`]) until it is opened.
+//! the outer packet has been used by then, and the inner one's is not known yet. So does `hash` hold the octets of payload
+//! of a packet that has been unwrapped and is not marked yet. `cursor` tells the port that ESP in UDP came from ([`natt`])
+//! until it is opened.
+//!
+//! Most packets are unwrapped one by one as the cipher is done with each: the processor then works on one packet's headers
+//! while the next one's keystream is on its way, and finds them in its first cache. They are marked all together.
 
 use super::{
     Busy, Declined, Failed, LoopTurn, ecn,
@@ -144,22 +148,73 @@ where
         held: &mut Held<'_, impl Before<SaLevel>>,
         mut sink: impl FnMut(Mbuf, Why),
     ) -> Opened<S, B> {
-        let failures = match self.sa.layout.protocol() {
-            Protocol::Esp => self.sa.transform.open_run(self.run.iter_mut().map(|m| {
-                let (at, seq) = (m.l4(), seq_of(m));
-                (m.data_mut().get_mut(at..).unwrap_or_default(), seq)
-            })),
-            Protocol::Ah => ah::open_run(&self.sa, &mut self.run),
+        let sa = &*self.sa;
+        let mut spoilt = Failed::of(sa.layout.protocol());
+        let failures = match sa.layout.protocol() {
+            Protocol::Esp if unwraps_at_once(&sa.layout) => {
+                let sa_field = sa.index().to_header();
+                sa.transform.open_each(self.run.as_mut_slice(), part, |place, m| {
+                    if let Err(why) = unwrap_at_once(&sa.layout, m, sa_field) {
+                        spoilt.note(place, why);
+                    }
+                })
+            }
+            Protocol::Esp => sa.transform.open_run(self.run.iter_mut().map(part)),
+            Protocol::Ah => ah::open_run(sa, &mut self.run),
             Protocol::Ipcomp => Failures::default(),
         };
-        if failures.any() {
-            let mut failed = Failed::of(self.sa.layout.protocol());
-            (0..self.run.len()).filter(|i| failures.has(*i)).for_each(|i| failed.note(i, Why::EspAuth));
-            failed.give_back(&mut self.run, &mut sink);
-            self.sa.count_refused(failed.whys(), true, held);
+        if failures.any() || !spoilt.is_empty() {
+            self.take_out(failures, &spoilt, held, &mut sink);
         }
         Opened(self)
     }
+
+    /// Takes out what did not verify, and what did and is not sound inside: its number is used.
+    #[cold]
+    fn take_out(
+        &mut self,
+        failures: Failures,
+        spoilt: &Failed,
+        held: &mut Held<'_, impl Before<SaLevel>>,
+        sink: &mut impl FnMut(Mbuf, Why),
+    ) {
+        let sa = &*self.sa;
+        let mut failed = Failed::of(sa.layout.protocol());
+        {
+            let (mut inbound, _held) = held.lock(sa.inbound());
+            for (place, m) in self.run.as_mut_slice().iter_mut().enumerate() {
+                if failures.has(place) {
+                    failed.note(place, Why::EspAuth);
+                } else if let Some(why) = spoilt.at(place) {
+                    let mut again = Failed::of(sa.layout.protocol());
+                    mark(sa, &mut inbound, std::slice::from_mut(m), 0, self.now, &mut again);
+                    failed.note(place, again.at(0).unwrap_or(why));
+                }
+            }
+        }
+        failed.give_back(&mut self.run, sink);
+        sa.count_refused(failed.whys(), true, held);
+    }
+}
+
+/// An ESP packet's octets from its SPI on, and its number.
+#[inline(always)]
+fn part(m: &mut Mbuf) -> (&mut [u8], u64) {
+    let (at, seq) = (m.l4(), seq_of(m));
+    (m.data_mut().get_mut(at..).unwrap_or_default(), seq)
+}
+
+/// Takes an opened packet's headers off, and leaves what marking it needs in its header.
+#[inline(always)]
+fn unwrap_at_once(layout: &Layout, m: &mut Mbuf, sa: u32) -> Result<(), Why> {
+    let (seq, at) = (seq_of(m), m.l4());
+    let (octets, unwrapped) = match inner(layout, m.data(), at) {
+        Ok(inner) => (inner.end - inner.start, strip(layout, m, &inner, sa)),
+        Err(why) => (payload(layout, m), Err(why)),
+    };
+    set_seq(m, seq);
+    m.hdr_mut().hash = octets as u32;
+    unwrapped
 }
 
 /// Marks the window and unwraps the run in its turn.
@@ -189,8 +244,7 @@ where
     (run, leave)
 }
 
-/// Puts the packets' numbers into the window; those that are there already have failed. ESP is taken off in the same pass,
-/// which is shorter than another one; inflating is not for the time of a lock.
+/// Puts the packets' numbers into the window; those that are there already have failed.
 #[inline(always)]
 fn mark(
     sa: &Sa,
@@ -200,22 +254,24 @@ fn mark(
     now: Instant,
     failed: &mut Failed,
 ) {
-    let (layout, sa_field) = (&sa.layout, sa.index().to_header());
+    let (layout, size) = (&sa.layout, sa.config().replay);
     let (at_once, in_udp) = (unwraps_at_once(layout), layout.udp() > 0);
     let (mut count, mut bytes, mut newest) = (0, 0, None);
     for (place, m) in packets.iter_mut().enumerate().skip(from) {
         let seq = seq_of(m);
-        if !inbound.window.mark(seq, sa.config().replay) {
+        if !inbound.window.mark(seq, size) {
             failed.note(place, Why::EspReplay);
             continue;
         }
         count += 1;
+        if at_once {
+            bytes += u64::from(std::mem::take(&mut m.hdr_mut().hash));
+            set_seq(m, 0);
+            continue;
+        }
         bytes += payload(layout, m) as u64;
         if in_udp && seq == inbound.window.top() {
             newest = natt::source(m);
-        }
-        if at_once && let Err(why) = decapsulate(layout, m, sa_field) {
-            failed.note(place, why);
         }
     }
     inbound.add_used(count, bytes, now);
@@ -225,10 +281,11 @@ fn mark(
     }
 }
 
-/// Whether a packet's headers are taken off while the window is at hand.
+/// Whether a packet's headers are taken off as soon as it is open. Of ESP in UDP they tell where the peer is, which counts only
+/// for the newest packet; inflating is long, and comes last.
 #[inline(always)]
 fn unwraps_at_once(layout: &Layout) -> bool {
-    layout.protocol() == Protocol::Esp
+    layout.protocol() == Protocol::Esp && layout.udp() == 0
 }
 
 /// Octets of payload, if the padding is right.
@@ -245,7 +302,7 @@ fn payload(layout: &Layout, m: &Mbuf) -> usize {
     end.saturating_sub(pad + m.l4() + layout.esp_iv())
 }
 
-/// Takes the packets that failed out of the run, and unwraps those from place `from` on that [`mark`] has not.
+/// Takes the packets that failed out of the run, and unwraps those from place `from` on that are not yet.
 #[inline(always)]
 fn settle_run(
     sa: &Sa,
@@ -334,8 +391,13 @@ fn decapsulate(layout: &Layout, m: &mut Mbuf, sa: u32) -> Result<(), Why> {
         Protocol::Ah => return ah::decapsulate(layout, m, sa),
         Protocol::Ipcomp => return ipcomp::decapsulate(layout, m, sa),
     }
-    let at = m.l4();
-    let Inner { start, end, next } = inner(layout, m.data(), at)?;
+    let inner = inner(layout, m.data(), m.l4())?;
+    strip(layout, m, &inner, sa)
+}
+
+/// Takes off what is in front of the payload and behind it.
+#[inline(always)]
+fn strip(layout: &Layout, m: &mut Mbuf, &Inner { start, end, next }: &Inner, sa: u32) -> Result<(), Why> {
     if layout.takes_off(next)? {
         settle(layout, m, start, end, next, sa)
     } else {

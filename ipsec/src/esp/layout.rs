@@ -32,7 +32,7 @@ const TEMPLATE: usize = ipv6::HEADER_LEN + natt::HEADER + ESP;
 /// Pad length and next header.
 pub(super) const TRAILER: usize = 2;
 /// The most padding there is.
-const PADDING: usize = 15;
+pub(super) const PADDING: usize = 16;
 /// Both bits of the ECN field.
 const ECN: u8 = 0b11;
 
@@ -377,7 +377,7 @@ impl Layout {
             head[0] |= class >> 4;
             head[1] = class << 4;
             head[4..6].copy_from_slice(&((total - ipv6::HEADER_LEN) as u16).to_be_bytes());
-            head[ipv6::HEADER_LEN + 4..][..4].copy_from_slice(&(seq as u32).to_be_bytes());
+            self.number(&mut head[ipv6::HEADER_LEN..], seq);
             return Ok(());
         }
         const HEAD: usize = ipv4::HEADER_LEN + ESP;
@@ -391,8 +391,17 @@ impl Layout {
         head[6..8].copy_from_slice(&flags.to_be_bytes());
         let sum = self.sum + u32::from(class) + total as u32 + u32::from(id) + u32::from(flags);
         head[10..12].copy_from_slice(&checksum::finish(sum).to_be_bytes());
-        head[ipv4::HEADER_LEN + 4..][..4].copy_from_slice(&(seq as u32).to_be_bytes());
+        self.number(&mut head[ipv4::HEADER_LEN..], seq);
         Ok(())
+    }
+
+    /// Writes SPI and number in one: the cipher is about to authenticate both, and would wait for two.
+    #[inline(always)]
+    fn number(&self, esp: &mut [u8], seq: u64) {
+        let both = u64::from(u32::from_le_bytes(self.spi)) | u64::from((seq as u32).to_be()) << 32;
+        if let Some(place) = esp.first_chunk_mut() {
+            *place = both.to_le_bytes();
+        }
     }
 }
 

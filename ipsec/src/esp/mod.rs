@@ -2,7 +2,7 @@
 //!
 //! Output, of a run of packets of one SA ([`output`]):
 //!
-//! 1. reserve sequence numbers and a ticket; stop if the SA is at its end (3.3.3)
+//! 1. reserve sequence numbers and a ticket; stop if the SA is at its end (3.3.3); then, packet by packet:
 //! 2. append padding, pad length and next header (2.4 to 2.6)
 //! 3. prepend outer IP header, ESP header and IV (RFC 4301, 5.1.2)
 //! 4. seal (3.3.2)
@@ -12,8 +12,8 @@
 //!
 //! 1. look at length and alignment; work out the 64-bit sequence number; check the window (3.4.3)
 //! 2. open (3.4.4)
-//! 3. in the order of arrival: mark the window
-//! 4. take padding off; look at the next header; fold the outer ECN field in; take the outer header off
+//! 3. take padding off; look at the next header; fold the outer ECN field in; take the outer header off
+//! 4. in the order of arrival: mark the window
 //! 5. the caller compares the inner packet with the policy ([`crate::spd`], RFC 4301, 5.2)
 //!
 //! Each is cut into `begin`, the cipher, and `finish`. The router calls them back to back; to open one tunnel on several
@@ -96,6 +96,11 @@ impl Failed {
     pub(crate) fn note(&mut self, place: usize, why: Why) {
         // A batch has no more places than this has, and each is noted once.
         let _ = self.list.try_push((place as u8, self.protocol.why(why)));
+    }
+
+    /// Why the packet at this place failed.
+    pub(crate) fn at(&self, place: usize) -> Option<Why> {
+        self.list.iter().find(|(at, _)| usize::from(*at) == place).map(|(_, why)| *why)
     }
 
     pub(crate) fn whys(&self) -> impl Iterator<Item = Why> {

@@ -9,13 +9,14 @@
 
 use super::{
     Busy, Declined, Failed, LoopTurn, finished,
-    layout::{Layout, TRAILER},
-    low_seq, transport,
+    layout::{Layout, PADDING, TRAILER},
+    transport,
 };
 use crate::{
     ah, ipcomp, natt,
     order::{Leave, Ticket, Worker},
     sa::{NotNow, Protocol, Sa, SaLevel},
+    seq::Numbers,
     transform::Failures,
 };
 use kern::{
@@ -29,7 +30,7 @@ use std::{
 };
 use wire::{IpProto, ipv4};
 
-/// A run between [`begin`] and [`finish`]: laid out, numbered, not sealed yet.
+/// A run between [`begin`] and [`finish`]: numbered, not sealed yet.
 ///
 /// `S` is `&Sa` where both happen on one thread and `Arc<Sa>` where they do not; `B` likewise `&mut Batch` or
 /// `Box<Batch>`.
@@ -38,22 +39,25 @@ use wire::{IpProto, ipv4};
 pub struct Pending<S, B> {
     sa: S,
     run: B,
-    first: u64,
+    numbers: Numbers,
     ticket: Ticket,
-    bytes: u64,
     now: Instant,
 }
 
-/// Numbers the packets of `run`, at most [`Sa::run_max`] of them, and lays them out.
-///
-/// Packets that cannot be sent go to `sink`; their numbers are not used again.
+/// A run that waits for its turn to leave.
+struct Sealed<S, B> {
+    pending: Pending<S, B>,
+    /// Octets of the packets as they came.
+    octets: u64,
+}
+
+/// Numbers the packets of `run`, at most [`Sa::run_max`] of them.
 #[inline]
 pub fn begin<S, B>(
     sa: S,
-    mut run: B,
+    run: B,
     now: Instant,
     held: &mut Held<'_, impl Before<SaLevel>>,
-    mut sink: impl FnMut(Mbuf, Why),
 ) -> Result<Pending<S, B>, Declined<B>>
 where
     S: Deref<Target = Sa>,
@@ -63,30 +67,10 @@ where
     if want > sa.run_max() {
         return Err(Declined { run, why: NotNow::TooMany });
     }
-    let (numbers, ticket) = match sa.reserve(want, now, held) {
-        Ok(reserved) => reserved,
-        Err(why) => return Err(Declined { run, why }),
-    };
-    let (mut failed, mut bytes) = (Failed::of(sa.layout.protocol()), 0);
-    for (place, m) in run.iter_mut().enumerate() {
-        let inner = m.len();
-        // Only at the very end of an SA are there fewer numbers than packets.
-        let laid_out = if place < numbers.len as usize {
-            let seq = numbers.first + place as u64;
-            if sa.layout.is_plain() { encapsulate(&sa.layout, m, seq) } else { otherwise(&sa.layout, m, seq) }
-        } else {
-            Err(Why::EspSequence)
-        };
-        match laid_out {
-            Ok(()) => bytes += inner as u64,
-            Err(why) => failed.note(place, why),
-        }
+    match sa.reserve(want, now, held) {
+        Ok((numbers, ticket)) => Ok(Pending { sa, run, numbers, ticket, now }),
+        Err(why) => Err(Declined { run, why }),
     }
-    if !failed.is_empty() {
-        failed.give_back(&mut run, &mut sink);
-        sa.count_refused(failed.whys(), false, held);
-    }
-    Ok(Pending { sa, run, first: numbers.first, ticket, bytes, now })
 }
 
 /// Transport mode, AH, IPComp.
@@ -126,11 +110,13 @@ fn encapsulate(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<(), Why> {
         (filling, tail) = tail.split_at_mut(tfc);
         filling.fill(0);
     }
-    // The rest of the tail is the ICV, which sealing fills in.
-    if let Some(trailer) = tail.get_mut(..pad + TRAILER) {
-        trailer[..pad].copy_from_slice(&layout.padding[..pad]);
-        trailer[pad] = pad as u8;
-        trailer[pad + 1] = next.0;
+    // The rest of the tail is the ICV, which sealing fills in: where there is so much, a copy of fixed length is shorter.
+    match tail.first_chunk_mut() {
+        Some(start) if pad <= PADDING => *start = layout.padding,
+        _ => tail[..pad].copy_from_slice(&layout.padding[..pad]),
+    }
+    if let Some(trailer) = tail.get_mut(pad..pad + TRAILER) {
+        trailer.copy_from_slice(&[pad as u8, next.0]);
     }
     let total = m.len() + layout.head();
     let head = m.prepend(layout.head())?;
@@ -140,23 +126,111 @@ fn encapsulate(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<(), Why> {
     Ok(())
 }
 
-impl<S, B: DerefMut<Target = Batch>> Pending<S, B> {
-    /// The packets, laid out and not sealed. Whoever gives a run up takes them out and finishes what is left: nothing.
+impl<S, B> Pending<S, B>
+where
+    S: Deref<Target = Sa>,
+    B: DerefMut<Target = Batch>,
+{
+    /// The packets, numbered and not sealed. Whoever gives a run up takes them out and finishes what is left: nothing.
     pub fn run(&mut self) -> &mut Batch {
         &mut self.run
     }
+
+    /// Lays the packets out and seals them, one after the other: the processor writes one packet's headers while the one
+    /// before is still in the cipher. Those that cannot be sent go to `sink`; their numbers are not used again.
+    #[inline(always)]
+    fn seal(
+        mut self,
+        held: &mut Held<'_, impl Before<SaLevel>>,
+        sink: &mut impl FnMut(Mbuf, Why),
+    ) -> Sealed<S, B> {
+        let (sa, numbers) = (&*self.sa, self.numbers);
+        let protocol = sa.layout.protocol();
+        let (mut failed, mut octets) = (Failed::of(protocol), 0);
+        let failures = {
+            let (base, run) = (sa.iv_base(), self.run.as_mut_slice());
+            let lay_out = |place, m: &mut Mbuf| {
+                let inner = m.len() as u64;
+                match number(numbers, place).and_then(|seq| lay_out(&sa.layout, m, seq).map(|at| (seq, at))) {
+                    Ok(laid_out) => {
+                        octets += inner;
+                        Some(laid_out)
+                    }
+                    Err(why) => {
+                        failed.note(place, why);
+                        None
+                    }
+                }
+            };
+            sa.transform.seal_each(run, lay_out, |m, (seq, at)| {
+                (m.data_mut().get_mut(at..).unwrap_or_default(), seq, base.wrapping_add(seq))
+            })
+        };
+        if failures.any() || !failed.is_empty() {
+            self.take_out(failures, &failed, held, sink);
+        }
+        if protocol == Protocol::Ah {
+            let failures = ah::seal_run(&self.sa, &mut self.run, numbers.first);
+            if failures.any() {
+                self.take_out(failures, &Failed::of(protocol), held, sink);
+            }
+        }
+        if self.sa.layout.has_checksum() {
+            self.run.iter_mut().for_each(natt::fill_checksum);
+        }
+        Sealed { pending: self, octets }
+    }
+
+    /// Takes out what could not be laid out, and what could not be sealed.
+    #[cold]
+    fn take_out(
+        &mut self,
+        failures: Failures,
+        not_laid_out: &Failed,
+        held: &mut Held<'_, impl Before<SaLevel>>,
+        sink: &mut impl FnMut(Mbuf, Why),
+    ) {
+        let mut failed = Failed::of(self.sa.layout.protocol());
+        for place in 0..self.run.len() {
+            if let Some(why) = not_laid_out.at(place) {
+                failed.note(place, why);
+            } else if failures.has(place) {
+                failed.note(place, Why::EspEngine);
+            }
+        }
+        failed.give_back(&mut self.run, sink);
+        self.sa.count_refused(failed.whys(), false, held);
+    }
 }
 
+/// The number of the packet at a place. Only at the very end of an SA are there fewer numbers than packets.
 #[inline(always)]
-fn seal(sa: &Sa, run: &mut Batch, first: u64) -> Failures {
-    let (plain, esp, udp, base) = (sa.layout.is_plain(), sa.layout.esp(), sa.layout.udp(), sa.iv_base());
-    sa.transform.seal_run(run.iter_mut().map(|m| {
-        let at = if plain { esp } else { m.l4() + udp };
-        let packet = m.data_mut().get_mut(at..).unwrap_or_default();
-        // The run's numbers are fewer than 2^32, so the low half on the wire tells the whole.
-        let seq = first + u64::from(low_seq(packet).wrapping_sub(first as u32));
-        (packet, seq, base.wrapping_add(seq))
-    }))
+fn number(numbers: Numbers, place: usize) -> Result<u64, Why> {
+    if place < numbers.len as usize { Ok(numbers.first + place as u64) } else { Err(Why::EspSequence) }
+}
+
+/// Writes all of a packet but what the cipher writes; where its ESP header is.
+#[inline(always)]
+fn lay_out(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<usize, Why> {
+    if layout.is_plain() {
+        return encapsulate(layout, m, seq).map(|()| layout.esp());
+    }
+    otherwise(layout, m, seq).map(|()| m.l4() + layout.udp())
+}
+
+impl<S, B> Sealed<S, B>
+where
+    S: Deref<Target = Sa>,
+    B: DerefMut<Target = Batch>,
+{
+    /// Lets the run leave in its turn.
+    #[inline(always)]
+    fn leave(self, worker: Worker, held: &mut Held<'_, impl Before<SaLevel>>) -> (B, Leave) {
+        let Sealed { pending: Pending { sa, mut run, ticket, now, .. }, octets } = self;
+        let sent = (run.len(), octets);
+        let leave = held.lock(sa.outbound()).0.complete(ticket, worker, &mut *run, sent, now);
+        (run, leave)
+    }
 }
 
 /// Seals the run and lets it leave in its turn.
@@ -165,7 +239,7 @@ fn seal(sa: &Sa, run: &mut Batch, first: u64) -> Failures {
 /// perhaps others of the SA behind it. After [`Leave::Taken`] the worker notes the SA in its [`Releasing`](super::Releasing).
 #[inline]
 pub fn finish<S, B>(
-    mut pending: Pending<S, B>,
+    pending: Pending<S, B>,
     worker: Worker,
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
@@ -174,25 +248,7 @@ where
     S: Deref<Target = Sa>,
     B: DerefMut<Target = Batch>,
 {
-    let sa = &*pending.sa;
-    let failures = match sa.layout.protocol() {
-        Protocol::Esp => seal(sa, &mut pending.run, pending.first),
-        Protocol::Ah => ah::seal_run(sa, &mut pending.run, pending.first),
-        Protocol::Ipcomp => Failures::default(),
-    };
-    if failures.any() {
-        let mut failed = Failed::of(sa.layout.protocol());
-        (0..pending.run.len()).filter(|i| failures.has(*i)).for_each(|i| failed.note(i, Why::EspEngine));
-        failed.give_back(&mut pending.run, &mut sink);
-        sa.count_refused(failed.whys(), false, held);
-    }
-    if sa.layout.has_checksum() {
-        pending.run.iter_mut().for_each(natt::fill_checksum);
-    }
-    let sent = (pending.run.len(), pending.bytes);
-    let leave =
-        held.lock(sa.outbound()).0.complete(pending.ticket, worker, &mut *pending.run, sent, pending.now);
-    (pending.run, leave)
+    pending.seal(held, &mut sink).leave(worker, held)
 }
 
 /// `esp_output`: both halves for a run of at most [`Sa::run_max`] packets of one SA, in place. What is in `run`
@@ -208,7 +264,7 @@ pub fn esp_output(
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
 ) -> Result<u64, Busy> {
-    let pending = match begin(&**sa, &mut *run, turn.now, held, &mut sink) {
+    let pending = match begin(&**sa, &mut *run, turn.now, held) {
         Ok(pending) => pending,
         Err(Declined { run, why: NotNow::Over(why) }) => {
             run.drain().for_each(|m| sink(m, why));
@@ -216,8 +272,9 @@ pub fn esp_output(
         }
         Err(_) => return Err(Busy),
     };
-    let octets = pending.bytes;
-    if let (_, Leave::Taken) = finish(pending, turn.worker, held, &mut sink) {
+    let sealed = pending.seal(held, &mut sink);
+    let octets = sealed.octets;
+    if let (_, Leave::Taken) = sealed.leave(turn.worker, held) {
         turn.releasing.note_output(sa);
     }
     Ok(octets)

@@ -98,6 +98,31 @@ impl Rest {
     }
 }
 
+/// An SA to go through, and what is left of the bundle behind it. In one word: an answer of two registers is handed on in
+/// registers, a longer one through memory, where it is written in parts and read back whole, which a processor does slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop(u64);
+
+impl Hop {
+    /// Through `sa`, then `rest`.
+    #[inline(always)]
+    pub const fn new(sa: SaIndex, rest: Rest) -> Hop {
+        Hop(sa.0 as u64 | (rest.0 as u64) << 32)
+    }
+
+    /// The SA.
+    #[inline(always)]
+    pub const fn sa(self) -> SaIndex {
+        SaIndex(self.0 as u32)
+    }
+
+    /// What is left.
+    #[inline(always)]
+    pub const fn rest(self) -> Rest {
+        Rest((self.0 >> 32) as u32)
+    }
+}
+
 /// The SAs a packet came out of, the last first. At most three: more is nobody's bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Path {
@@ -206,7 +231,7 @@ impl Bundles {
     #[inline(always)]
     pub(super) fn choose(&self, first: u32, data: &[u8]) -> Decision {
         match self.steps.get(first as usize) {
-            Some(Step { only: Some(sa), next, .. }) => Decision::Protect(*sa, self.rest(*next)),
+            Some(Step { only: Some(sa), next, .. }) => Decision::Protect(Hop::new(*sa, self.rest(*next))),
             _ => self.choose_far(first, data),
         }
     }
@@ -218,7 +243,7 @@ impl Bundles {
         loop {
             let Some(step) = self.steps.get(at as usize) else { return Decision::NoSa };
             if let Some(sa) = step.pick(packet) {
-                return Decision::Protect(sa, self.rest(step.next));
+                return Decision::Protect(Hop::new(sa, self.rest(step.next)));
             }
             match step.next {
                 _ if !step.optional => return Decision::NoSa,
@@ -273,17 +298,13 @@ impl Bundles {
         })
     }
 
-    /// Whether a packet that came this way came through these steps, outermost first.
-    #[inline(always)]
-    pub(super) fn has_come(&self, first: u32, path: Path, data: &[u8]) -> bool {
-        match self.steps.get(first as usize) {
-            Some(Step { only: Some(sa), next: 0, .. }) if path == Path::of(*sa) => true,
-            _ => self.has_come_far(first, path, data),
-        }
+    /// Whether a packet that came this way came through the only step there is, which only one SA can be.
+    pub(super) fn has_come_simply(&self, first: u32, path: Path) -> bool {
+        matches!(self.steps.get(first as usize), Some(Step { only: Some(sa), next: 0, .. }) if path == Path::of(*sa))
     }
 
-    #[inline(never)]
-    fn has_come_far(&self, first: u32, path: Path, data: &[u8]) -> bool {
+    /// Whether a packet that came this way came through these steps, outermost first.
+    pub(super) fn has_come_far(&self, first: u32, path: Path, data: &[u8]) -> bool {
         let packet = &Packet::of(data);
         let mut steps: ArrayVec<&Step, BUNDLE> = self.chain(first).take(BUNDLE).collect();
         for sa in path.in_order() {

@@ -21,14 +21,10 @@ mod table;
 mod tests;
 
 pub use crate::selector::Packet;
-pub use bundle::{BUNDLE, Path, Request, Rest};
+pub use bundle::{BUNDLE, Hop, Path, Request, Rest};
 pub use cache::FlowCache;
 
-use crate::{
-    sa::{Sa, SaIndex},
-    sad::Sad,
-    selector::Selector,
-};
+use crate::{sa::Sa, sad::Sad, selector::Selector};
 use bundle::Bundles;
 use kern::{Why, time::Instant};
 use std::{
@@ -93,8 +89,8 @@ pub enum Decision {
     Bypass,
     /// In clear for want of an SA: its policy is of level `use`.
     Without,
-    /// Through this SA, and then [`Spd::go_on`] says what comes next.
-    Protect(SaIndex, Rest),
+    /// Through an SA, and then [`Spd::go_on`] says what comes next.
+    Protect(Hop),
     /// It must be protected and there is no SA: it ends with [`Why::SpNoSa`].
     NoSa,
     /// It ends with [`Why::SpDiscard`].
@@ -136,6 +132,11 @@ pub struct Spd {
 
 /// Databases made so far: what a packet or a cache noted about one means nothing to another.
 static GENERATION: AtomicU32 = AtomicU32::new(1);
+
+/// The policy, and the way of a packet, that [`Spd::check_in`] was content with last, whatever the packet was otherwise: the
+/// packets of a run mostly have the same.
+#[derive(Debug, Default)]
+pub struct Content(Option<(u32, Path)>);
 
 impl Spd {
     /// A database of these policies, in order, with the SAs they name.
@@ -222,14 +223,39 @@ impl Spd {
 
     /// Whether a packet may go on that came in clear (an empty path) or out of SAs.
     #[inline(always)]
-    pub fn check_in(&self, packet: &Packet<'_>, path: Path, cache: &mut FlowCache) -> Result<(), Why> {
+    pub fn check_in(
+        &self,
+        packet: &Packet<'_>,
+        path: Path,
+        cache: &mut FlowCache,
+        content: &mut Content,
+    ) -> Result<(), Why> {
         let found = cache.first(self.generation, &self.inbound, Direction::In, packet);
+        match found {
+            None if path.is_clear() => Ok(()),
+            Some(at) if content.0 == Some((at, path)) => Ok(()),
+            _ => self.check_found(found, path, packet.data, content),
+        }
+    }
+
+    #[inline(never)]
+    fn check_found(
+        &self,
+        found: Option<u32>,
+        path: Path,
+        data: &[u8],
+        content: &mut Content,
+    ) -> Result<(), Why> {
         match (found.and_then(|at| self.resolved.get(at as usize)), path.is_clear()) {
             (None | Some(Resolved::Bypass), true) => Ok(()),
             (Some(Resolved::Discard), _) => Err(Why::SpDiscard),
             (Some(Resolved::Protect(first)), clear) => {
                 let refused = if clear { Why::SpClear } else { Why::EspPolicy };
-                if self.bundles.has_come(*first, path, packet.data) { Ok(()) } else { Err(refused) }
+                if self.bundles.has_come_simply(*first, path) {
+                    content.0 = found.map(|at| (at, path));
+                    return Ok(());
+                }
+                if self.bundles.has_come_far(*first, path, data) { Ok(()) } else { Err(refused) }
             }
             (_, false) => Err(Why::EspPolicy),
         }

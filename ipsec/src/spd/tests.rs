@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    sa::{Handling, Life, Lifetime, Mode, Padding, Protocol, SaConfig, Setup, Spi},
+    sa::{Handling, Life, Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Setup, Spi},
     selector::{Addresses, Ends, Match, Ports, Prefix, Upper},
     transform::Suite,
 };
@@ -66,13 +66,14 @@ fn out(spd: &Spd, packet: &[u8]) -> Decision {
 /// The SA that is found.
 fn through(decision: Decision) -> Option<SaIndex> {
     match decision {
-        Decision::Protect(sa, _) => Some(sa),
+        Decision::Protect(hop) => Some(hop.sa()),
         _ => None,
     }
 }
 
 fn check_in(spd: &Spd, packet: &[u8], via: Option<SaIndex>) -> Result<(), Why> {
-    spd.check_in(&Packet::of(packet), via.map_or(Path::CLEAR, Path::of), &mut FlowCache::new())
+    let path = via.map_or(Path::CLEAR, Path::of);
+    spd.check_in(&Packet::of(packet), path, &mut FlowCache::new(), &mut Content::default())
 }
 
 fn udp(src: [u8; 4], dst: [u8; 4], ports: (u16, u16)) -> Vec<u8> {
@@ -95,7 +96,7 @@ fn a_protected_packet_goes_through_its_sa_and_others_pass_in_clear() {
     let spd = Spd::new(two_ways(Level::Require), &sad);
     assert!(spd.has_out() && spd.has_in());
     let out = |p: &[u8]| out(&spd, p);
-    assert_eq!(out(&udp(INSIDE, THERE, (1, 2))), Decision::Protect(SaIndex(4), Rest::NONE));
+    assert_eq!(out(&udp(INSIDE, THERE, (1, 2))), Decision::Protect(Hop::new(SaIndex(4), Rest::NONE)));
     assert_eq!(out(&udp(INSIDE, [198, 51, 101, 9], (1, 2))), Decision::Bypass);
     assert_eq!(out(&udp([192, 0, 3, 7], THERE, (1, 2))), Decision::Bypass);
 }
@@ -134,7 +135,7 @@ fn a_unique_policy_wants_the_sa_with_its_number() {
     let sad = Sad::new([sa(0, A, B, 0), sa(1, A, B, 7)]);
     let spd = Spd::new(two_ways(Level::Unique(7)), &sad);
     let packet = udp(INSIDE, THERE, (1, 2));
-    assert_eq!(out(&spd, &packet), Decision::Protect(SaIndex(1), Rest::NONE));
+    assert_eq!(out(&spd, &packet), Decision::Protect(Hop::new(SaIndex(1), Rest::NONE)));
     let spd = Spd::new(two_ways(Level::Unique(8)), &sad);
     assert_eq!(out(&spd, &packet), Decision::NoSa);
 }
@@ -145,16 +146,16 @@ fn of_several_sas_the_newest_that_lives_is_used() {
     let spd = Spd::new(two_ways(Level::Require), &Sad::new(sas.clone()));
     let packet = udp(INSIDE, THERE, (1, 2));
     let chosen = || out(&spd, &packet);
-    assert_eq!(chosen(), Decision::Protect(SaIndex(2), Rest::NONE));
+    assert_eq!(chosen(), Decision::Protect(Hop::new(SaIndex(2), Rest::NONE)));
     sas[2].note(Life::Dying);
-    assert_eq!(chosen(), Decision::Protect(SaIndex(2), Rest::NONE));
+    assert_eq!(chosen(), Decision::Protect(Hop::new(SaIndex(2), Rest::NONE)));
     sas[2].note(Life::Dead);
-    assert_eq!(chosen(), Decision::Protect(SaIndex(1), Rest::NONE));
+    assert_eq!(chosen(), Decision::Protect(Hop::new(SaIndex(1), Rest::NONE)));
     sas[1].note(Life::Dead);
     sas[0].note(Life::Dead);
     assert_eq!(
         chosen(),
-        Decision::Protect(SaIndex(2), Rest::NONE),
+        Decision::Protect(Hop::new(SaIndex(2), Rest::NONE)),
         "dead as it is: esp_output ends the packet"
     );
 }
@@ -187,12 +188,17 @@ fn two_layers(level: Level) -> (Sad, Spd) {
 #[test]
 fn a_bundle_leads_through_its_sas_innermost_first_and_ends() {
     let (_, spd) = two_layers(Level::Require);
-    let Decision::Protect(SaIndex(0), rest) = out(&spd, &udp(INSIDE, THERE, (1, 2))) else { panic!() };
+    let Decision::Protect(hop) = out(&spd, &udp(INSIDE, THERE, (1, 2))) else { panic!() };
+    let (SaIndex(0), rest) = (hop.sa(), hop.rest()) else { panic!() };
     assert!(!rest.is_none() && spd.overhead(rest) > 0);
     let outer = build::udp4(Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2), 1, 2, b"");
     let rest = Rest::from_header(rest.to_header());
     let next = spd.go_on(rest, &Packet::of(&outer));
-    assert_eq!(next, Decision::Protect(SaIndex(2), Rest::NONE), "the ends are now those of the tunnel");
+    assert_eq!(
+        next,
+        Decision::Protect(Hop::new(SaIndex(2), Rest::NONE)),
+        "the ends are now those of the tunnel"
+    );
     assert_eq!(spd.go_on(Rest::NONE, &Packet::of(&outer)), Decision::Bypass);
 }
 
@@ -201,7 +207,8 @@ fn a_half_protected_packet_of_another_configuration_does_not_leave() {
     let (_, first) = two_layers(Level::Require);
     let (_, second) = two_layers(Level::Require);
     let packet = udp(INSIDE, THERE, (1, 2));
-    let Decision::Protect(_, rest) = out(&first, &packet) else { panic!() };
+    let Decision::Protect(hop) = out(&first, &packet) else { panic!() };
+    let rest = hop.rest();
     assert_eq!(second.go_on(rest, &Packet::of(&packet)), Decision::NoSa);
 }
 
@@ -217,7 +224,7 @@ fn an_optional_transform_without_an_sa_is_left_out_and_the_next_is_not() {
     let policies = vec![policy(1, Direction::Out, "0.0.0.0/0", "0.0.0.0/0", Upper::Any, bundle)];
     let packet = udp(INSIDE, THERE, (1, 2));
     let spd = Spd::new(policies.clone(), &Sad::new([sa(3, A, B, 0)]));
-    assert_eq!(out(&spd, &packet), Decision::Protect(SaIndex(3), Rest::NONE));
+    assert_eq!(out(&spd, &packet), Decision::Protect(Hop::new(SaIndex(3), Rest::NONE)));
     assert_eq!(out(&Spd::new(policies, &Sad::default()), &packet), Decision::NoSa);
 }
 
@@ -230,7 +237,7 @@ fn what_came_in_must_have_come_out_of_all_sas_of_its_bundle_in_their_order() {
             let path = way.iter().fold(Path::CLEAR, |path, sa| {
                 Path::from_header(SaIndex(*sa).to_header(), if path.is_clear() { 0 } else { path.earlier() })
             });
-            spd.check_in(&Packet::of(&inner), path, &mut FlowCache::new())
+            spd.check_in(&Packet::of(&inner), path, &mut FlowCache::new(), &mut Content::default())
         };
         [&[][..], &[1], &[3], &[3, 1], &[1, 3], &[3, 3, 1], &[3, 1, 1], &[3, 3, 3, 1]].map(check)
     };
@@ -292,7 +299,7 @@ fn discard_and_bypass_are_what_they_say_and_the_first_match_decides() {
     let out = |dst| out(&spd, &udp(INSIDE, dst, (1, 2)));
     assert_eq!(out(THERE), Decision::Bypass);
     assert_eq!(out([198, 51, 100, 10]), Decision::Discard);
-    assert_eq!(out([1, 1, 1, 1]), Decision::Protect(SaIndex(0), Rest::NONE));
+    assert_eq!(out([1, 1, 1, 1]), Decision::Protect(Hop::new(SaIndex(0), Rest::NONE)));
     let check = |src, via| check_in(&spd, &udp(src, INSIDE, (1, 2)), via);
     assert_eq!(check([10, 0, 0, 1], None), Err(Why::SpDiscard));
     assert_eq!(check([10, 0, 0, 1], Some(SaIndex(0))), Err(Why::SpDiscard));
@@ -340,7 +347,7 @@ fn a_later_fragment_counts_as_what_must_be_protected_and_not_as_what_may_be_clea
         policy(2, Direction::Out, all, all, udp_only(500), tunnel(A, B, Level::Require)),
     ];
     let spd = Spd::new(policies, &Sad::new([sa(0, A, B, 0)]));
-    assert_eq!(out(&spd, &fragment(IpProto::UDP)), Decision::Protect(SaIndex(0), Rest::NONE));
+    assert_eq!(out(&spd, &fragment(IpProto::UDP)), Decision::Protect(Hop::new(SaIndex(0), Rest::NONE)));
     assert_eq!(out(&spd, &fragment(IpProto::TCP)), Decision::Bypass);
 }
 

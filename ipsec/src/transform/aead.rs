@@ -253,6 +253,46 @@ impl AeadKey {
         with_engine!(self, key => key.seal_batch(jobs))
     }
 
+    /// Opens up to [`RUN`] buffers, each of which goes to `after` with its place as soon as it is open.
+    #[inline]
+    pub(super) fn open_each<T>(
+        &self,
+        items: &mut [T],
+        job: impl for<'t> Fn(&'t mut T) -> Open<'t>,
+        mut after: impl FnMut(usize, &mut T),
+    ) -> Failures {
+        with_engine!(self, key => {
+            let mut failures = Failures::default();
+            for (place, item) in items.iter_mut().enumerate() {
+                if key.open(job(item)) {
+                    after(place, item);
+                } else {
+                    failures.mark(place, true);
+                }
+            }
+            failures
+        })
+    }
+
+    /// Seals up to [`RUN`] buffers, each prepared just before; those of which `prepare` makes nothing are left out.
+    #[inline]
+    pub(super) fn seal_each<T, P>(
+        &self,
+        items: &mut [T],
+        mut prepare: impl FnMut(usize, &mut T) -> Option<P>,
+        job: impl for<'t> Fn(&'t mut T, P) -> Seal<'t>,
+    ) -> Failures {
+        with_engine!(self, key => {
+            let mut failures = Failures::default();
+            for (place, item) in items.iter_mut().enumerate() {
+                if let Some(prepared) = prepare(place, item) {
+                    failures.mark(place, !key.seal(job(item, prepared)));
+                }
+            }
+            failures
+        })
+    }
+
     /// Opens up to [`RUN`] buffers.
     #[inline]
     pub fn open_batch<'a>(&self, jobs: impl Iterator<Item = Open<'a>>) -> Failures {

@@ -48,6 +48,7 @@ pub use mac::Mac;
 pub use suite::{Implicit, Suite, UnknownSuite};
 pub use words::NoSuite;
 
+use arrayvec::ArrayVec;
 use composed::{Job, Jobs, RunCipher};
 use kern::secret::Secret;
 
@@ -180,6 +181,84 @@ impl Transform {
                 cipher.open(&mut packets.map(|(packet, seq)| Job { packet, seq, iv: 0 }).collect::<Jobs>())
             }
             Keyed::Mac(_) | Keyed::Deflate => Failures::of(packets.map(|_| false)),
+        }
+    }
+
+    /// As [`seal_run`](Self::seal_run), of packets that lie in something else, each of which is prepared just before: its
+    /// headers are written while the cipher is busy with the packet in front, and it finds them in the cache. What
+    /// `prepare` makes nothing of is left as it is.
+    #[inline]
+    pub fn seal_each<T, P>(
+        &self,
+        items: &mut [T],
+        mut prepare: impl FnMut(usize, &mut T) -> Option<P>,
+        part: impl for<'t> Fn(&'t mut T, P) -> (&'t mut [u8], u64, u64),
+    ) -> Failures {
+        match &self.keyed {
+            Keyed::Aead(aead) => aead.key.seal_each(items, prepare, |item, prepared| {
+                let (packet, seq, iv) = part(item, prepared);
+                aead.seal_job(packet, seq, iv)
+            }),
+            Keyed::Implicit(aead) => aead.key.seal_each(items, prepare, |item, prepared| {
+                let (packet, seq, _) = part(item, prepared);
+                aead.seal_implicit(packet, seq)
+            }),
+            Keyed::Composed(cipher) => {
+                let (mut places, mut jobs) = (ArrayVec::<usize, RUN>::new(), Jobs::new());
+                for (place, item) in items.iter_mut().enumerate() {
+                    if let Some(prepared) = prepare(place, item) {
+                        let (packet, seq, iv) = part(item, prepared);
+                        places.push(place);
+                        jobs.push(Job { packet, seq, iv });
+                    }
+                }
+                let (failed, mut failures) = (cipher.seal(&mut jobs), Failures::default());
+                places.iter().enumerate().for_each(|(i, place)| failures.mark(*place, failed.has(i)));
+                failures
+            }
+            Keyed::Mac(_) | Keyed::Deflate => {
+                items.iter_mut().enumerate().for_each(|(place, item)| {
+                    prepare(place, item);
+                });
+                Failures::default()
+            }
+        }
+    }
+
+    /// As [`open_run`](Self::open_run), of packets that lie in something else, and what is open goes to `after` at once: what
+    /// is done with it there is done while the cipher waits for its last multiplications, and finds the packet in the cache.
+    #[inline]
+    pub fn open_each<T>(
+        &self,
+        items: &mut [T],
+        part: impl for<'t> Fn(&'t mut T) -> (&'t mut [u8], u64),
+        mut after: impl FnMut(usize, &mut T),
+    ) -> Failures {
+        let open = |(packet, seq)| Job { packet, seq, iv: 0 };
+        match &self.keyed {
+            Keyed::Aead(aead) => aead.key.open_each(
+                items,
+                |item| {
+                    let (packet, seq) = part(item);
+                    aead.open_job(packet, seq)
+                },
+                after,
+            ),
+            Keyed::Implicit(aead) => aead.key.open_each(
+                items,
+                |item| {
+                    let (packet, seq) = part(item);
+                    aead.open_implicit(packet, seq)
+                },
+                after,
+            ),
+            Keyed::Composed(cipher) => {
+                let failures = cipher.open(&mut items.iter_mut().map(&part).map(open).collect::<Jobs>());
+                let opened = items.iter_mut().enumerate().filter(|(place, _)| !failures.has(*place));
+                opened.for_each(|(place, item)| after(place, item));
+                failures
+            }
+            Keyed::Mac(_) | Keyed::Deflate => Failures::of(items.iter().map(|_| false)),
         }
     }
 }

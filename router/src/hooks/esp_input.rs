@@ -8,7 +8,7 @@ use crate::{
 use ipsec::{
     esp,
     sa::{Mode, Protocol, Sa, SaIndex},
-    spd::Path,
+    spd::{Content, Path},
 };
 use kern::{
     Batch, Class, Mbuf, Owner, Pool, Why,
@@ -26,8 +26,14 @@ pub(crate) fn esp_input(
 ) {
     let net = cx.net;
     natt::demultiplex(cx, batch, out);
+    let mut last = None;
     let alone = turn::gather(cx, batch, |m| {
-        let sa = find_sa(net, m).map_or(0, |sa| sa.index().to_header());
+        let named = named4(m);
+        let sa = match last {
+            Some((before, sa)) if named == Some(before) => sa,
+            _ => find_sa(net, m).map_or(0, |sa| sa.index().to_header()),
+        };
+        last = named.map(|named| (named, sa));
         m.hdr_mut().sa = sa;
         sa
     });
@@ -68,6 +74,16 @@ fn no_sa(m: &Mbuf) -> Why {
     protocol.why(Why::EspNoSa)
 }
 
+/// What names the SA of ESP over IPv4, destination and SPI: the next packet mostly says the same.
+#[inline(always)]
+fn named4(m: &Mbuf) -> Option<(u32, u32)> {
+    if (m.hdr().family, IpProto(m.hdr().proto)) != (4, IpProto::ESP) {
+        return None;
+    }
+    let octets = |at| Some(u32::from_ne_bytes(*m.data().get(at..)?.first_chunk()?));
+    Some((octets(16)?, octets(m.l4())?))
+}
+
 #[inline(always)]
 fn find_sa<'a>(net: &'a NetConfig, m: &Mbuf) -> Option<&'a Arc<Sa>> {
     net.sad.for_packet(m.data(), IpProto(m.hdr().proto), m.l4())
@@ -94,7 +110,7 @@ fn open(
         resize(cx, run, |m| m.class() == Class::Jumbo && m.len() <= CLUSTER_ROOM, Class::Cluster);
     }
     let packets = run.len() as u64;
-    let octets = take_opened(cx, run, out);
+    let octets = take_opened(cx, run, sa.config().mode == Mode::Tunnel, out);
     cx.stats.count.opened(sa.config().protocol, packets, octets);
     true
 }
@@ -128,10 +144,10 @@ pub(super) fn twin(pool: &Pool, m: &Mbuf, class: Class) -> Option<Mbuf> {
     Some(other)
 }
 
-/// What came out of SAs must be what they are for. Returns how many octets it was.
-pub(super) fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, out: &mut Pending) -> u64 {
+/// What came out of SAs must be what they are for. `tunnel`: all are of tunnel mode. Returns how many octets it was.
+pub(super) fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, tunnel: bool, out: &mut Pending) -> u64 {
     enc::opened(cx, run);
-    let (tunnels, mut octets) = (&cx.net.tunnels, 0);
+    let (tunnels, mut octets, mut content) = (&cx.net.tunnels, 0, Content::default());
     run.sift(|mut m| {
         octets += m.len() as u64;
         if !tunnels.is_empty()
@@ -141,8 +157,10 @@ pub(super) fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, out: &mut Pendi
             return None;
         }
         let path = Path::from_header(m.hdr().sa, m.hdr().nexthop);
-        let checked = policy::policy_in(cx, &m, path);
-        if is_ipsec(cx.net, &m) && is_layer(cx.net, &mut m, checked.is_ok()) {
+        let checked = policy::policy_in(cx, &m, path, &mut content);
+        // What a tunnel's policy is content with is no layer of a bundle.
+        if (checked.is_err() || !tunnel) && is_ipsec(cx.net, &m) && is_layer(cx.net, &mut m, checked.is_ok())
+        {
             m.hdr_mut().nexthop = path.earlier();
             out.push(Stage::EspInput, m, &cx.stats.ledger);
             return None;

@@ -3,7 +3,7 @@
 use crate::{ether, worker::Cx};
 use ipsec::{
     selector::Packet as Selected,
-    spd::{Decision, Path},
+    spd::{Content, Decision, Path},
 };
 use kern::{Mbuf, Why};
 
@@ -60,9 +60,9 @@ pub(crate) fn is_covered(cx: &mut Cx<'_>, m: &Mbuf) -> bool {
 pub(super) fn follow(decision: Decision, m: &mut Mbuf) -> Policy {
     match decision {
         Decision::Bypass | Decision::Without => Policy::None,
-        Decision::Protect(sa, rest) => {
+        Decision::Protect(hop) => {
             let h = m.hdr_mut();
-            (h.sa, h.nexthop) = (sa.to_header(), rest.to_header());
+            (h.sa, h.nexthop) = (hop.sa().to_header(), hop.rest().to_header());
             Policy::Protect
         }
         Decision::NoSa => Policy::Refuse(Why::SpNoSa),
@@ -74,10 +74,14 @@ pub(super) fn follow(decision: Decision, m: &mut Mbuf) -> Policy {
 /// checked.
 #[inline(always)]
 pub(crate) fn policy_clear(cx: &mut Cx<'_>, m: &Mbuf) -> Result<(), Why> {
-    if m.hdr().sa == 0 && cx.net.spd.has_in() { policy_in(cx, m, Path::CLEAR) } else { Ok(()) }
+    if m.hdr().sa == 0 && cx.net.spd.has_in() {
+        policy_in(cx, m, Path::CLEAR, &mut Content::default())
+    } else {
+        Ok(())
+    }
 }
 
 #[inline(always)]
-pub(super) fn policy_in(cx: &mut Cx<'_>, m: &Mbuf, path: Path) -> Result<(), Why> {
-    cx.net.spd.check_in(&Selected::read(m), path, &mut cx.local.flows)
+pub(super) fn policy_in(cx: &mut Cx<'_>, m: &Mbuf, path: Path, content: &mut Content) -> Result<(), Why> {
+    cx.net.spd.check_in(&Selected::read(m), path, &mut cx.local.flows, content)
 }

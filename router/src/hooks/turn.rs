@@ -58,7 +58,7 @@ pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pe
         let protocol = sa.map_or(Protocol::Esp, |sa| sa.config().protocol);
         cx.stats.count.opened(protocol, 1, m.len() as u64);
     }
-    esp_input::take_opened(cx, &mut run, out);
+    esp_input::take_opened(cx, &mut run, false, out);
     cx.local.run = Some(run);
     natt::tell_moves(cx);
 }

@@ -102,7 +102,7 @@ impl Real {
             return None;
         }
         let mut top = root.top();
-        match output::begin(&**peer, run, *now, &mut top, |m, why| ledger.end(m, why)) {
+        match output::begin(&**peer, run, *now, &mut top) {
             Ok(pending) => {
                 let (mut run, leave) =
                     output::finish(pending, *worker, &mut top, |m, why| ledger.end(m, why));
@@ -203,8 +203,7 @@ impl Freight for Real {
         }
         let mut top = root.top();
         let begun = if out {
-            output::begin(sa, run, *now, &mut top, |m, why| ledger.end(m, why))
-                .map(|pending| Job::Out(own, pending))
+            output::begin(sa, run, *now, &mut top).map(|pending| Job::Out(own, pending))
         } else {
             input::begin(sa, run, *now, &mut top, |m, why| ledger.end(m, why))
                 .map(|pending| Job::In(own, pending.open(&mut top, |m, why| ledger.end(m, why))))
