@@ -142,7 +142,7 @@ pub(crate) fn ether_output(
         if let Some(Through { egress, nexthop, to, interface, ends }) = last
             && (m.hdr().egress, m.hdr().nexthop) == (egress, nexthop)
             && m.hdr().family != 0
-            && to.is_none_or(|to| destination(&m) == to)
+            && to.is_none_or(|to| is_to(&m, to))
         {
             return frame_between(cx, interface, m, ends);
         }
@@ -208,6 +208,16 @@ pub(crate) fn destination(m: &Mbuf) -> IpAddr {
     } else {
         let dst = data.get(24..40).and_then(|d| d.first_chunk::<16>()).copied().unwrap_or_default();
         IpAddr::V6(Ipv6Addr::from_octets(dst))
+    }
+}
+
+/// Whether an address is the packet's destination.
+#[inline(always)]
+fn is_to(m: &Mbuf, to: IpAddr) -> bool {
+    let (data, family) = (m.data(), m.hdr().family);
+    match to {
+        IpAddr::V4(to) => family == 4 && data.get(16..20) == Some(&to.octets()),
+        IpAddr::V6(to) => family == 6 && data.get(24..40) == Some(&to.octets()),
     }
 }
 

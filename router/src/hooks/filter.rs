@@ -16,8 +16,8 @@ use kern::{
 };
 use pf::{Answer, Direction, Exception, PfCx, Refused, Reset, Via};
 
-/// Where the packets of a batch have come in, found while `ip_input` goes through them.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where the packets of a batch have come in.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrived {
     survey: Survey,
     /// The interface of the first.
@@ -29,21 +29,17 @@ pub(crate) struct Arrived {
 }
 
 impl Arrived {
-    /// One packet more.
+    /// Of these packets.
     #[inline(always)]
-    pub(crate) fn add(&mut self, m: &Mbuf) {
-        let h = m.hdr();
-        if self.survey.packets() == 0 {
-            self.from = h.rcvif;
+    pub(crate) fn of(batch: &Batch) -> Arrived {
+        let from = batch.as_slice().first().map_or(0, |m| m.hdr().rcvif);
+        let mut arrived = Arrived { survey: Survey::new(), from, other: false, opened: 0 };
+        for m in batch {
+            let h = m.hdr();
+            arrived.other |= h.rcvif != from;
+            arrived.opened += u32::from(h.sa != 0);
+            arrived.survey.add(m);
         }
-        self.other |= h.rcvif != self.from;
-        self.opened += u32::from(h.sa != 0);
-        self.survey.add(m);
-    }
-
-    fn of(batch: &Batch) -> Arrived {
-        let mut arrived = Arrived::default();
-        batch.iter().for_each(|m| arrived.add(m));
         arrived
     }
 }

@@ -22,9 +22,7 @@ use wire::{ipv4, ipv6};
 
 /// Where a packet goes from here.
 enum Next {
-    /// Onwards.
-    Out,
-    /// To this stage.
+    /// To this stage: onwards, into a tunnel, or to us.
     Stage(Stage),
     /// It ends.
     End(Why),
@@ -33,20 +31,21 @@ enum Next {
 }
 
 /// Stage: packets that pf let in, onwards or to us.
+///
+/// Those that go where the first one goes stay together; most batches go on whole.
 pub(crate) fn ip_forward(
     cx: &mut Cx<'_>,
     _held: &mut Held<'_, Softnet>,
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
-    let mut forwarded = 0;
-    batch.sift(|mut m| match decide(cx, &mut m) {
-        Next::Out => {
-            forwarded += 1;
-            Some(m)
-        }
+    let (mut expected, mut ours) = (None, Ours::default());
+    batch.sift(|mut m| match decide(cx, &mut m, &mut ours) {
         Next::Stage(stage) => {
-            cx.stats.count.ip_delivered.add((stage != Stage::EspOutput).into());
+            if *expected.get_or_insert(stage) == stage {
+                return Some(m);
+            }
+            count(cx, stage, 1);
             out.push(stage, m, &cx.stats.ledger);
             None
         }
@@ -59,12 +58,26 @@ pub(crate) fn ip_forward(
             None
         }
     });
-    cx.stats.count.ip_forwarded.add(forwarded);
-    out.pass(Stage::IpOutput, batch, &cx.stats.ledger);
+    if let Some(stage) = expected {
+        count(cx, stage, batch.len() as u64);
+        out.pass(stage, batch, &cx.stats.ledger);
+    }
 }
 
+fn count(cx: &Cx<'_>, stage: Stage, packets: u64) {
+    match stage {
+        Stage::IpOutput => cx.stats.count.ip_forwarded.add(packets),
+        Stage::EspOutput => {}
+        _ => cx.stats.count.ip_delivered.add(packets),
+    }
+}
+
+/// The last destination that was ours. Outer packets of tunnels come in runs for one address.
+#[derive(Default)]
+struct Ours(Option<Ipv4Addr>);
+
 #[inline(always)]
-fn decide(cx: &mut Cx<'_>, m: &mut Mbuf) -> Next {
+fn decide(cx: &mut Cx<'_>, m: &mut Mbuf, ours: &mut Ours) -> Next {
     let net = cx.net;
     if hooks::is_routed(m) {
         let (id, egress) = (NextHopId(m.hdr().nexthop), m.hdr().egress);
@@ -74,7 +87,11 @@ fn decide(cx: &mut Cx<'_>, m: &mut Mbuf) -> Next {
         let Some(dst) = m.data().get(16..20).and_then(|d| d.first_chunk::<4>()) else {
             return Next::End(Why::IpTruncated);
         };
-        net.fib.lookup4(Ipv4Addr::from_octets(*dst))
+        let dst = Ipv4Addr::from_octets(*dst);
+        if ours.0 == Some(dst) {
+            return Next::Stage(local(net, m));
+        }
+        net.fib.lookup4(dst)
     } else {
         let Some(dst) = m.data().get(24..40).and_then(|d| d.first_chunk::<16>()) else {
             return Next::End(Why::Ip6Truncated);
@@ -90,7 +107,12 @@ fn decide(cx: &mut Cx<'_>, m: &mut Mbuf) -> Next {
     let (id, hop) = net.fib.resolve(id, m.hdr().hash);
     match *hop {
         NextHop::Connected { iface } | NextHop::Gateway { iface, .. } => onwards(cx, m, id, iface.0),
-        NextHop::Local { .. } => Next::Stage(local(net, m)),
+        NextHop::Local { .. } => {
+            if let IpAddr::V4(dst) = ether::destination(m) {
+                *ours = Ours(Some(dst));
+            }
+            Next::Stage(local(net, m))
+        }
         _ => uncommon(net, m, id),
     }
 }
@@ -177,7 +199,7 @@ fn onwards(cx: &mut Cx<'_>, m: &mut Mbuf, id: NextHopId, egress: u16) -> Next {
             if egress == m.hdr().rcvif && !hooks::is_routed(m) {
                 icmp::redirect(cx, m, id);
             }
-            Next::Out
+            Next::Stage(Stage::IpOutput)
         }
         Policy::Protect => Next::Stage(Stage::EspOutput),
         Policy::Refuse(why) => Next::Tell(why, Error::AdminProhibited),

@@ -24,7 +24,7 @@ pub(crate) fn ip_input(
     batch: &mut Box<Batch>,
     out: &mut Pending,
 ) {
-    let (mut v4, mut v6, mut arrived) = (0, 0, hooks::Arrived::default());
+    let (mut v4, mut v6) = (0, 0);
     batch.sift(|mut m| {
         let checked = if m.hdr().family == 4 {
             v4 += 1;
@@ -34,16 +34,15 @@ pub(crate) fn ip_input(
             check6(cx, &mut m)
         };
         match checked {
-            Ok(()) => {
-                arrived.add(&m);
-                Some(m)
-            }
+            Ok(()) => Some(m),
             Err(why) => {
                 cx.end(m, why);
                 None
             }
         }
     });
+    // In a loop of its own, which needs no more than the registers there are.
+    let arrived = hooks::Arrived::of(batch);
     cx.stats.count.ip_received.add(v4);
     cx.stats.count.ip6_received.add(v6);
     hooks::pf_in(cx, held, batch, arrived, out);
