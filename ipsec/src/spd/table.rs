@@ -232,10 +232,6 @@ impl<A: Bits> Table<A> {
         Table::Many(shapes.iter().filter_map(|rules| Shape::new(rules)).collect())
     }
 
-    fn is_empty(&self) -> bool {
-        matches!(self, Table::Few(rules) if rules.is_empty())
-    }
-
     #[inline(always)]
     fn first(&self, src: A, dst: A, data: &[u8]) -> Option<u32> {
         match self {
@@ -286,6 +282,8 @@ fn search<A: Bits>(shapes: &[Shape<A>], src: A, dst: A, data: &[u8]) -> Option<u
 pub(super) struct Tables {
     v4: Table<u32>,
     v6: Table<u128>,
+    /// Whether there is any rule.
+    any: bool,
     upper: bool,
 }
 
@@ -297,12 +295,13 @@ impl Tables {
             v4.extend(Rule::new(at, policy));
             v6.extend(Rule::new(at, policy));
         }
-        Tables { v4: Table::new(v4), v6: Table::new(v6), upper }
+        let any = !v4.is_empty() || !v6.is_empty();
+        Tables { v4: Table::new(v4), v6: Table::new(v6), any, upper }
     }
 
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
+        !self.any
     }
 
     /// Whether the rules for a packet's family are gone through one by one.
