@@ -9,6 +9,7 @@ use wire::IpProto;
 use crate::{
     IfIndex,
     anchor::{Calls, Kind, Lists},
+    limiter::Limited,
     osfp::Asked,
     packet::Packet,
     rule::{Action, Direction, Ports},
@@ -32,6 +33,8 @@ pub(crate) struct Outcome<'r> {
     pub(crate) allow_opts: bool,
     /// What match rules say besides.
     pub(crate) treatment: Treatment,
+    /// The rule would have passed the packet, and its limiter blocks it.
+    pub(crate) full: Option<Why>,
 }
 
 /// What rules do while they are evaluated.
@@ -41,6 +44,9 @@ pub(crate) trait Effects<'r> {
 
     /// Whether the sender of a packet is a system that a rule asks for.
     fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool;
+
+    /// Whether the limiters of a rule have room; if not, whether it blocks the packet, and why.
+    fn looks_at(&mut self, limited: &Limited) -> Result<(), Option<Why>>;
 
     /// A match rule has matched, within what a call in the main ruleset calls.
     fn matched(
@@ -62,6 +68,8 @@ pub(crate) enum Trial {
     Field(usize),
     /// Another field does not match, or the sender is another system, or chance has it that the rule is passed over.
     Rest,
+    /// Its limiter has no room.
+    Full,
     /// It matches.
     Matches,
 }
@@ -121,7 +129,23 @@ impl<'r> Evaluation<'r> {
                 i = rule.skip[field] as usize;
                 continue;
             }
-            if rule.rest_matches(p, outcome.tag) && rule.is_honoured(p, effects) {
+            let matches = rule.rest_matches(p, outcome.tag) && rule.is_honoured(p, effects);
+            if matches && let Some(limited) = rule.limited() {
+                match effects.looks_at(limited) {
+                    Ok(()) => {}
+                    Err(None) => {
+                        effects.tried(rule, self.within, Trial::Full);
+                        i += 1;
+                        continue;
+                    }
+                    Err(full) => {
+                        effects.tried(rule, self.within, Trial::Matches);
+                        (outcome.rule, outcome.anchor, outcome.full) = (Some(rule), self.within, full);
+                        return Ok(true);
+                    }
+                }
+            }
+            if matches {
                 effects.tried(rule, self.within, Trial::Matches);
                 if rule.tag != 0 {
                     outcome.tag = rule.tag;
@@ -243,6 +267,7 @@ impl<'r> Outcome<'r> {
             low_delay_queue: 0,
             allow_opts: false,
             treatment: Treatment::NONE,
+            full: None,
         }
     }
 

@@ -70,6 +70,7 @@ pub use env::Environment;
 pub use env_file::EnvError;
 pub use ether::{Frame, FrameVerdict};
 pub use ids::Names;
+pub use limiter::LimiterInfo;
 pub use once::Once;
 pub use pf::{Pf, Worker};
 pub use route::{HopId, NextHop};

@@ -1,7 +1,53 @@
-//! Limiters (`state limiter`, `source limiter`): the model. A limiter is a named bound on states, or on states by source,
-//! that several rules share.
+//! Limiters (`state limiter`, `source limiter`; pf.conf(5) of FreeBSD 16): a limiter is a named bound on states, or on
+//! states by source, that several rules share.
+//!
+//! ```text
+//!   rule matches ──▶ is there room? ──no──▶ no match, or block          a look: counts a refusal, takes nothing
+//!        │                 yes
+//!   rule decides ──▶ take a share ──gone──▶ evaluate again              of all its limiters, or of none
+//!        │
+//!   state ends   ──▶ give it back
+//! ```
+//!
+//! A share is one state among `limit`, and one of `rate` tokens. Between look and share another worker may have been
+//! faster; then the rules say something else, so they are asked again. Packets of a state never come here.
+//!
+//! Limiters live as long as the process, by number: a reload changes what they allow, and states go on to count where they
+//! have counted.
 
-use crate::{conf::Pos, rule::Rate};
+mod all;
+mod bucket;
+mod by_source;
+mod by_state;
+mod show;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    conf::Pos,
+    rule::{LimiterRef, Rate},
+};
+
+pub(crate) use all::{Limiters, Share};
+pub use show::{LimiterInfo, LimiterSource};
+
+/// The limiters of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limited {
+    pub(crate) state: Option<LimiterRef>,
+    pub(crate) source: Option<LimiterRef>,
+}
+
+/// What a limiter has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    /// A further state.
+    Limit,
+    /// A further state so soon.
+    Rate,
+    /// A further source.
+    Entries,
+}
 
 /// A limiter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +72,13 @@ pub struct Limiter {
     pub table: Option<LimiterTable>,
     /// Where it stood.
     pub at: Pos,
+}
+
+impl Limiter {
+    /// Whether it is the same limiter, as it is now or was before.
+    fn is_same(&self, other: &Limiter) -> bool {
+        (self.by_source, self.id) == (other.by_source, other.id)
+    }
 }
 
 /// `table <t> above n below m`

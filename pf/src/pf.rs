@@ -21,6 +21,7 @@ use crate::{
     engine::{AHEAD, Seen},
     env::Environment,
     ids::Names,
+    limiter::{LimiterInfo, Share},
     normalise::Ids,
     random::Random,
     ruleset::{CompileError, Ruleset},
@@ -66,6 +67,7 @@ impl Pf {
         env: &Environment,
         names: &mut Names,
     ) -> Result<Ruleset, CompileError> {
+        self.check_limiters(conf)?;
         Ruleset::compile(conf, env, names, &self.slab, &self.tables, None)
     }
 
@@ -79,7 +81,15 @@ impl Pf {
         env: &Environment,
         names: &mut Names,
     ) -> Result<Ruleset, CompileError> {
+        self.check_limiters(conf)?;
         Ruleset::compile(conf, env, names, &self.slab, &self.tables, Some((old, fresh)))
+    }
+
+    fn check_limiters(&self, conf: &PfConf) -> Result<(), CompileError> {
+        match self.states.limiters.conflict(&conf.limiters) {
+            Some(limiter) => Err(CompileError::Limiter(limiter.name.clone())),
+            None => Ok(()),
+        }
     }
 
     /// pf switched off (`pfctl -d`, or no pf.conf): everything passes.
@@ -99,6 +109,7 @@ impl Pf {
         self.states.set_timeouts(&options.timeouts);
         self.tables.set_limits(options.limits.get(Limit::Tables), options.limits.get(Limit::TableEntries));
         self.states.nodes().set_limit(options.limits.get(Limit::SrcNodes));
+        self.states.limiters.set(&ruleset.conf().limiters);
         self.tables.commit(ruleset.tables());
     }
 
@@ -125,11 +136,12 @@ impl Pf {
     }
 
     /// Does what workers have asked for: sources that overload a rule go to its table, and their states go if the rule
-    /// says so. For the control thread, a few times a second; `now` is in seconds since 1970. Returns the sources.
+    /// says so; those of source limiters come into their tables and leave them. For the control thread, a few times a second; `now` is in seconds since 1970. Returns the sources.
     pub fn settle(&self, held: &mut Held<'_, PfRules>, now: u64) -> Result<Vec<Overloading>, TableError> {
         let reported = self.states.nodes().reported(&self.slab);
+        let settled = self.settle_limiters(now);
         if reported.is_empty() {
-            return Ok(reported);
+            return settled.map(|()| reported);
         }
         for source in &reported {
             let prefix = Prefix::host(source.family.address(source.source));
@@ -137,7 +149,38 @@ impl Pf {
             self.tables.add_where_active(anchor, table, &[Entry { not: false, prefix }], now)?;
         }
         self.kill_states(held, |state| reported.iter().any(|source| source.takes(state)));
-        Ok(reported)
+        settled.map(|()| reported)
+    }
+
+    /// Puts sources of limiters into their tables and takes them out: all that can be, and says what could not.
+    fn settle_limiters(&self, now: u64) -> Result<(), TableError> {
+        let mut settled = Ok(());
+        for (table, prefix, add) in self.states.limiters.reported() {
+            let entries = [Entry { not: false, prefix }];
+            let done = if add {
+                self.tables.add("", &table, &entries, now)
+            } else {
+                self.tables.delete("", &table, &entries)
+            };
+            settled = settled.and(done.map(|_| ()));
+        }
+        settled
+    }
+
+    /// The limiters of a kind, by number.
+    pub fn limiters(&self, held: &mut Held<'_, PfRules>, by_source: bool) -> Vec<LimiterInfo> {
+        self.states.limiters.dump(held, by_source)
+    }
+
+    /// Lets a source limiter forget a source: its states go on and hold no share any more. Says how many these were;
+    /// nothing if there is no such source.
+    pub fn forget_source(&self, held: &mut Held<'_, PfRules>, id: u8, source: IpAddr) -> Option<u32> {
+        if !self.states.limiters.forget(held, id, source) {
+            return None;
+        }
+        let states = self.states.forget_source(held, id, source);
+        self.states.limiters.forget(held, id, source);
+        Some(states)
     }
 
     /// The source nodes; `now` is in seconds of the workers' clock.
@@ -198,6 +241,7 @@ impl Pf {
             id,
             ids: Ids::default(),
             random,
+            share: Share::NONE,
             slots: self.states.cache(),
             ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice(),
         }
@@ -230,6 +274,8 @@ pub struct Worker {
     pub(crate) ids: Ids,
     pub(crate) slots: SlotCache,
     pub(crate) random: Random,
+    /// What the state that is about to be made has of limiters.
+    pub(crate) share: Share,
     /// Packets that have been read ahead of deciding on them; filled in place, again and again.
     pub(crate) ahead: Box<[Seen]>,
 }

@@ -485,7 +485,7 @@ pub enum Divert {
 }
 
 /// `state limiter name (block)`, `source limiter ...`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimiterRef {
     /// Number of the limiter.
     pub id: u8,

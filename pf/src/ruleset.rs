@@ -21,6 +21,7 @@ use crate::{
     conf::{self, Limit, PfConf, Syncookies},
     env::Environment,
     ids::{Names, TooManyNames},
+    limiter::{Limited, Limiter},
     nat::{FamilyChange, Item, Translate},
     normalise::{Normalise, ScrubRules},
     once::Once,
@@ -157,6 +158,8 @@ pub(crate) struct Rare {
     pub(crate) normalise: Normalise,
     /// `set prio`: for most packets, for low-delay ones.
     pub(crate) prio: Option<(u8, u8)>,
+    /// `state limiter`, `source limiter`.
+    pub(crate) limited: Option<Limited>,
 }
 
 /// What a rule says of the states it makes.
@@ -204,6 +207,13 @@ impl Compiled {
             && self.os.is_none()
             && self.once.is_none()
             && self.probability.is_none()
+            && self.limited().is_none()
+    }
+
+    /// Its limiters, if it has any.
+    #[inline(always)]
+    pub(crate) fn limited(&self) -> Option<&Limited> {
+        self.rare.as_ref()?.limited.as_ref()
     }
 
     /// Whether being matched has an effect even if a later rule decides.
@@ -241,6 +251,9 @@ pub enum CompileError {
     /// Calls within calls.
     #[error("anchor `{0}`: anchors call each other more than {1} deep")]
     Depth(String, usize),
+    /// A source limiter that has sources, which would be counted or put into a table otherwise.
+    #[error("source limiter `{0}` has sources: its masks and its table stay as they are")]
+    Limiter(String),
     /// `set limit anchors`.
     #[error("{0} anchors are more than the {1} of `set limit anchors`")]
     Anchors(usize, u32),
@@ -361,7 +374,7 @@ impl Ruleset {
         let wanted = |(path, rules)| Wanted {
             anchor: path,
             defined: defined.remove(path).unwrap_or_default(),
-            spoken_of: spoken_of(rules),
+            spoken_of: spoken_of(rules, if path.is_empty() { &conf.limiters } else { &[] }),
             pools: pool_tables(rules),
             fresh: fresh(|f| &f.tables, path),
         };
@@ -622,9 +635,12 @@ fn pool_tables(rules: &Rules) -> HashSet<&str> {
     hosts.filter_map(|host| if let Host::Table(name) = host { Some(name.as_str()) } else { None }).collect()
 }
 
-/// The names of all tables that rules speak of, and how often.
-fn spoken_of(rules: &Rules) -> HashMap<&str, u32> {
+/// The names of all tables that rules and limiters speak of, and how often.
+fn spoken_of<'r>(rules: &'r Rules, limiters: &'r [Limiter]) -> HashMap<&'r str, u32> {
     let mut names = HashMap::new();
+    for table in limiters.iter().filter_map(|limiter| limiter.table.as_ref()) {
+        *names.entry(table.name.as_str()).or_default() += 1;
+    }
     for host in rules.ether.iter().flat_map(|rule| [&rule.l3_from.host, &rule.l3_to.host]) {
         if let Host::Table(name) = host {
             *names.entry(name.as_str()).or_default() += 1;
@@ -744,8 +760,13 @@ impl Compiler<'_> {
         // A scrub rule's own is in its list.
         let is_filter = Kind::of(rule.action) == Some(Kind::Filter);
         let normalise = if is_filter { Normalise::from(&rule.scrub) } else { Normalise::NONE };
-        let rare = Rare { route, normalise, prio: rule.set_prio };
-        let is_some = rare.route.is_some() || !rare.normalise.is_none() || rare.prio.is_some();
+        let limited = Limited { state: rule.state_limiter, source: rule.source_limiter };
+        let limited = (limited.state.is_some() || limited.source.is_some()).then_some(limited);
+        let rare = Rare { route, normalise, prio: rule.set_prio, limited };
+        let is_some = rare.route.is_some()
+            || !rare.normalise.is_none()
+            || rare.prio.is_some()
+            || rare.limited.is_some();
         is_some.then(|| Box::new(rare))
     }
 

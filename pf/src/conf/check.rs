@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     addr::Family,
+    limiter::Limiter,
     names,
     pool::Pool,
     rule::{Action, Host, Ports, Reply, Rule, TcpFlags},
@@ -54,6 +55,34 @@ pub(crate) fn cookies(conf: &PfConf) -> Vec<Fault> {
         Fault::unsupported(r.at, "af-to with set syncookies", "the router answers in one family only")
     };
     changes.map(fault).collect()
+}
+
+/// A limiter counts states, so a rule that makes none cannot have one. An anchor that is `loaded` by itself may name by
+/// number what the main ruleset defines, and defines none.
+pub(crate) fn limiters(conf: &PfConf, loaded: bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if loaded {
+        let fault = |l: &Limiter| {
+            Fault::new(l.at, "limiters are defined in the main ruleset only")
+                .help("rules of an anchor name them by number: state limiter id 1")
+        };
+        faults.extend(conf.limiters.iter().map(fault));
+    }
+    for rule in conf.rules.all().chain(conf.anchors.iter().flat_map(|a| a.rules.all())) {
+        for (limiter, by_source) in [(rule.state_limiter, false), (rule.source_limiter, true)] {
+            let Some(limiter) = limiter else { continue };
+            if rule.action != Action::Pass || rule.keep.is_none() || rule.anchor.is_some() {
+                let text = "a limiter is for pass rules that keep state";
+                faults.push(Fault::new(rule.at, text).help("it counts the states that a rule makes"));
+            } else if !loaded && !conf.limiters.iter().any(|l| (l.by_source, l.id) == (by_source, limiter.id))
+            {
+                let kind = if by_source { "source" } else { "state" };
+                let text = format!("{kind} limiter id {} is not defined", limiter.id);
+                faults.push(Fault::new(rule.at, text).help("define it above the rules"));
+            }
+        }
+    }
+    faults
 }
 
 /// What a rule must not be; `proto`, `port` and `icmp` are where these stand.

@@ -61,9 +61,11 @@ impl<'a> Expander<'a> {
         check::whole(&self.conf)
     }
 
-    /// Checks what has an engine alone and not together.
-    pub(crate) fn check_engines(&self) -> Vec<Fault> {
-        check::cookies(&self.conf)
+    /// Checks what has an engine alone and not together; `loaded` is whether it is read for an anchor alone.
+    pub(crate) fn check_engines(&self, loaded: bool) -> Vec<Fault> {
+        let mut faults = check::cookies(&self.conf);
+        faults.extend(check::limiters(&self.conf, loaded));
+        faults
     }
 
     pub(crate) fn macro_line(&mut self, name: &str, value: &str) {

@@ -19,7 +19,6 @@ use crate::{
 pub(crate) fn limiter(c: &mut Cursor) -> Parsed<Limiter> {
     let at = c.at();
     let by_source = c.accept("source");
-    c.note(at, if by_source { "source limiter" } else { "state limiter" });
     if !by_source {
         c.expect("state")?;
     }

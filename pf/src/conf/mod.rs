@@ -345,7 +345,8 @@ impl Loader<'_> {
         let fingerprints = self.check_systems();
         if self.reading.engines {
             self.faults.extend(unsupported::check(&self.uses));
-            self.faults.extend(self.expander.check_engines());
+            self.faults
+                .extend(self.expander.check_engines(!self.reading.anchor.trim_matches('/').is_empty()));
         }
         let errors = self.name(&self.faults);
         if !errors.is_empty() {

@@ -174,11 +174,9 @@ fn rare(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&str>) ->
             def.rule.dummynet = Some(dummynet(c, pipe)?);
         }
         "state" => {
-            c.note(at, "state limiter");
             def.state_limiter = Some(At::new(at, limiter(c)?));
         }
         "source" => {
-            c.note(at, "source limiter");
             def.source_limiter = Some(At::new(at, limiter(c)?));
         }
         other => {

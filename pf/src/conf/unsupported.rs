@@ -6,7 +6,6 @@
 use super::{cursor::Use, error::Fault};
 
 const TRANSLATION: &str = "there is no address translation yet";
-const LIMITERS: &str = "there are no limiters yet";
 const SCTP: &str = "there is no SCTP engine";
 const ASK: &str = "pf cannot ask the routing table yet";
 
@@ -53,8 +52,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("sctp.closed", SCTP),
     ("set hostid", "states are not synchronised"),
     ("bridge-to", "interfaces are not bridged"),
-    ("state limiter", LIMITERS),
-    ("source limiter", LIMITERS),
 ];
 
 /// What keeps a configuration that uses these keywords from being loaded.

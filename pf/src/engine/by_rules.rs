@@ -1,6 +1,6 @@
 //! What the rules say of a packet that has no state, and the state that it gets.
 
-use kern::{Mbuf, Why};
+use kern::{Mbuf, Why, time::Instant};
 
 use super::{
     PfCx, Seen, choose_queue,
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     IfIndex,
     eval::{Outcome, evaluate, first_match},
+    limiter::{Limited, Share},
     nat::Translate,
     once::Once,
     osfp::Sender,
@@ -74,7 +75,7 @@ impl<'a> PfCx<'a> {
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by: translated });
         }
         let worker = self.worker.id;
-        let mut walk = self.walk(direction, index, opens, m);
+        let mut walk = self.walk(direction, index, opens, m, &seen.p);
         let outcome = match evaluate(rules, worker, direction, index, &mut p, &mut walk) {
             Ok(outcome) => outcome,
             Err(why) => return self.block(why),
@@ -86,6 +87,10 @@ impl<'a> PfCx<'a> {
             let Some(By { rule, .. }) = by else { return self.by_none(m, &seen.p, outcome) };
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
         };
+        if let Some(why) = outcome.full {
+            self.count_decided(direction, rule, outcome.anchor, &p);
+            return self.block(why);
+        }
         if rule.once.as_ref().is_some_and(|once| !self.spends(once)) {
             return self.judge(direction, index, m, seen, decision);
         }
@@ -98,13 +103,38 @@ impl<'a> PfCx<'a> {
             return self.block(Why::PfTranslate);
         }
         if opens && !rule.translates.is_empty() {
-            let mut walk = self.walk(direction, index, opens, m);
+            let mut walk = self.walk(direction, index, opens, m, &seen.p);
             if let Err(why) = walk.translate(rule, &mut p) {
                 return self.block(why);
             }
             by = walk.by;
         }
-        self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by })
+        let Some(share) = self.share(rule, opens, &seen.p) else {
+            return self.judge(direction, index, m, seen, decision);
+        };
+        self.worker.share = share;
+        let verdict = self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
+        let unused = std::mem::take(&mut self.worker.share);
+        if unused != Share::NONE {
+            self.pf.states.limiters.leave(&mut self.held, unused, (seen.p.family, seen.p.src));
+        }
+        verdict
+    }
+
+    /// Takes a share of the limiters of a rule for the state that it makes; none if another worker has taken the last.
+    #[inline(always)]
+    fn share(&mut self, rule: &Compiled, opens: bool, came: &Packet) -> Option<Share> {
+        match rule.limited() {
+            Some(limited) if opens && rule.keep.is_some() => self.take_share(limited, came),
+            _ => Some(Share::NONE),
+        }
+    }
+
+    #[cold]
+    fn take_share(&mut self, limited: &Limited, came: &Packet) -> Option<Share> {
+        let now = self.now.nanos_since(Instant::default());
+        let source = (came.family, came.src);
+        self.pf.states.limiters.take(&mut self.held, self.worker.id, limited, source, now)
     }
 
     /// Takes the one packet that a rule is for, unless another worker has. Whoever only asks takes nothing.
@@ -123,8 +153,8 @@ impl<'a> PfCx<'a> {
         p: &mut Packet,
     ) -> Result<Option<By<'a>>, Why> {
         let rules = self.rules;
-        let worker = self.worker.id;
-        let mut walk = self.walk(direction, index, true, m);
+        let (worker, came) = (self.worker.id, *p);
+        let mut walk = self.walk(direction, index, true, m, &came);
         for kind in Translation::kinds(direction) {
             if let Some(rule) = first_match(rules, worker, kind, direction, index, p, &mut walk) {
                 walk.translate(rule, p)?;
@@ -140,6 +170,7 @@ impl<'a> PfCx<'a> {
         interface: IfIndex,
         opens: bool,
         m: &'w Mbuf,
+        came: &Packet,
     ) -> Walk<'w, 'a, 'a> {
         Walk {
             states: &self.pf.states,
@@ -150,6 +181,8 @@ impl<'a> PfCx<'a> {
             interface,
             shown: &mut self.shown,
             following: None,
+            source: (came.family, came.src),
+            now: self.now.nanos_since(Instant::default()),
             opens,
             sender: Sender::new(&self.rules.known, m.data()),
             by: None,
@@ -285,6 +318,7 @@ impl<'a> PfCx<'a> {
             nat,
             sticky,
             cookie: seen.cookie,
+            share: std::mem::take(&mut self.worker.share),
         };
         let slots = &mut self.worker.slots;
         let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, &making);

@@ -8,6 +8,7 @@ use crate::{
     IfIndex,
     anchor::Kind,
     eval::{Effects, Trial, evaluate, first_match},
+    limiter::Limited,
     osfp::Asked,
     packet::Packet,
     rule::Direction,
@@ -54,6 +55,10 @@ impl<'r> Effects<'r> for Tracing<'_, '_, 'r> {
         self.walk.is_from(wanted, p)
     }
 
+    fn looks_at(&mut self, limited: &Limited) -> Result<(), Option<Why>> {
+        self.walk.looks_at(limited)
+    }
+
     fn matched(
         &mut self,
         rule: &'r Compiled,
@@ -97,8 +102,11 @@ impl PfCx<'_> {
         let (rules, worker) = (self.rules, self.worker.id);
         let mut p = seen.p;
         let opens = seen.lookup.opens_state(&p);
-        let mut tracing =
-            Tracing { walk: self.walk(direction, index, opens, m), kind: Kind::Filter, steps: Vec::new() };
+        let mut tracing = Tracing {
+            walk: self.walk(direction, index, opens, m, &seen.p),
+            kind: Kind::Filter,
+            steps: Vec::new(),
+        };
         let mut evaluated = || {
             if opens && !rules.main.translation.is_empty(direction) {
                 for kind in Translation::kinds(direction) {

@@ -8,7 +8,9 @@ use kern::{
 use super::log::Shown;
 use crate::{
     IfIndex,
+    addr::Family,
     eval::{Effects, Trial},
+    limiter::Limited,
     nat::Chooser,
     osfp::{Asked, Sender},
     packet::Packet,
@@ -46,6 +48,9 @@ pub(super) struct Walk<'w, 'a, 'r> {
     pub(super) shown: &'w mut Shown<'a>,
     /// Where what matches is logged, since a rule said `log (matches)`.
     pub(super) following: Option<u8>,
+    /// Who sent the packet as it came, and when, in nanoseconds of the clock: for limiters.
+    pub(super) source: (Family, u128),
+    pub(super) now: u64,
     /// The packet may open a state, and so be translated.
     pub(super) opens: bool,
     /// Who sent the packet, for rules that ask.
@@ -88,6 +93,13 @@ impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
 
     fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool {
         self.sender.is(wanted, p)
+    }
+
+    #[cold]
+    fn looks_at(&mut self, limited: &Limited) -> Result<(), Option<Why>> {
+        let (limiters, worker) = (&self.states.limiters, self.counts.worker);
+        let looked = limiters.look(self.held, worker, limited, self.source, self.now);
+        looked.map_err(|(by, why)| by.block.then_some(why))
     }
 
     fn matched(

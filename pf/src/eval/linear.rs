@@ -215,6 +215,10 @@ fn honours(share: u32) -> bool {
 pub(crate) struct Translating;
 
 impl Effects<'_> for Translating {
+    fn looks_at(&mut self, _: &Limited) -> Result<(), Option<Why>> {
+        Ok(())
+    }
+
     fn honours(&mut self, share: u32) -> bool {
         honours(share)
     }

@@ -121,6 +121,7 @@ impl Ruleset {
     ) -> Result<Explanation, NoMemory> {
         let bench = Bench::new(question, names)?;
         let pf = Pf::new(1, 16);
+        pf.states().limiters.set(&self.conf().limiters);
         let mut worker = pf.worker(0);
         // No worker has this number: nothing is counted for it.
         worker.id = usize::MAX;
@@ -170,6 +171,7 @@ impl Ruleset {
                 fails: match step.trial {
                     Trial::Matches => None,
                     Trial::Field(field) => FIELDS.get(field).copied(),
+                    Trial::Full => Some("its limiter has no room"),
                     Trial::Rest => {
                         Some("flags, ICMP type, TOS, tag, fragment, received-on, os, or once already")
                     }

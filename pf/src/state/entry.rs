@@ -4,7 +4,7 @@
 //! dumps need stands in the third.
 
 use super::key::Key;
-use crate::{addr::Family, rule::Direction, slab::RuleSlot, track::NodeKey};
+use crate::{addr::Family, limiter::Share, rule::Direction, slab::RuleSlot, track::NodeKey};
 
 /// Where a state is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -111,6 +111,8 @@ pub(crate) struct State {
     /// Index of the timeout it is under.
     pub(crate) class: u8,
     pub(crate) flags: u16,
+    /// What it has of limiters; here because here was room.
+    pub(crate) share: Share,
     pub(crate) generation: u32,
     /// The end that sent the first packet.
     pub(crate) src: PeerState,
@@ -153,6 +155,7 @@ impl State {
         bytes: [Tally([0; 8]); 2],
         stack: Key::EMPTY,
         ifindex: 0,
+        share: Share::NONE,
         created: 0,
         nat: u32::MAX,
         anchor: u32::MAX,
@@ -205,13 +208,17 @@ impl State {
         }
     }
 
-    /// The source nodes it counts at.
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeKey> {
-        let family = match self.direction {
+    /// The family of its first packet, as that was.
+    pub(crate) fn source_family(&self) -> Family {
+        match self.direction {
             Direction::In => self.wire.family(),
             Direction::Out => self.stack.family(),
-        };
-        let source = self.source();
+        }
+    }
+
+    /// The source nodes it counts at.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeKey> {
+        let (family, source) = (self.source_family(), self.source());
         let key = |rule, sticky| NodeKey { rule, sticky, family, source };
         let (rule, nat) = (RuleSlot(self.rule), RuleSlot(self.nat));
         let tracked = self.has(flag::TRACKED).then(|| key(rule, false));

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     IfIndex,
+    limiter::Share,
     rule::{Direction, SourceTrack, StateKind},
     ruleset::Compiled,
     slab::{RuleSlot, Slot},
@@ -53,6 +54,8 @@ pub(crate) struct Making<'a> {
     pub(crate) stamped: bool,
     /// Its client has answered this cookie.
     pub(crate) cookie: Option<Cookie>,
+    /// What it has of limiters.
+    pub(crate) share: Share,
 }
 
 /// What came of putting a state into the table.
@@ -79,11 +82,15 @@ impl States {
         making: &Making,
     ) -> Result<Made, Why> {
         let state = self.first(lookup.key, passing, making);
-        self.enter_nodes(held, &state, making)?;
+        if let Err(why) = self.enter_nodes(held, &state, making) {
+            self.leave_limiters(held, &state);
+            return Err(why);
+        }
         let slot = match self.reserve(cache, making.rule.slot) {
             Ok(slot) => slot,
             Err(why) => {
                 state.nodes().for_each(|key| self.leave_node(held, &key, false));
+                self.leave_limiters(held, &state);
                 return Err(why);
             }
         };
@@ -139,6 +146,12 @@ impl States {
         Ok(())
     }
 
+    fn leave_limiters(&self, held: &mut Held<'_, PfRules>, state: &State) {
+        if state.share != Share::NONE {
+            self.limiters.leave(held, state.share, (state.source_family(), state.source()));
+        }
+    }
+
     fn leave_node(&self, held: &mut Held<'_, PfRules>, key: &NodeKey, connected: bool) {
         let keeps = self.timeouts.get(Timeout::SrcTrack) != 0;
         self.nodes.leave(held, &self.slab, key, connected && !key.sticky, keeps);
@@ -173,6 +186,7 @@ impl States {
         state: &State,
     ) {
         state.nodes().for_each(|key| self.leave_node(held, &key, state.has(flag::CONNECTED)));
+        self.leave_limiters(held, state);
         if state.has(flag::HALF_OPEN) {
             self.cookies.closed();
         }
@@ -221,6 +235,7 @@ impl States {
             created: now,
             ifindex: making.binds.unwrap_or(passing.index).0,
             treatment: making.treatment,
+            share: making.share,
             nat: nat.0,
             anchor: anchor.0,
             ..State::FREE

@@ -46,6 +46,7 @@ use wire::IpProto;
 
 use crate::{
     IfIndex,
+    limiter::Limiters,
     packet::{Packet, icmp_query},
     rule::Direction,
     slab::{RuleSlab, RuleSlot, Slot},
@@ -75,6 +76,7 @@ pub struct States {
     workers: u32,
     count: Count,
     nodes: SrcNodes,
+    pub(crate) limiters: Limiters,
     /// What initial sequence numbers are drawn with.
     secret: RandomState,
     drawn: AtomicU64,
@@ -260,6 +262,7 @@ impl States {
             workers: workers.max(1) as u32,
             count: Count(AtomicU32::new(0)),
             nodes: SrcNodes::new(LIMIT_SOURCES),
+            limiters: Limiters::new(workers.max(1)),
             secret: RandomState::new(),
             drawn: AtomicU64::new(0),
             purge: purge::Pace::default(),

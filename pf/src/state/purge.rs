@@ -4,7 +4,10 @@
 //! states costs next to nothing. It may be too early, and then is put right; it is never too late, but for adaptive
 //! timeouts: while these shorten lives, every state is asked.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use kern::{
     lock::{Held, levels::PfRules},
@@ -16,7 +19,7 @@ use super::{
     entry::{Phase, flag},
     table::NEVER,
 };
-use crate::timeout::Timeout;
+use crate::{limiter::Share, timeout::Timeout};
 
 /// How far purging has come: slots looked at since the clock's zero, over all rounds.
 #[derive(Debug, Default)]
@@ -41,6 +44,7 @@ impl States {
         let target = u64::try_from(u128::from(now.millis()) * u128::from(capacity) / u128::from(interval));
         let target = target.unwrap_or(u64::MAX);
         self.nodes.purge(held, &self.slab, now.secs() as u32, self.timeouts.get(Timeout::SrcTrack));
+        self.limiters.purge(held, now.nanos_since(Instant::default()));
         let done = self.purge.done.load(Relaxed);
         // After a pause one whole round is enough.
         let from = done.max(target.saturating_sub(capacity));
@@ -81,6 +85,30 @@ impl States {
             }
         }
         removed
+    }
+
+    /// Takes a source's share of a limiter off its states, which go on; for the control thread. Says how many had one.
+    pub(crate) fn forget_source(&self, held: &mut Held<'_, PfRules>, id: u8, source: IpAddr) -> u32 {
+        let mut forgotten = 0;
+        for slot in 0..self.table.capacity() {
+            let Some(place) = self.table.slot(slot) else { continue };
+            let key = {
+                let (mut state, _held) = held.lock(&place.state);
+                let key = (state.source_family(), state.source());
+                let is = state.phase == Phase::Live
+                    && state.share.source == id
+                    && self.limiters.is_of(id, source, key.0, key.1);
+                if is {
+                    state.share.source = 0;
+                }
+                is.then_some(key)
+            };
+            if let Some(key) = key {
+                self.limiters.leave(held, Share { state: 0, source: id }, key);
+                forgotten += 1;
+            }
+        }
+        forgotten
     }
 
     /// Looks at up to `n` slots of one chunk: how many, and how many states were removed.

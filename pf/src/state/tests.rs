@@ -11,7 +11,7 @@ use super::{
     insert::{Made, Making},
     *,
 };
-use crate::{Environment, Names, Pf, Ruleset, addr::Family, conf};
+use crate::{Environment, Names, Pf, Ruleset, addr::Family, conf, limiter::Share};
 
 mod interleavings;
 
@@ -77,6 +77,7 @@ fn making(rules: &Ruleset, becomes: Key) -> Making<'_> {
         binds: Some(AT.1),
         stamped: false,
         cookie: None,
+        share: Share::NONE,
     }
 }
 
