@@ -7,6 +7,7 @@
 mod capture;
 mod explain;
 mod kill;
+mod limiters;
 mod load;
 mod pf;
 mod reports;

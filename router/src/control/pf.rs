@@ -31,10 +31,17 @@ pub enum PfRequest {
     },
     /// `-K`: source nodes of a host or network, and with an address of another if it is said.
     KillSources(String, Option<String>),
+    /// `-I ID -k source -k HOST`: a source of a source limiter is forgotten.
+    ForgetSource(u8, String),
     /// `-z`: rule counters.
     ClearCounters(AnchorName),
     /// `-s Sources`.
     Sources,
+    /// `-s LimiterStates`, or of those by source `-s LimiterSrcs`.
+    Limiters {
+        /// Which.
+        by_source: bool,
+    },
     /// `-s rules`, `-s nat`, `-s ether`.
     Rules {
         /// Which rules.
@@ -272,6 +279,55 @@ pub struct SourceReport {
     pub age_s: u32,
 }
 
+/// Limiters of a kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LimitersReport {
+    /// As pfctl prints them, its head first.
+    pub text: String,
+    /// The same with the sources of each, as `-v` does.
+    pub verbose: String,
+    /// By number.
+    pub limiters: Vec<LimiterReport>,
+}
+
+/// A limiter: `-s LimiterStates`, `-s LimiterSrcs`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LimiterReport {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub id: u8,
+    /// States at most, of one source if it is by source.
+    pub limit: u32,
+    /// States now.
+    pub states: u32,
+    /// States let through.
+    pub admitted: u64,
+    /// Packets refused because of the limit.
+    pub hard_limited: u64,
+    /// Packets refused because of the rate.
+    pub rate_limited: u64,
+    /// Packets refused because of the number of sources.
+    pub address_limited: u64,
+    /// Its sources, if it is by source.
+    pub sources: Vec<LimiterSourceReport>,
+}
+
+/// A source of a limiter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LimiterSourceReport {
+    /// Its addresses.
+    pub source: String,
+    /// States now.
+    pub states: u32,
+    /// States let through.
+    pub admitted: u64,
+    /// Packets refused because of the limit.
+    pub hard_limited: u64,
+    /// Packets refused because of the rate.
+    pub rate_limited: u64,
+}
+
 /// Something about one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableRequest {
@@ -453,6 +509,8 @@ pub enum PfAnswer {
     Labels(Vec<LabelReport>),
     /// Source nodes.
     Sources(Vec<SourceReport>),
+    /// Limiters.
+    Limiters(LimitersReport),
     /// Interfaces.
     Interfaces(Vec<PfInterfaceReport>),
 }

@@ -65,6 +65,15 @@ impl Daemon {
         Ok(killed.into())
     }
 
+    /// `-k source`: a source limiter begins with a source as if it had never been.
+    pub(super) fn forget_source(&mut self, id: u8, source: &str) -> Result<DoneReport, String> {
+        let source: IpAddr = source.parse().map_err(|_| format!("invalid host: {source}"))?;
+        let shared = self.router.shared().clone();
+        let forgotten = shared.pf.forget_source(&mut self.root.top().at(), id, source);
+        let states = forgotten.ok_or_else(|| format!("source limiter {id} has no source {source}"))?;
+        Ok(done(&format!("source {source} of limiter {id} forgotten, {states} states detached"), 1))
+    }
+
     /// `-K`: the nodes of sources, or of those that have got an address.
     pub(super) fn kill_sources(&mut self, from: &str, to: Option<&str>) -> Result<DoneReport, String> {
         let from = host(from)?;

@@ -28,6 +28,8 @@ impl Daemon {
             }
             PfRequest::KillSources(from, to) => self.kill_sources(from, to.as_deref()).map(PfAnswer::Done),
             PfRequest::ClearCounters(anchor) => self.clear_rules(anchor).map(PfAnswer::Done),
+            PfRequest::ForgetSource(id, host) => self.forget_source(*id, host).map(PfAnswer::Done),
+            PfRequest::Limiters { by_source } => Ok(PfAnswer::Limiters(self.limiters(*by_source))),
             PfRequest::Sources => Ok(PfAnswer::Sources(self.sources())),
             PfRequest::Rules { which, anchor } => self.rules(*which, anchor).map(PfAnswer::Rules),
             PfRequest::Anchors { anchor, all } => self.anchors_below(anchor, *all).map(PfAnswer::Anchors),

@@ -20,11 +20,13 @@ pub(super) enum Show {
     Tables,
     Fingerprints,
     Interfaces,
+    LimiterStates,
+    LimiterSources,
     All,
 }
 
 /// In the order in which pfctl tries them: a beginning is enough.
-const SHOWS: [(&str, Show); 16] = [
+const SHOWS: [(&str, Show); 18] = [
     ("ether", Show::Ether),
     ("nat", Show::Nat),
     ("queue", Show::Queue),
@@ -40,6 +42,8 @@ const SHOWS: [(&str, Show); 16] = [
     ("Tables", Show::Tables),
     ("osfp", Show::Fingerprints),
     ("Interfaces", Show::Interfaces),
+    ("LimiterStates", Show::LimiterStates),
+    ("LimiterSrcs", Show::LimiterSources),
     ("all", Show::All),
 ];
 
@@ -94,6 +98,7 @@ mod tests {
             ("t", Show::Timeouts),
             ("memory", Show::Memory),
             ("R", Show::Running),
+            ("LimiterSr", Show::LimiterSources),
             ("a", Show::All),
         ] {
             assert_eq!(show_kind(text), Ok(kind), "{text}");

@@ -83,16 +83,19 @@ pub struct Pfctl {
     #[arg(short, value_name = "INTERFACE")]
     interface: Option<String>,
     /// Show: ether, nat, queue, rules, Anchors, states, Sources, info, Running, labels, timeouts, memory, Tables, osfp,
-    /// Interfaces, all
+    /// Interfaces, LimiterStates, LimiterSrcs, all
     #[arg(short, value_name = "WHAT", value_parser = show_kind)]
     show: Option<Show>,
     /// Flush: ether, nat, queue, rules, states, Sources, info, Tables, osfp, Reset, all
     #[arg(short = 'F', value_name = "WHAT", value_parser = flush_kind)]
     flush: Option<FlushKind>,
     /// End states: HOST [-k HOST], `label` -k LABEL, `id` -k ID, `nat` -k HOST, `gateway` -k HOST,
-    /// `key` -k KEY
+    /// `key` -k KEY; with -I ID, `source` -k HOST: its source limiter forgets it
     #[arg(short, value_name = "HOST")]
     kill: Vec<String>,
+    /// The source limiter of `-k source`
+    #[arg(short = 'I', value_name = "ID", requires = "kill")]
+    limiter: Option<u8>,
     /// Forget source nodes of a host or network [and with an address of another: -K HOST]
     #[arg(short = 'K', value_name = "HOST")]
     kill_sources: Vec<String>,
@@ -146,7 +149,9 @@ pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
     if let Some(kind) = args.flush {
         ctl.flush(kind)?;
     }
-    if let Some(kill) = kill(&args.kill)? {
+    if let Some(id) = args.limiter {
+        ctl.order(PfRequest::ForgetSource(id, limited_source(&args.kill)?))?;
+    } else if let Some(kill) = kill(&args.kill)? {
         ctl.order(PfRequest::Kill { which: kill, interface: args.interface.clone() })?;
     }
     match &args.kill_sources[..] {
@@ -179,6 +184,14 @@ pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// `-I ID -k source -k HOST`
+fn limited_source(said: &[String]) -> Result<String, Failure> {
+    match said {
+        [word, host] if word == "source" => Ok(host.clone()),
+        _ => Err(Failure::Which("-I takes -k source -k HOST".into())),
+    }
+}
+
 /// `-k`: one host, two hosts, or a word and what it is about.
 fn kill(said: &[String]) -> Result<Option<Kill>, Failure> {
     let kill = match said {
@@ -188,6 +201,9 @@ fn kill(said: &[String]) -> Result<Option<Kill>, Failure> {
         [word, host] if word == "nat" => Kill::Nat(host.clone()),
         [word, key] if word == "key" => Kill::Key(key.clone()),
         [word, host] if word == "gateway" => Kill::Gateway(host.clone()),
+        [word, ..] if word == "source" => {
+            return Err(Failure::Which("-k source takes -k HOST and the number of a limiter, -I ID".into()));
+        }
         [word] if ["label", "id", "nat", "key", "gateway"].contains(&word.as_str()) => {
             return Err(Failure::Which(format!("-k {word} takes a further -k")));
         }
@@ -341,6 +357,9 @@ mod tests {
         assert_eq!(said(&["label", "web"]).unwrap(), Some(Kill::Label("web".into())));
         assert_eq!(said(&["id", "0f"]).unwrap(), Some(Kill::Id("0f".into())));
         assert_eq!(said(&["gateway", "10/8"]).unwrap(), Some(Kill::Gateway("10/8".into())));
+        assert!(said(&["source", "10.0.0.1"]).is_err(), "of which limiter?");
+        assert_eq!(limited_source(&["source".into(), "10.0.0.1".into()]).unwrap(), "10.0.0.1");
+        assert!(limited_source(&["10.0.0.1".into()]).is_err());
         assert!(said(&["gateway"]).is_err() && said(&["id"]).is_err() && said(&["a", "b", "c"]).is_err());
     }
 

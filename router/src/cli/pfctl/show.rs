@@ -39,6 +39,12 @@ impl Ctl<'_> {
                 let text = |s: &SourceReport| if verbose > 0 { s.verbose.clone() } else { s.text.clone() };
                 at.print(&report, || lines(report.iter().map(text)))
             }
+            Show::LimiterStates | Show::LimiterSources => {
+                let by_source = kind == Show::LimiterSources;
+                let report = ask!(at, PfRequest::Limiters { by_source }, Limiters);
+                let text = if verbose > 0 { &report.verbose } else { &report.text };
+                at.print(&report, || text.clone())
+            }
             Show::States => {
                 let mut report = answer!(at.ask(&Request::PfStates)?, States);
                 if let Some(interface) = &self.args.interface {
@@ -114,6 +120,8 @@ impl Ctl<'_> {
             ("ALTQ:", Show::Queue),
             ("STATES:", Show::States),
             ("SOURCE TRACKING NODES:", Show::Sources),
+            ("STATE LIMITERS:", Show::LimiterStates),
+            ("SOURCE LIMITERS:", Show::LimiterSources),
             ("INFO:", Show::Info),
             ("LABEL COUNTERS:", Show::Labels),
             ("TIMEOUTS:", Show::Timeouts),
