@@ -46,7 +46,7 @@ pub(crate) trait Effects<'r> {
     fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool;
 
     /// Whether the limiters of a rule have room; if not, whether it blocks the packet, and why.
-    fn looks_at(&mut self, limited: &Limited) -> Result<(), Option<Why>>;
+    fn looks_at(&mut self, limited: Limited) -> Result<(), Option<Why>>;
 
     /// A match rule has matched, within what a call in the main ruleset calls.
     fn matched(

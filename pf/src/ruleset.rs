@@ -212,8 +212,8 @@ impl Compiled {
 
     /// Its limiters, if it has any.
     #[inline(always)]
-    pub(crate) fn limited(&self) -> Option<&Limited> {
-        self.rare.as_ref()?.limited.as_ref()
+    pub(crate) fn limited(&self) -> Option<Limited> {
+        self.rare.as_ref()?.limited
     }
 
     /// Whether being matched has an effect even if a later rule decides.

@@ -8,7 +8,7 @@ use std::{collections::HashSet, net::Ipv4Addr};
 
 use common::{CLIENT, Conversation, IN, LAN, OUT, SERVER, WAN, World, header, unreachable};
 use kern::{Gso, Mbuf, PktFlags};
-use pf::{Direction, IfIndex, Verdict};
+use pf::{Direction, IfIndex, Kind, Verdict};
 use wire::{IpProto, build, checksum, icmpv4, parse};
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -322,4 +322,40 @@ fn a_rule_with_a_probability_is_honoured_as_often() {
     let mut w = World::new("pass all no state\nblock in quick proto udp probability 25%\n");
     let passed = (0..4000).filter(|_| w.passes(IN, LAN, &udp(1))).count();
     assert!((2800..3200).contains(&passed), "{passed} of 4000, six standard deviations are 165");
+}
+
+/// Packets and octets of both directions that each rule has counted.
+fn counted(w: &World, kind: Kind) -> Vec<[u64; 2]> {
+    pf::show::rules(&w.ruleset, "", kind, &common::router()).iter().map(|rule| rule.packets).collect()
+}
+
+#[test]
+fn every_rule_counts_a_packet_once_be_it_the_first_of_a_state_or_a_later_one() {
+    let nat = "nat on wan0 inet from 192.0.2.0/24 to any -> 203.0.113.1\n";
+    for (rules, kinds) in [
+        (format!("{nat}pass all\n"), &[(Kind::Nat, 1), (Kind::Filter, 1)][..]),
+        (nat.to_owned(), &[(Kind::Nat, 1)]),
+        (nat.replace("nat on", "nat pass on"), &[(Kind::Nat, 1)]),
+        (
+            "match out on wan0 nat-to 203.0.113.1\npass all\n".to_owned(),
+            // A match rule that only matches would be asked once a state; one that translates is the state's, too.
+            &[(Kind::Filter, 2)],
+        ),
+        ("match out on wan0 nat-to 203.0.113.1\n".to_owned(), &[(Kind::Filter, 1)]),
+        ("pass out on wan0 nat-to 203.0.113.1\n".to_owned(), &[(Kind::Filter, 1)]),
+    ] {
+        let mut w = World::new(&rules);
+        let (src, _) = ends(&w.through(OUT, WAN, &udp(4000)));
+        for &(kind, n) in kinds {
+            assert_eq!(counted(&w, kind), vec![[0, 1]; n], "{rules}: the first");
+        }
+        w.through(OUT, WAN, &udp(4000));
+        w.through(IN, WAN, &answer(src));
+        for &(kind, n) in kinds {
+            assert_eq!(counted(&w, kind), vec![[1, 2]; n], "{rules}: all three");
+        }
+    }
+    let mut w = World::new("rdr on lan0 proto udp to port 53 -> 198.51.100.9\npass all\n");
+    w.through(IN, LAN, &udp(4000));
+    assert_eq!((counted(&w, Kind::Rdr), counted(&w, Kind::Filter)), (vec![[1, 0]], vec![[1, 0]]));
 }

@@ -140,6 +140,8 @@ struct Daemon {
     loaded_at: Instant,
     /// The ruleset while pf is off.
     parked: Option<Arc<::pf::Ruleset>>,
+    /// pf is off because somebody said so, and not because it never was on.
+    disabled: bool,
     /// ipsec.conf as it was read last, without what setkey has changed.
     ipsec_read: Option<ipsec::conf::ValidConf>,
     stop: bool,
@@ -169,6 +171,7 @@ pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
         files,
         loaded_at: Instant::now(),
         parked: None,
+        disabled: false,
         stop: false,
     };
     daemon.begin()?;
@@ -331,16 +334,20 @@ impl Daemon {
             tracing::warn!("{warning}");
         }
         let fresh = self.kept_by(&mut files);
+        // `pf = ` says that pf is on; what was loaded before, while it never was, said nothing about that.
+        let begins = files.conf.pf.is_some() && !self.disabled;
+        let parked = self.parked.take_if(|_| begins);
         let old = std::mem::replace(&mut self.files, files);
         if let Err(faults) = self.commit_files(fresh.as_ref()) {
             self.files = old;
+            self.parked = self.parked.take().or(parked);
             return Err(faults);
         }
         self.ipsec_read = read;
         Ok(format!("{}: reloaded", self.path.display()))
     }
 
-    /// Builds and publishes what the files say; of pf, what is not fresh stays. A pf that is off stays so.
+    /// Builds and publishes what the files say; of pf, what is not fresh stays. A pf that is parked stays so.
     fn commit_files(&mut self, fresh: Option<&Fresh>) -> Result<(), Faults> {
         let mut opener = |i: &InterfaceConf| open(i).map_err(|e| e.to_string());
         let rules = self.ruleset().cloned();

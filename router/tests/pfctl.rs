@@ -248,6 +248,29 @@ fn loading_does_not_enable_and_a_rule_for_one_packet_is_hidden_when_it_has_had_i
 }
 
 #[test]
+fn a_reload_that_names_a_pf_conf_turns_pf_on_unless_it_was_turned_off() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::with("", "block all\n");
+    let (conf, file) = (bed.dir.join("softnet.toml"), bed.dir.join("other.conf"));
+    fs::write(&file, "pass all\n").unwrap();
+    assert_eq!(bed.pfctl(&format!("-f {}", file.display())).0, 0);
+    assert_eq!(bed.pfctl("-s Running").1, "Disabled\n");
+    let named = fs::read_to_string(&conf).unwrap().replace("clusters", "pf = \"pf.conf\"\nclusters");
+    fs::write(&conf, &named).unwrap();
+    let reload = || assert!(bed.ask(&["reload"]).status.success());
+    reload();
+    assert_eq!(bed.pfctl("-s Running").1, "Enabled\n", "as it is after a start with this file");
+    assert!(!bed.pings("198.51.100.2"));
+    assert_eq!(bed.pfctl("-d").2, "pf disabled\n");
+    reload();
+    assert_eq!(bed.pfctl("-s Running").1, "Disabled\n", "what was said stays");
+    assert!(bed.pings("198.51.100.2"));
+    bed.stop();
+}
+
+#[test]
 fn an_operating_system_is_told_by_its_syns_and_states_are_killed_by_gateway() {
     if !available() {
         return;

@@ -131,7 +131,7 @@ impl<'a> PfCx<'a> {
     }
 
     #[cold]
-    fn take_share(&mut self, limited: &Limited, came: &Packet) -> Option<Share> {
+    fn take_share(&mut self, limited: Limited, came: &Packet) -> Option<Share> {
         let now = self.now.nanos_since(Instant::default());
         let source = (came.family, came.src);
         self.pf.states.limiters.take(&mut self.held, self.worker.id, limited, source, now)
@@ -193,10 +193,15 @@ impl<'a> PfCx<'a> {
     #[inline]
     fn count_decided(&self, direction: Direction, rule: &Compiled, call: Option<&Compiled>, p: &Packet) {
         self.count(rule.slot, direction, p.segments, p.bytes);
+        self.count_call(direction, call, p);
+        self.count_tables(direction, rule, p);
+    }
+
+    #[inline]
+    fn count_call(&self, direction: Direction, call: Option<&Compiled>, p: &Packet) {
         if let Some(call) = call {
             self.count(call.slot, direction, p.segments, p.bytes);
         }
-        self.count_tables(direction, rule, p);
     }
 
     /// Counts a packet in the tables of the rule that decides on it.
@@ -232,11 +237,17 @@ impl<'a> PfCx<'a> {
 
     /// A rule passes a packet: its state is made, and it becomes what it was translated to.
     fn pass(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, judged: &Judged) -> Verdict {
-        let Judged { seen, p, rule, outcome, .. } = *judged;
+        let Judged { seen, p, rule, outcome, by, .. } = *judged;
         // A rule for one family knows nothing of the addresses of the other.
         let changes_family = p.family != seen.p.family;
         let (counted, asks) = if changes_family { (&seen.p, p) } else { (p, &seen.p) };
-        self.count_decided(direction, rule, outcome.anchor, counted);
+        // A rule that translates has been counted when it did.
+        if by.is_some_and(|by| by.rule.slot == rule.slot) {
+            self.count_call(direction, outcome.anchor, counted);
+            self.count_tables(direction, rule, counted);
+        } else {
+            self.count_decided(direction, rule, outcome.anchor, counted);
+        }
         if p.options && !rule.allow_opts && !outcome.allow_opts {
             return self.block(Why::PfOptions);
         }

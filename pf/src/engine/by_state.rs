@@ -89,10 +89,13 @@ impl PfCx<'_> {
             m.hdr_mut().tag = hit.tag;
         }
         choose_queue(m, p, hit.queue, hit.low_delay_queue);
-        if hit.rewrites()
-            && let Err(why) = self.rewrite_by(direction, index, m, p, hit, is_error)
-        {
-            return self.block(why);
+        if hit.rewrites() {
+            if hit.translates && !is_error && hit.nat != hit.rule {
+                self.count(hit.nat, direction, p.segments, p.bytes);
+            }
+            if let Err(why) = self.rewrite_by(direction, index, m, p, hit, is_error) {
+                return self.block(why);
+            }
         }
         if hit.treatment != 0 {
             return self.treat(direction, index, m, p, hit);
@@ -133,13 +136,12 @@ impl PfCx<'_> {
             rewrite::restamp(m, p.l4, p.tcp.header, &hit.restamp)?;
         }
         if hit.translates && hit.key.family() != p.family {
-            return self.change_family(direction, m, p, hit, is_error);
+            return self.change_family(m, p, hit, is_error);
         }
         if is_error {
             return rewrite::translate_error(m, direction, p.l4, &hit.key, hit.diffs.1);
         }
         if hit.translates {
-            self.count(hit.nat, direction, p.segments, p.bytes);
             rewrite::translate(m, direction, &hit.key)?;
             if direction == Direction::Out && self.rules.tells_hosts(index) {
                 m.hdr_mut().set_host(host(&p.src.to_be_bytes()));
@@ -153,18 +155,10 @@ impl PfCx<'_> {
 
     /// Makes of a packet one of the other family.
     #[cold]
-    fn change_family(
-        &mut self,
-        direction: Direction,
-        m: &mut Mbuf,
-        p: &Packet,
-        hit: &Hit,
-        is_error: bool,
-    ) -> Result<(), Why> {
+    fn change_family(&mut self, m: &mut Mbuf, p: &Packet, hit: &Hit, is_error: bool) -> Result<(), Why> {
         if is_error {
             return family::translate_error(m, p.l4, &hit.key, hit.diffs.1);
         }
-        self.count(hit.nat, direction, p.segments, p.bytes);
         if hit.modulates {
             rewrite::modulate(m, p.l4, p.tcp.header, hit.diffs)?;
         }

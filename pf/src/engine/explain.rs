@@ -55,7 +55,7 @@ impl<'r> Effects<'r> for Tracing<'_, '_, 'r> {
         self.walk.is_from(wanted, p)
     }
 
-    fn looks_at(&mut self, limited: &Limited) -> Result<(), Option<Why>> {
+    fn looks_at(&mut self, limited: Limited) -> Result<(), Option<Why>> {
         self.walk.looks_at(limited)
     }
 

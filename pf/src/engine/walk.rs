@@ -96,7 +96,7 @@ impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
     }
 
     #[cold]
-    fn looks_at(&mut self, limited: &Limited) -> Result<(), Option<Why>> {
+    fn looks_at(&mut self, limited: Limited) -> Result<(), Option<Why>> {
         let (limiters, worker) = (&self.states.limiters, self.counts.worker);
         let looked = limiters.look(self.held, worker, limited, self.source, self.now);
         looked.map_err(|(by, why)| by.block.then_some(why))

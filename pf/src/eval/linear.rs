@@ -215,7 +215,7 @@ fn honours(share: u32) -> bool {
 pub(crate) struct Translating;
 
 impl Effects<'_> for Translating {
-    fn looks_at(&mut self, _: &Limited) -> Result<(), Option<Why>> {
+    fn looks_at(&mut self, _: Limited) -> Result<(), Option<Why>> {
         Ok(())
     }
 

@@ -153,9 +153,10 @@ impl Limiters {
     pub(crate) fn set(&self, limiters: &[Limiter]) {
         let old = self.defined.with(|defined| std::mem::replace(defined, limiters.to_vec()));
         for gone in old.iter().filter(|o| !limiters.iter().any(|l| l.is_same(o))) {
-            match gone.by_source {
-                true => self.source(gone.id).into_iter().for_each(|place| place.limiter.close()),
-                false => self.state(gone.id).into_iter().for_each(|place| place.limiter.close()),
+            if gone.by_source {
+                self.source(gone.id).into_iter().for_each(|place| place.limiter.close());
+            } else {
+                self.state(gone.id).into_iter().for_each(|place| place.limiter.close());
             }
         }
         for limiter in limiters {
@@ -194,7 +195,7 @@ impl Limiters {
         &self,
         held: &mut Held<'_, PfRules>,
         worker: usize,
-        limited: &Limited,
+        limited: Limited,
         (family, address): (Family, u128),
         now: u64,
     ) -> Result<(), (LimiterRef, Why)> {
@@ -220,7 +221,7 @@ impl Limiters {
         &self,
         held: &mut Held<'_, PfRules>,
         worker: usize,
-        limited: &Limited,
+        limited: Limited,
         source: (Family, u128),
         now: u64,
     ) -> Option<Share> {

@@ -153,8 +153,8 @@ fn limiters_are_what_a_plain_model_is() {
                     let address = u128::from(chance.below(20_u32));
                     let (source, limited) = ((Family::Inet, address), limited(by_source));
                     purge(&limiters, &mut held, now);
-                    let looked = limiters.look(&mut held, 0, &limited, source, now).is_ok();
-                    let taken = limiters.take(&mut held, 0, &limited, source, now);
+                    let looked = limiters.look(&mut held, 0, limited, source, now).is_ok();
+                    let taken = limiters.take(&mut held, 0, limited, source, now);
                     assert_eq!(looked, taken.is_some(), "nobody comes between");
                     assert_eq!(taken.is_some(), model.take(address, now), "at {now}");
                     shares.extend(taken.map(|share| (share, address)));
@@ -206,7 +206,7 @@ fn racing_workers_never_exceed_a_limit() {
                     barrier.wait();
                     for n in 0..20_000 {
                         if let Some(share) =
-                            limiters.take(&mut held, worker, &limited(by_source), source, SECOND)
+                            limiters.take(&mut held, worker, limited(by_source), source, SECOND)
                         {
                             // Counted inside: whoever holds a share is in this number.
                             most.fetch_max(out.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);

@@ -68,6 +68,7 @@ impl Daemon {
         let mut net = self.router.net().clone();
         std::mem::swap(&mut net.pf, &mut self.parked);
         self.router.apply(&mut self.root, net).map_err(|late| late.to_string())?;
+        self.disabled = !on;
         if on {
             self.loaded_at = std::time::Instant::now();
         }
