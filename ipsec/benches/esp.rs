@@ -35,6 +35,7 @@ fn sa(suite: Suite, workers: usize) -> Arc<Sa> {
         spi: Spi(0x1000),
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
+        inner: None,
         encap: None,
         reqid: 0,
         suite,

@@ -36,6 +36,8 @@ pub struct SaReport {
     pub protocol: &'static str,
     /// Mode.
     pub mode: &'static str,
+    /// In BEET mode, source and destination of the packets it is for.
+    pub inner: Option<(IpAddr, IpAddr)>,
     /// SPI.
     pub spi: u32,
     /// What binds it to policies.
@@ -81,6 +83,7 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
                 moved: sa.moved_peer(held),
                 protocol: if config.encap.is_some() { "esp-udp" } else { config.protocol.name() },
                 mode: config.mode.name(),
+                inner: config.inner,
                 spi: config.spi.0,
                 reqid: config.reqid,
                 algorithms: algorithms(config.suite),
@@ -147,6 +150,9 @@ fn write_sa(out: &mut String, r: &SaReport, left: usize, now: Instant) -> fmt::R
         "\t{} mode={} spi={}({:#010x}) reqid={}({:#010x})",
         r.protocol, r.mode, r.spi, r.spi, r.reqid, r.reqid
     )?;
+    if let Some((src, dst)) = r.inner {
+        writeln!(out, "\tinner {src} {dst}")?;
+    }
     for (name, original) in ["OAI", "OAR"].into_iter().zip(r.encap.map_or([None; 2], |udp| udp.original)) {
         if let Some(original) = original {
             writeln!(out, "\tNAT {name}={original}")?;

@@ -141,6 +141,7 @@ fn set_up(suite: Suite, engine: Engine, material: &mut [u8]) -> Sa {
         spi: Spi(0x1000),
         protocol: if matches!(suite, Suite::Ah(_)) { Protocol::Ah } else { Protocol::Esp },
         mode: Mode::Tunnel,
+        inner: None,
         encap: None,
         reqid: 0,
         suite,

@@ -147,6 +147,7 @@ impl Case {
             spi: Spi(0x1000),
             protocol: self.protocol,
             mode: self.mode,
+            inner: None,
             encap: None,
             reqid: 0,
             suite: self.suite,

@@ -85,6 +85,7 @@ pub struct SaName {
 pub enum ModeWord {
     Transport,
     Tunnel,
+    Beet,
     Any,
 }
 
@@ -104,6 +105,8 @@ pub enum FlagWord {
 pub enum Extension {
     /// `-m mode`.
     Mode(ModeWord),
+    /// `-inner src dst`: ours, for BEET mode.
+    Inner(IpAddr, IpAddr),
     /// `-u id`.
     Reqid(u32),
     /// `-r bytes` of bitmap, eight packets each.

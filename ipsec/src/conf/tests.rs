@@ -1,5 +1,6 @@
 //! The language: what setkey's manual shows, every error with its place, and what a reload keeps.
 
+mod beet;
 mod implicit;
 mod natt;
 
@@ -574,6 +575,7 @@ mod print {
         match m {
             ModeWord::Transport => "transport",
             ModeWord::Tunnel => "tunnel",
+            ModeWord::Beet => "beet",
             ModeWord::Any => "any",
         }
     }
@@ -581,6 +583,7 @@ mod print {
     fn extension(e: &Extension) -> String {
         match e {
             Extension::Mode(m) => format!("-m {}", mode(*m)),
+            Extension::Inner(src, dst) => format!("-inner {src} {dst}"),
             Extension::Reqid(n) => format!("-u {n}"),
             Extension::Replay(n) => format!("-r {n}"),
             Extension::Flag(FlagWord::ZeroPad) => "-f zero-pad".to_owned(),

@@ -13,7 +13,7 @@
 //! while the next one's keystream is on its way, and finds them in its first cache. They are marked all together.
 
 use super::{
-    Busy, Declined, Failed, LoopTurn, ecn,
+    Busy, Declined, Failed, LoopTurn, beet, ecn,
     layout::{Layout, TRAILER},
     low_seq, transport,
 };
@@ -398,7 +398,9 @@ fn decapsulate(layout: &Layout, m: &mut Mbuf, sa: u32) -> Result<(), Why> {
 /// Takes off what is in front of the payload and behind it.
 #[inline(always)]
 fn strip(layout: &Layout, m: &mut Mbuf, &Inner { start, end, next }: &Inner, sa: u32) -> Result<(), Why> {
-    if layout.takes_off(next)? {
+    if let Some(inner) = layout.inner() {
+        beet::decapsulate(inner, m, (start, end), next, sa)
+    } else if layout.takes_off(next)? {
         settle(layout, m, start, end, next, sa)
     } else {
         transport::decapsulate(m, IpProto::ESP, layout.esp_iv(), end, next, sa)

@@ -13,6 +13,7 @@
 
 mod udp;
 
+use super::beet::Inner;
 use crate::{
     ah, natt,
     sa::{Df, Mode, Padding, Protocol, SaConfig},
@@ -41,6 +42,8 @@ const ECN: u8 = 0b11;
 pub struct Layout {
     /// ESP in a tunnel: what the packet path is made for.
     plain: bool,
+    /// In BEET mode, whose packets it is for.
+    inner: Option<Inner>,
     protocol: Protocol,
     mode: Mode,
     /// The class of an outer header is that of the inner one in these bits,
@@ -114,7 +117,8 @@ impl Layout {
         }
         template[esp..esp + 4].copy_from_slice(&config.spi.0.to_be_bytes());
         Layout {
-            plain: config.protocol == Protocol::Esp && config.mode != Mode::Transport,
+            plain: config.protocol == Protocol::Esp && matches!(config.mode, Mode::Tunnel | Mode::Any),
+            inner: Inner::of(config),
             protocol: config.protocol,
             mode: config.mode,
             class_kept: if handling.dscp.is_some() { 0 } else { !ECN } | if handling.ecn { ECN } else { 0 },
@@ -171,9 +175,15 @@ impl Layout {
         self.plain
     }
 
+    /// Whose packets it is for, in BEET mode.
+    #[inline(always)]
+    pub(super) const fn inner(&self) -> Option<&Inner> {
+        self.inner.as_ref()
+    }
+
     /// Whether packets go into packets.
     pub(crate) fn is_tunnel(&self) -> bool {
-        self.mode != Mode::Transport
+        matches!(self.mode, Mode::Tunnel | Mode::Any)
     }
 
     /// Whether a packet in which `next` follows loses its outer header too. An SA that leaves the mode open takes both.
@@ -282,8 +292,12 @@ impl Layout {
     /// Octets by which a packet grows at most.
     pub(crate) fn overhead(&self) -> usize {
         let ip = if self.is_tunnel() { self.ip() } else { 0 };
+        let esp = self.udp() + self.esp_iv() + self.align_mask() + TRAILER + self.icv();
+        if let Some(inner) = &self.inner {
+            return (self.ip() + inner.pseudo_max() + esp).saturating_sub(inner.header());
+        }
         match self.protocol {
-            Protocol::Esp => ip + self.udp() + self.esp_iv() + self.align_mask() + TRAILER + self.icv(),
+            Protocol::Esp => ip + esp,
             Protocol::Ah => ip + self.ah(true),
             // Plain IP in IP at worst.
             Protocol::Ipcomp => ip,

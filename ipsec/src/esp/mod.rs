@@ -1,4 +1,4 @@
-//! ESP (RFC 4303), in tunnel and in transport mode (`transport.rs`).
+//! ESP (RFC 4303), in tunnel mode, in transport mode (`transport.rs`) and in BEET mode (`beet.rs`).
 //!
 //! Output, of a run of packets of one SA ([`output`]):
 //!
@@ -29,6 +29,7 @@
 //! Deliberately not here: fragmentation and reassembly (before and after, by the router), and any
 //! decision on policy.
 
+mod beet;
 mod ecn;
 pub mod input;
 mod layout;

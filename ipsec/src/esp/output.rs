@@ -8,7 +8,7 @@
 //! (RFC 6040, normal mode); DF copied, and set over IPv6 (whose routers do not fragment); flow label 0.
 
 use super::{
-    Busy, Declined, Failed, LoopTurn, finished,
+    Busy, Declined, Failed, LoopTurn, beet, finished,
     layout::{Layout, PADDING, TRAILER},
     transport,
 };
@@ -73,11 +73,14 @@ where
     }
 }
 
-/// Transport mode, AH, IPComp.
+/// Transport and BEET mode, AH, IPComp.
 #[inline(never)]
 fn otherwise(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<(), Why> {
     match layout.protocol() {
-        Protocol::Esp => transport::encapsulate(layout, m, seq),
+        Protocol::Esp => match layout.inner() {
+            Some(inner) => beet::encapsulate(layout, inner, m, seq),
+            None => transport::encapsulate(layout, m, seq),
+        },
         Protocol::Ah => ah::encapsulate(layout, m, seq),
         Protocol::Ipcomp => ipcomp::encapsulate(layout, m, seq),
     }

@@ -1,5 +1,6 @@
 //! Two peers in one test: what one sends, the other receives; every packet ends where the test says.
 
+mod beet;
 mod fuzz;
 mod modes;
 mod natt;
@@ -42,6 +43,7 @@ fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
         spi: Spi(0x1000),
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
+        inner: None,
         encap: None,
         reqid: 0,
         suite,

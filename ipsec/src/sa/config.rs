@@ -64,6 +64,8 @@ pub enum Mode {
     Transport,
     /// A whole packet goes into another.
     Tunnel,
+    /// The payload of a packet is protected, and its addresses, always the same, make way for those of the SA.
+    Beet,
 }
 
 impl Mode {
@@ -73,6 +75,7 @@ impl Mode {
             Mode::Any => "any",
             Mode::Transport => "transport",
             Mode::Tunnel => "tunnel",
+            Mode::Beet => "beet",
         }
     }
 }
@@ -162,6 +165,13 @@ pub struct Lifetime {
     pub seconds: Option<u64>,
 }
 
+impl SaConfig {
+    /// Source and destination of the packets it is for, where it is for one pair alone: in transport and in BEET mode.
+    pub(crate) fn pair(&self) -> (IpAddr, IpAddr) {
+        self.inner.unwrap_or((self.src, self.dst))
+    }
+}
+
 /// An SA as agreed with the peer, but for its key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SaConfig {
@@ -175,6 +185,8 @@ pub struct SaConfig {
     pub protocol: Protocol,
     /// Mode.
     pub mode: Mode,
+    /// In BEET mode, source and destination of the packets it is for.
+    pub inner: Option<(IpAddr, IpAddr)>,
     /// How it goes in UDP, if it does.
     pub encap: Option<Encap>,
     /// Binds it to policies of level `unique`; 0 for none.

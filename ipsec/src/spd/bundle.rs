@@ -10,7 +10,7 @@
 //! on its way in shows the SAs it came out of, outermost first: the same steps backwards. Steps of level `use` may be
 //! missing.
 //!
-//! A transport SA is for one pair of addresses. A policy of whole networks in transport mode (`esp/transport//require`)
+//! A transport SA is for one pair of addresses, and so is one in BEET mode. A policy of whole networks in transport mode (`esp/transport//require`)
 //! has the SAs of all pairs in it, and each packet takes that of its own pair.
 
 use super::{Decision, Level};
@@ -31,9 +31,9 @@ pub const BUNDLE: usize = 3;
 pub struct Request {
     /// Protocol.
     pub protocol: Protocol,
-    /// `Transport` or `Tunnel`.
+    /// `Transport`, `Tunnel` or `Beet`.
     pub mode: Mode,
-    /// Ends of the SA. A tunnel needs them; transport has those of the packet.
+    /// Ends of the SA. A tunnel and BEET mode need them; transport has those of the packet.
     pub ends: Option<(IpAddr, IpAddr)>,
     /// UDP ports of the SA's ends, as configured; `None`: whichever. They tell peers behind one translator apart.
     pub ports: [Option<u16>; 2],
@@ -53,6 +53,11 @@ impl Request {
         }
     }
 
+    /// The addresses that it puts a packet under, if others than the packet's own.
+    pub(crate) fn outer(&self) -> Option<(IpAddr, IpAddr)> {
+        self.ends.filter(|_| self.mode != Mode::Transport)
+    }
+
     /// Whether an SA so configured is one of those it asks for, for packets between these addresses.
     pub(crate) fn has(&self, config: &SaConfig, src: &Addresses, dst: &Addresses) -> bool {
         let ends = match self.ends {
@@ -66,7 +71,8 @@ impl Request {
         };
         let own = config.encap.map_or([None; 2], |udp| [Some(udp.src_port), Some(udp.dst_port)]);
         let ports = self.ports.iter().zip(own).all(|(asked, own)| asked.is_none() || *asked == own);
-        ends && mode && reqid && ports && config.protocol == self.protocol
+        let inner = config.inner.is_none_or(|(a, b)| src.contains(a) && dst.contains(b));
+        ends && mode && reqid && ports && inner && config.protocol == self.protocol
     }
 }
 
@@ -206,7 +212,8 @@ impl Bundles {
             let next = if place + 1 < requests.len() { first + place + 2 } else { 0 };
             let sas: Box<[Arc<Sa>]> =
                 sad.newest_first().filter(|sa| request.has(sa.config(), &src, &dst)).cloned().collect();
-            let pairs = request.ends.is_none() && (src.host().is_none() || dst.host().is_none());
+            let is_pair = request.ends.is_none() || request.mode == Mode::Beet;
+            let pairs = is_pair && (src.host().is_none() || dst.host().is_none());
             self.steps.push(Step {
                 only: if let ([sa], false) = (&*sas, pairs) { Some(sa.index()) } else { None },
                 sas,
@@ -215,7 +222,7 @@ impl Bundles {
                 next: next as u32,
                 overhead: 0,
             });
-            if let (Mode::Tunnel, Some((a, b))) = (request.mode, request.ends) {
+            if let Some((a, b)) = request.outer() {
                 (src, dst) = (Prefix::host(a).into(), Prefix::host(b).into());
             }
         }
@@ -359,7 +366,7 @@ impl Step {
     }
 }
 
-/// Whether an SA's ends are those of the packet.
+/// Whether an SA is for packets between these addresses.
 fn is_between(sa: &Sa, packet: &Packet<'_>) -> bool {
-    packet.addresses() == Some((sa.config().src, sa.config().dst))
+    packet.addresses() == Some(sa.config().pair())
 }

@@ -25,6 +25,7 @@ fn sa_of(mode: Mode, index: u32, src: IpAddr, dst: IpAddr, reqid: u32) -> Arc<Sa
         spi: Spi(0x1000 + index),
         protocol: Protocol::Esp,
         mode,
+        inner: None,
         encap: None,
         reqid,
         suite: Suite::Aes128Gcm16,

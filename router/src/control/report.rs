@@ -255,8 +255,10 @@ pub struct SaReport {
     pub peer: Option<String>,
     /// `esp`, `esp-udp`, `ah` or `ipcomp`.
     pub proto: String,
-    /// `tunnel`, `transport` or `any`.
+    /// `tunnel`, `transport`, `beet` or `any`.
     pub mode: String,
+    /// In BEET mode, source and destination of the packets it is for.
+    pub inner: Option<(String, String)>,
     /// Security parameters index.
     pub spi: u32,
     /// Its tie to policies.

@@ -50,6 +50,7 @@ impl SaReport {
             peer: sa.moved.map(|peer| format!("{}[{}]", peer.ip(), peer.port())),
             proto: sa.protocol.to_owned(),
             mode: sa.mode.to_owned(),
+            inner: sa.inner.map(|(src, dst)| (src.to_string(), dst.to_string())),
             spi: sa.spi,
             reqid: sa.reqid,
             suite: sa.suite.clone(),

@@ -199,7 +199,7 @@ pub(crate) fn is_for_sas(net: &NetConfig, proto: u8) -> bool {
 #[cold]
 fn is_layer(net: &NetConfig, m: &mut Mbuf, content: bool) -> bool {
     let opened = SaIndex::from_header(m.hdr().sa).and_then(|sa| net.sad.get(sa));
-    if content && opened.is_none_or(|sa| sa.config().mode != Mode::Transport) {
+    if content && opened.is_none_or(|sa| sa.is_tunnel()) {
         return false;
     }
     let Ok(parsed) = wire::parse::parse_ip(m.data()) else { return false };

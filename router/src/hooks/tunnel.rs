@@ -94,7 +94,7 @@ fn is_of(sa: &Sa, ends: Ends) -> bool {
     let config = sa.config();
     let ways = [(ends.local, ends.remote), (ends.remote, ends.local)];
     config.protocol == Protocol::Esp
-        && config.mode != Mode::Transport
+        && matches!(config.mode, Mode::Tunnel | Mode::Any)
         && config.reqid == ends.unique
         && ways.contains(&(config.src, config.dst))
 }

@@ -62,7 +62,7 @@ fn find(sa: &Sa, fib: &Fib, interfaces: &[Option<Arc<Interface>>]) -> Way {
     let mtu = interface.map_or(USUAL_MTU, |interface| interface.mtu);
     // In transport mode it is the packet's own way, and that of a link-local peer depends on where it was heard.
     let leads_on = matches!(hop, NextHop::Connected { .. } | NextHop::Gateway { .. })
-        && sa.config().mode == Mode::Tunnel
+        && matches!(sa.config().mode, Mode::Tunnel | Mode::Beet)
         && !is_link_local(peer);
     if leads_on { Way { mtu, egress, nexthop: id.0 } } else { Way { mtu, ..UNKNOWN } }
 }

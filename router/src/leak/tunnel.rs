@@ -93,6 +93,7 @@ fn sa(protocol: Protocol, src: IpAddr, dst: IpAddr, spi: u32, workers: usize) ->
         spi: Spi(spi),
         protocol,
         mode: Mode::Tunnel,
+        inner: None,
         encap: None,
         reqid: 0,
         suite,

@@ -1,6 +1,6 @@
 """The cases: what goes through which SAs, in setkey's words for softnet and in iproute2's for the guest.
 
-Sixty-eight of them: ESP with every algorithm, mixed families, transport, extended sequence numbers (from the start, with
+Seventy-six of them: ESP with every algorithm, mixed families, transport, BEET (in all four mixes of families), extended sequence numbers (from the start, with
 a high half, and over the wrap of the low one), UDP encapsulation, AH, IPComp, and IPComp in ESP. Each has its own pair
 of addresses and its own SAs bound to its policies, so all of them live in one gateway at the same time.
 """
@@ -114,6 +114,10 @@ class Case:
         """Source, destination, SPI, way."""
         return [(self.ours, self.guests, self.spi_out, "out"), (self.guests, self.ours, self.spi_in, "in")]
 
+    def inner(self, way):
+        """Source and destination of the packets inside."""
+        return (self.host, self.far) if way == "out" else (self.far, self.host)
+
     def upper(self):
         """Upper layers, as (setkey, iproute2): echoes alone where neighbours must still be found in clear."""
         if self.mode == "transport" and self.inner == 6:
@@ -138,7 +142,8 @@ class Case:
                 ends, protocol = (src, dst), self.protocol
                 if self.more.get("natt"):
                     ends, protocol = (f"{src}[4500]", f"{dst}[4500]"), "esp-udp"
-                lines.append(f"add {ends[0]} {ends[1]} {protocol} {spi:#x} -m {self.mode} {common} {words};")
+                inner = "-inner {} {}".format(*self.inner(way)) if self.mode == "beet" else ""
+                lines.append(f"add {ends[0]} {ends[1]} {protocol} {spi:#x} -m {self.mode} {inner} {common} {words};")
         here, there = f"{self.host}/{bits}", f"{self.far}/{bits}"
         for upper, _ in self.upper():
             for (src, dst), (a, b), way in (((here, there), (self.ours, self.guests), "out"), ((there, here), (self.guests, self.ours), "in")):
@@ -152,13 +157,13 @@ class Case:
             # A packet too small to gain comes as it is (RFC 3173, 2.2).
             comp = f"ipcomp/tunnel/{src}-{dst}/{'use' if way == 'in' else f'unique:{u}'}"
             return comp + (f" esp/transport//unique:{u}" if self.algorithm else "")
-        ends = f"{src}-{dst}" if self.mode == "tunnel" else ""
+        ends = f"{src}-{dst}" if self.mode != "transport" else ""
         return f"{self.protocol}/{self.mode}/{ends}/unique:{u}"
 
     def xfrm_lines(self, gateway):
         """For `ip -batch` in a guest: the gateway's side or the other."""
         bits, u, lines = LENGTH[self.inner][0], self.number, []
-        flags = ["esn"] * (self.esn is not None) + ["af-unspec"] * (self.outer != self.inner)
+        flags = ["esn"] * (self.esn is not None) + ["af-unspec"] * (self.outer != self.inner and self.mode != "beet")
         flags += ["align4"] * (self.protocol == "ah" and self.outer == 4)
         flag = f"flag {' '.join(flags)}" if flags else ""
         window = "replay-window 32"
@@ -175,7 +180,8 @@ class Case:
                     lines.append(f"{head} esp spi {spi:#x} reqid {u} mode transport {window} {words}")
             else:
                 _, words = self.algorithm(self.key(way))
-                lines.append(f"{head} {self.protocol} spi {spi:#x} reqid {u} mode {self.mode} {flag} {window} {words} {encap}")
+                sel = "sel src {} dst {}".format(*(f"{host}/{bits}" for host in self.inner(way))) if self.mode == "beet" else ""
+                lines.append(f"{head} {self.protocol} spi {spi:#x} reqid {u} mode {self.mode} {flag} {window} {words} {encap} {sel}")
         here, there = f"{self.host}/{bits}", f"{self.far}/{bits}"
         ways = [("out" if gateway else "in", here, there, self.ours, self.guests), ("in" if gateway else "out", there, here, self.guests, self.ours)]
         if gateway:
@@ -195,7 +201,7 @@ class Case:
 
 
 def all_cases():
-    """The sixty-eight, in the order of the kernel rig they are from."""
+    """The seventy-six."""
     a, cases = ALGORITHMS, []
 
     def case(name, algorithm=None, **more):
@@ -220,6 +226,11 @@ def all_cases():
     for name in ("gcm128", "cbc128_sha256"):
         case(f"esp4in4_natt_{name}", a[name], natt=True)
     case("esp6in4_natt_gcm128", a["gcm128"], inner=6, natt=True)
+    for name in ("gcm128", "cbc128_sha256"):
+        case(f"esp_beet4_{name}", a[name], mode="beet")
+        case(f"esp_beet6_{name}", a[name], mode="beet", outer=6, inner=6)
+        case(f"esp_beet4in6_{name}", a[name], mode="beet", outer=6)
+        case(f"esp_beet6in4_{name}", a[name], mode="beet", inner=6)
     for name in ("sha256", "sha1", "sha512", "cmac"):
         case(f"ah4in4_{name}", hashed(name), protocol="ah")
     for name, outer, inner in (("ah6in6", 6, 6), ("ah4in6", 6, 4), ("ah6in4", 4, 6)):

@@ -198,7 +198,7 @@ class Lab:
            "net.ipv6.conf.lan.disable_ipv6=0")
         sh("ip", "-n", host, "link", "set", "lan", "up")
         addresses = [f"addr add {t.host}/{LENGTH[t.inner][1]} dev lan {'nodad' if t.inner == 6 else ''}\n"
-                     for t in self.tunnels if t.mode == "tunnel"]
+                     for t in self.tunnels if t.mode != "transport"]
         batch(host, "".join(addresses))
         for v in (4, 6):
             sh("ip", "-n", host, "route", "add", NETS[v][1], "via", ROUTER[v])

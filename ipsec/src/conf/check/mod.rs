@@ -1,5 +1,6 @@
 //! What the statements of an ipsec.conf mean together, and whether this router can do it.
 
+mod beet;
 mod encap;
 mod implicit;
 mod larval;

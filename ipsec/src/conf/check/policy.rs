@@ -89,7 +89,7 @@ impl Checker<'_> {
         let mut bundle = Vec::with_capacity(requests.len());
         for request in requests {
             let checked = self.request(request, &src, &dst);
-            if let Some(spd::Request { mode: Mode::Tunnel, ends: Some((a, b)), .. }) = checked {
+            if let Some((a, b)) = checked.and_then(|request| request.outer()) {
                 (src, dst) = (Prefix::host(a).into(), Prefix::host(b).into());
             }
             bundle.extend(checked);
@@ -115,12 +115,21 @@ impl Checker<'_> {
             return None;
         }
         let ports = request.ports.each_ref().map(|port| port.as_ref().map(|port| port.value));
-        if request.mode.value == ModeWord::Tunnel {
+        let outer = match request.mode.value {
+            ModeWord::Tunnel => Some((Mode::Tunnel, "a tunnel needs its ends", "esp/tunnel/src-dst/level")),
+            ModeWord::Beet => Some((Mode::Beet, "BEET mode needs the SA's ends", "esp/beet/src-dst/level")),
+            ModeWord::Transport | ModeWord::Any => None,
+        };
+        if let Some((mode, message, help)) = outer {
             if ends.is_none() {
-                self.errors.add(request.mode.place, "a tunnel needs its ends", "esp/tunnel/src-dst/level");
+                self.errors.add(request.mode.place, message, help);
                 return None;
             }
-            return Some(spd::Request { protocol: protocol?, mode: Mode::Tunnel, ends, ports, level });
+            if mode == Mode::Beet && protocol? != Protocol::Esp {
+                self.errors.add(request.mode.place, "only ESP has a BEET mode", "tunnel or transport");
+                return None;
+            }
+            return Some(spd::Request { protocol: protocol?, mode, ends, ports, level });
         }
         if let (Some((a, b)), Some((place, _))) = (ends, &request.ends)
             && !(src.contains(a) && dst.contains(b))
@@ -154,7 +163,7 @@ impl Checker<'_> {
                         help: "an add with these ends".to_owned(),
                     });
                 }
-                if let (Mode::Tunnel, Some((a, b))) = (request.mode, request.ends) {
+                if let Some((a, b)) = request.outer() {
                     (src, dst) = (Prefix::host(a).into(), Prefix::host(b).into());
                 }
             }

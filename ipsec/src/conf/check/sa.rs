@@ -115,6 +115,8 @@ impl Checker<'_> {
             let place = *place;
             match value {
                 Extension::Mode(ModeWord::Tunnel) => config.mode = Mode::Tunnel,
+                Extension::Mode(ModeWord::Beet) => config.mode = Mode::Beet,
+                Extension::Inner(src, dst) => config.inner = Some((*src, *dst)),
                 Extension::Mode(ModeWord::Any) => config.mode = Mode::Any,
                 Extension::Mode(ModeWord::Transport) => config.mode = Mode::Transport,
                 Extension::Reqid(id) => config.reqid = *id,
@@ -164,6 +166,7 @@ impl Checker<'_> {
             }
         }
         self.lifetimes(add, &mut config);
+        self.beet(add, &config);
         if config.esn
             && config.replay == 0
             && add.extensions.iter().all(|e| !matches!(e.value, Extension::Replay(n) if n > 0))
@@ -398,6 +401,7 @@ fn blank(add: &Add, protocol: Protocol) -> SaConfig {
         spi: add.name.spi.value,
         protocol,
         mode: Mode::Any,
+        inner: None,
         encap: None,
         reqid: 0,
         suite: Suite::Aes128Gcm16,

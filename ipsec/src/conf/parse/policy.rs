@@ -249,7 +249,8 @@ impl<'t> Parser<'t> {
         };
         let (protocol, mode, ends, level) = (part(protocol), part(mode), part(ends), part(level));
         let protocol = self.one_of(&protocol, "a security protocol", &Protocol::ALL);
-        let modes = [("transport", ModeWord::Transport), ("tunnel", ModeWord::Tunnel)];
+        let modes =
+            [("transport", ModeWord::Transport), ("tunnel", ModeWord::Tunnel), ("beet", ModeWord::Beet)];
         let mode = self.one_of(&mode, "a mode", &modes);
         // Nothing between the slashes: no ends.
         let ends = if ends.text.is_empty() {

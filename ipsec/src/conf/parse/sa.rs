@@ -69,8 +69,12 @@ impl Parser<'_> {
     }
 
     fn extension(&mut self, option: &Token<'_>) -> Read<Option<Extension>> {
-        let modes =
-            [("transport", ModeWord::Transport), ("tunnel", ModeWord::Tunnel), ("any", ModeWord::Any)];
+        let modes = [
+            ("transport", ModeWord::Transport),
+            ("tunnel", ModeWord::Tunnel),
+            ("beet", ModeWord::Beet),
+            ("any", ModeWord::Any),
+        ];
         let flags = [
             ("zero-pad", FlagWord::ZeroPad),
             ("random-pad", FlagWord::RandomPad),
@@ -83,6 +87,11 @@ impl Parser<'_> {
             "-m" => {
                 let token = self.word("a mode")?;
                 self.one_of(&token, "a mode", &modes).map(|m| Extension::Mode(m.value))
+            }
+            "-inner" => {
+                let (src, dst) = (self.word("an address")?, self.word("an address")?);
+                let ends = self.address(src.text, src.place).zip(self.address(dst.text, dst.place));
+                ends.map(|(src, dst)| Extension::Inner(src.value, dst.value))
             }
             "-f" => {
                 let token = self.word("a flag")?;
@@ -135,7 +144,7 @@ impl Parser<'_> {
                 Some(Extension::Context)
             }
             _ => {
-                let help = "-m -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -frag -dscp -noecn -ttl -flow-label -tfc -threshold -natt -keepalive, then -E, -A or -C";
+                let help = "-m -inner -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -frag -dscp -noecn -ttl -flow-label -tfc -threshold -natt -keepalive, then -E, -A or -C";
                 self.note(option.place, format!("{} is not an option of add", quote(option)), help);
                 return Err(Broken);
             }

@@ -9,7 +9,7 @@ use kern::testing::{Chance, soak};
 use wire::checksum;
 
 /// IPv4 with a router alert, a record route and two no-operations; IPv6 with options before and behind a routing header.
-fn v4_options(len: usize) -> Vec<u8> {
+pub(super) fn v4_options(len: usize) -> Vec<u8> {
     let options = [148, 4, 0, 0, 7, 7, 4, 1, 2, 3, 4, 1];
     let plain = v4(len);
     let mut packet = [&plain[..20], &options, &plain[20..]].concat();
