@@ -577,7 +577,7 @@ fn noise_at_open_ports_ends_accounted_for_and_disturbs_no_transfer() {
     scene.run(10);
     let mac = scene.bed.node("one").router.net().named("lan0").unwrap().mac;
     let router = scene.bed.watch("lan").unwrap()[0].clone();
-    let mut void = Vec::new();
+    let (mut void, mut shut) = (Vec::new(), false);
     for _ in 0..rounds {
         for _ in 0..50 {
             let packet = noise(&mut chance, &[5001, 5002, 6001, 7]);
@@ -588,15 +588,24 @@ fn noise_at_open_ports_ends_accounted_for_and_disturbs_no_transfer() {
             scene.control.sessions.poll(session, &mut void);
         }
         void.clear();
+        let before = scene.heard.len();
         scene.control.sessions.poll(ME, &mut scene.heard);
+        // The peer does not wait for our end for as long as there may be noise.
+        if !shut && scene.heard.len() > before && scene.octets().len() == SIZE {
+            assert_eq!(scene.ask(Request::Shut), None);
+            shut = true;
+        }
     }
-    assert_eq!(scene.ask(Request::Shut), None);
+    if !shut {
+        assert_eq!(scene.ask(Request::Shut), None);
+    }
     scene.until_end();
     assert!(scene.octets() == peer::stream(SIZE));
     assert!(scene.peer.bulk(id).is_done() && !scene.peer.bulk(id).failed);
     let counts = scene.bed.counts("one");
     println!("{:?}", counts.iter().filter(|(_, n)| **n > 0).collect::<Vec<_>>());
-    assert!(counts["packet.delivered"] > 50 * rounds / 4);
+    // Less than at first: noise ends the second stream before long.
+    assert!(counts["packet.delivered"] > 50 * rounds / 5);
     scene.finish();
 }
 
