@@ -6,13 +6,13 @@
 //!
 //! `sticky-address` makes a pool choose by a hash of the source, so a source keeps its next hop also when it has no states.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kern::Why;
 
 use crate::{
     IfIndex,
-    addr::Family,
+    addr::{Family, Prefix},
     intern::Interned,
     nat::{Addresses, Item},
     packet::Packet,
@@ -96,50 +96,34 @@ impl Routed {
 pub(crate) struct RoutePool {
     kind: RouteKind,
     prefer_inet6: bool,
-    choice: Choice,
+    addresses: Addresses,
+    /// Behind which interface those of each item are.
+    interfaces: Box<[IfIndex]>,
 }
 
-#[derive(Debug)]
-enum Choice {
-    /// An interface alone.
-    Link(IfIndex),
-    /// Addresses, and behind which interface those of each item are.
-    Gateways { addresses: Addresses, interfaces: Box<[IfIndex]> },
-}
+/// What stands in a pool for an interface alone, which is a next hop for packets of both families: no address.
+pub(crate) const NO_GATEWAY: [Prefix; 2] =
+    [Prefix::host(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), Prefix::host(IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
 
 impl RoutePool {
-    /// The pool of a rule; `gateways` are its addresses on this router, `link` is an interface without address.
-    pub(crate) fn new(
-        route: &Route,
-        gateways: Vec<(Item, IfIndex)>,
-        link: Option<IfIndex>,
-        random: &mut Random,
-    ) -> RoutePool {
-        let choice = if let Some(index) = link {
-            Choice::Link(index)
-        } else {
-            let (items, interfaces): (Vec<Item>, Vec<IfIndex>) = gateways.into_iter().unzip();
-            let addresses = Addresses::new(&items, route.pool.method_by_source(), false, random);
-            Choice::Gateways { addresses, interfaces: interfaces.into() }
-        };
-        RoutePool { kind: route.kind, prefer_inet6: route.prefer_inet6, choice }
+    /// The pool of a rule; `gateways` are its addresses on this router, and [`NO_GATEWAY`] for interfaces alone.
+    pub(crate) fn new(route: &Route, gateways: Vec<(Item, IfIndex)>, random: &mut Random) -> RoutePool {
+        let (items, interfaces): (Vec<Item>, Vec<IfIndex>) = gateways.into_iter().unzip();
+        let addresses = Addresses::new(&items, route.pool.method_by_source(), false, random);
+        let (kind, prefer_inet6) = (route.kind, route.prefer_inet6);
+        RoutePool { kind, prefer_inet6, addresses, interfaces: interfaces.into() }
     }
 
     /// Chooses for a packet.
     #[cold]
     pub(crate) fn choose(&self, p: &Packet, hops: &NextHops, random: &mut Random) -> Result<Routed, Why> {
-        let hop = match &self.choice {
-            Choice::Link(iface) => NextHop { iface: *iface, gateway: None },
-            Choice::Gateways { addresses, interfaces } => {
-                let mut pick = |family| {
-                    let (item, address) = addresses.pick_item(family, p.src, p.src, random)?;
-                    let iface = *interfaces.get(item)?;
-                    Some(NextHop { iface, gateway: Some(family.address(address)) })
-                };
-                let preferred = self.prefer_inet6.then(|| pick(Family::Inet6)).flatten();
-                preferred.or_else(|| pick(p.family)).ok_or(Why::PfRoute)?
-            }
+        let mut pick = |family: Family| {
+            let (item, address) = self.addresses.pick_item(family, p.src, p.src, random)?;
+            let iface = *self.interfaces.get(item)?;
+            Some(NextHop { iface, gateway: (address != 0).then(|| family.address(address)) })
         };
+        let preferred = self.prefer_inet6.then(|| pick(Family::Inet6)).flatten();
+        let hop = preferred.or_else(|| pick(p.family)).ok_or(Why::PfRoute)?;
         if hop.iface == IfIndex(0) {
             return Err(Why::PfRoute);
         }

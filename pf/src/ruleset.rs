@@ -28,7 +28,7 @@ use crate::{
     osfp::{Asked, Fingerprints, Known},
     pool::Pool,
     random::Random,
-    route::RoutePool,
+    route::{NO_GATEWAY, RoutePool},
     rule::{
         Action, AfTo, Direction, Host, IcmpMatch, Keep, Log, On, Peer, Ports, Route, Rule, Rules,
         SourceTrack, StateKind, TcpFlags,
@@ -776,16 +776,15 @@ impl Compiler<'_> {
             name.and_then(|name| self.env.interface(name)).map_or(IfIndex(0), |i| i.index)
         };
         let mut gateways = Vec::new();
-        let mut link = None;
         for item in &route.pool.hosts {
             let iface = index(item.interface.as_ref());
-            if item.host == Host::Any {
-                link = link.or(Some(iface));
-            }
-            gateways.extend(self.items_of(&item.host, None).into_iter().map(|item| (item, iface)));
+            let items = match item.host {
+                Host::Any => NO_GATEWAY.map(Item::Prefix).into(),
+                _ => self.items_of(&item.host, None),
+            };
+            gateways.extend(items.into_iter().map(|item| (item, iface)));
         }
-        let link = link.filter(|_| gateways.is_empty());
-        RoutePool::new(route, gateways, link, &mut self.random)
+        RoutePool::new(route, gateways, &mut self.random)
     }
 
     /// The family that a rule is for: its own, or that of the addresses it translates to. A table may get those of both.

@@ -151,8 +151,25 @@ fn reloads_do_not_add_next_hops_and_a_state_keeps_its_own() {
 }
 
 #[test]
-fn a_list_of_next_hops_needs_addresses() {
-    let text = "pass in route-to { wan0, (lan0 192.0.2.254) } inet\n";
-    let wrong = pf::conf::load_text("pf.conf", text, &common::router(), &[]).expect_err("refused");
-    assert!(wrong[0].to_string().contains("next hop"), "{}", wrong[0]);
+fn an_interface_alone_may_stand_in_a_list_and_is_chosen_as_often_as_an_address() {
+    let v6 = build::udp6(
+        "2001:db8:a::9".parse().unwrap(),
+        "2001:db8:f::1".parse().unwrap(),
+        4000,
+        53,
+        b"question",
+    );
+    let mut w = World::new("pass in on lan0 route-to { wan0, (lan0 192.0.2.254) } no state\n");
+    let ways: Vec<Way> = (0..4).map(|_| way(&mut w, IN, LAN, &udp(9))).collect();
+    let (link, gateway) = (Way::Route(hop(WAN, "")), Way::Route(hop(LAN, "192.0.2.254")));
+    assert_eq!([&ways[0], &ways[2]], [&link; 2]);
+    assert_eq!([&ways[1], &ways[3]], [&gateway; 2]);
+    w.load("pass in on lan0 route-to { wan0, enc0 } sticky-address no state\n");
+    let by_source: Vec<Way> = (2..40).map(|source| way(&mut w, IN, LAN, &udp(source))).collect();
+    assert!([WAN, IfIndex(3)].iter().all(|&i| by_source.contains(&Way::Route(hop(i, "")))));
+    assert_eq!(by_source[7], way(&mut w, IN, LAN, &udp(9)), "a source stays with one");
+    assert!(
+        matches!(way(&mut w, IN, LAN, &v6), Way::Route(NextHop { gateway: None, .. })),
+        "of both families"
+    );
 }

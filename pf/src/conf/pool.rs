@@ -229,9 +229,6 @@ pub(crate) fn route(c: &mut Cursor, env: &Environment, def: &mut RuleDef) -> Par
     let mut pool = PoolDef::new(word.at);
     pool.hosts = c.list(route_host)?;
     options(c, &mut pool)?;
-    if pool.hosts.len() > 1 && pool.hosts.iter().any(|h| h.host.is_none()) {
-        c.note(word.at, "route-to { IF, ... }");
-    }
     let prefer_inet6 = c.accept("prefer-ipv6-nexthop");
     options(c, &mut pool)?;
     let _ = env;

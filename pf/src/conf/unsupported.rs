@@ -17,7 +17,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("endpoint-independent", TRANSLATION),
     ("map-e-portset", TRANSLATION),
     // Routes.
-    ("route-to { IF, ... }", "an interface without address is a next hop alone only"),
     ("no-route", ASK),
     ("urpf-failed", ASK),
     // States.
