@@ -137,7 +137,8 @@ fn translation_is_found_in_anchors_and_no_nat_there_ends_the_search() {
 /// Loads the rules of one anchor; all else stays.
 fn replace(w: &mut World, path: &str, text: &str) {
     let env = router();
-    let reading = Reading { env: &env, defines: &[], anchor: path, fingerprints: None, engines: true };
+    let reading =
+        Reading { env: &env, defines: &[], anchor: path, fingerprints: None, options: None, engines: true };
     let new = reading.text(path, text).unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
     let (conf, fresh) = w.ruleset.conf().with(path, new, &Section::ALL);
     let ruleset = w.pf.compile_over(&w.ruleset, &fresh, &Arc::new(conf), &env, &mut w.names).unwrap();

@@ -82,7 +82,6 @@ const REJECTED: &[(&str, &str)] = &[
         "1:56: `synproxy with af-to` is not supported",
     ),
     ("match in inet6 to 64:ff9b::/96 af-to inet from 192.0.2.1", "1:32: `match ... af-to` is not supported"),
-    ("pass in route-to { wan0, (lan0 10.0.0.1) }", "1:9: `route-to { IF, ... }` is not supported"),
     ("pass proto tcp user root", "1:16: `user` is not supported"),
     ("pass from no-route", "1:11: `no-route` is not supported"),
     ("table <t> file \"no/such/file\"", "1:16: `no/such/file` cannot be read"),
@@ -100,6 +99,30 @@ const REJECTED: &[(&str, &str)] = &[
     ),
     ("altq on wan0 priq bandwidth 10furlongs queue { a }", "1:29: invalid bandwidth `10furlongs`"),
 ];
+
+#[test]
+fn options_are_merged_into_those_there_are() {
+    use pf::conf::{Limit, Reading};
+    let env = common::router();
+    let read = |text: &str, options| {
+        let reading =
+            Reading { env: &env, defines: &[], anchor: "", fingerprints: None, options, engines: true };
+        reading.text("pf.conf", text).unwrap().options
+    };
+    let first = read(
+        "set limit { states 1000, tables 7 }\nset timeout adaptive.start 900\nset block-policy return\n",
+        None,
+    );
+    let merged = read("set limit tables 9\n", Some(&first));
+    assert_eq!(merged.limits.get(Limit::Tables), 9);
+    assert_eq!(
+        (merged.limit_states, &merged.timeouts, merged.block_policy),
+        (1000, &first.timeouts, first.block_policy)
+    );
+    let more = read("set limit states 2000\n", Some(&merged));
+    let adaptive = |o: &pf::conf::Options| o.timeouts.get(pf::timeout::Timeout::AdaptiveEnd);
+    assert_eq!((adaptive(&more), more.limits.get(Limit::Tables)), (2400, 9), "a limit derives them anew");
+}
 
 #[test]
 fn what_is_wrong_is_said_with_its_place() {

@@ -18,7 +18,8 @@ use wire::build;
 /// Reads, optimises and loads these sections of a ruleset; all else stays.
 fn load(w: &mut World, text: &str, optimizer: Optimizer, sections: &[Section]) {
     let env = router();
-    let reading = Reading { env: &env, defines: &[], anchor: "", fingerprints: None, engines: true };
+    let reading =
+        Reading { env: &env, defines: &[], anchor: "", fingerprints: None, options: None, engines: true };
     let mut new: PfConf = reading.text("pf.conf", text).unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
     optimize(&mut new, Some(optimizer), Some(&w.ruleset));
     let (conf, fresh) = w.ruleset.conf().with("", new, sections);

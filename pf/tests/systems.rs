@@ -214,7 +214,7 @@ fn rules_that_stay_mean_the_same_systems_in_other_fingerprints() {
     let mut w = World::new("");
     let read = |anchor: &str, text: &str, loaded: Option<&PfConf>| {
         let fingerprints = loaded.map(|conf| &conf.fingerprints);
-        let reading = Reading { env: &env, defines: &[], anchor, fingerprints, engines: true };
+        let reading = Reading { env: &env, defines: &[], anchor, fingerprints, options: None, engines: true };
         reading.text("pf.conf", text).unwrap_or_else(|e| panic!("{}", e[0].with_caret()))
     };
     let main = "set fingerprints \"tests/pf.os\"\nblock all\nanchor a\n";

@@ -89,7 +89,14 @@ impl Live {
     /// Loads rules, as `pfctl -a path -f` does; the main ruleset has an empty path.
     fn load(&mut self, path: &str, text: &str) {
         let env = environment(&self.files.conf);
-        let reading = Reading { env: &env, defines: &[], anchor: path, fingerprints: None, engines: true };
+        let reading = Reading {
+            env: &env,
+            defines: &[],
+            anchor: path,
+            fingerprints: None,
+            options: None,
+            engines: true,
+        };
         let new = reading.text("rules", text).unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
         let (conf, fresh): (_, Fresh) = self.files.pf.as_ref().unwrap().with(path, new, &Section::ALL);
         self.files.pf = Some(Arc::new(conf));

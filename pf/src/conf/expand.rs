@@ -9,7 +9,7 @@ use super::{
     },
     check,
     error::{Fault, Parsed, Pos},
-    options::{Limit, Reassemble, Syncookies},
+    options::{Limit, Options, Reassemble, Syncookies},
     product, resolve,
 };
 use crate::{
@@ -27,6 +27,10 @@ pub(crate) struct Expander<'a> {
     pub(super) conf: PfConf,
     pub(super) defaults: KeepDef,
     timeouts_set: Vec<Timeout>,
+    /// Options are added to others (`pfctl -m`).
+    merges: bool,
+    /// `set limit states` has been said.
+    limits_states: bool,
     /// The anchor that everything is in: that of `-a` or of `load anchor`.
     base: String,
     /// The anchors whose braces are open: path, and where they began.
@@ -37,10 +41,13 @@ pub(crate) struct Expander<'a> {
 }
 
 impl<'a> Expander<'a> {
-    pub(crate) fn new(env: &'a Environment, anchor: &str) -> Expander<'a> {
+    /// What `set` does not say is as in `options`, if there are any.
+    pub(crate) fn new(env: &'a Environment, anchor: &str, options: Option<&Options>) -> Expander<'a> {
         Expander {
             env,
-            conf: PfConf::default(),
+            conf: PfConf { options: options.cloned().unwrap_or_default(), ..PfConf::default() },
+            merges: options.is_some(),
+            limits_states: false,
             defaults: KeepDef::default(),
             timeouts_set: Vec::new(),
             base: anchor.trim_matches('/').to_owned(),
@@ -52,7 +59,9 @@ impl<'a> Expander<'a> {
 
     pub(crate) fn into_conf(self) -> PfConf {
         let mut conf = self.conf;
-        conf.options.derive_adaptive(&self.timeouts_set);
+        if !self.merges || self.limits_states {
+            conf.options.derive_adaptive(&self.timeouts_set);
+        }
         conf
     }
 
@@ -320,7 +329,7 @@ impl<'a> Expander<'a> {
             Setting::Limit(limit, n) => {
                 options.limits.set(limit, n);
                 if limit == Limit::States {
-                    options.limit_states = n;
+                    (options.limit_states, self.limits_states) = (n, true);
                 }
                 format!("limit {} {n}", limit.keyword())
             }

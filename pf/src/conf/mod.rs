@@ -100,6 +100,8 @@ pub struct Reading<'a> {
     pub anchor: &'a str,
     /// The fingerprints in force: what the rules of an anchor speak of.
     pub fingerprints: Option<&'a Arc<Fingerprints>>,
+    /// The options in force, if the text is to change only those that it sets (`pfctl -m`).
+    pub options: Option<&'a Options>,
     /// Refuse what has no engine: for a load. Without, it is parsed and can be printed.
     pub engines: bool,
 }
@@ -134,7 +136,7 @@ pub fn load_file(
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    Reading { env, defines, anchor: "", fingerprints: None, engines: true }.file(path)
+    Reading { env, defines, anchor: "", fingerprints: None, options: None, engines: true }.file(path)
 }
 
 /// Checks a text for a load; `name` stands for its file in messages, and is where `include` starts from.
@@ -144,7 +146,7 @@ pub fn load_text(
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    Reading { env, defines, anchor: "", fingerprints: None, engines: true }.text(name, text)
+    Reading { env, defines, anchor: "", fingerprints: None, options: None, engines: true }.text(name, text)
 }
 
 /// Reads a file of the whole language, whether there are engines for it or not (`pfctl -n`).
@@ -153,7 +155,7 @@ pub fn parse_file(
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    Reading { env, defines, anchor: "", fingerprints: None, engines: false }.file(path)
+    Reading { env, defines, anchor: "", fingerprints: None, options: None, engines: false }.file(path)
 }
 
 /// Reads a text of the whole language, whether there are engines for it or not.
@@ -163,7 +165,7 @@ pub fn parse_text(
     env: &Environment,
     defines: &[(String, String)],
 ) -> Result<PfConf, Vec<ConfError>> {
-    Reading { env, defines, anchor: "", fingerprints: None, engines: false }.text(name, text)
+    Reading { env, defines, anchor: "", fingerprints: None, options: None, engines: false }.text(name, text)
 }
 
 impl Reading<'_> {
@@ -191,7 +193,7 @@ impl Reading<'_> {
             uses: Vec::new(),
             anchors: Vec::new(),
             systems: systems::Systems::default(),
-            expander: Expander::new(self.env, self.anchor),
+            expander: Expander::new(self.env, self.anchor, self.options),
         };
         loader.file(PathBuf::from(name), text, 0);
         loader.finish()

@@ -111,6 +111,18 @@ impl Table {
         }
     }
 
+    /// Another with the same entries, which no packet meets.
+    fn rehearsal(&self) -> Table {
+        let table = Table::new(&self.anchor, &self.name, 1, self.cleared.load(Ordering::Relaxed));
+        table.current.store(self.current.load_full());
+        let flags = [(&table.constant, &self.constant), (&table.active, &self.active)];
+        for (new, own) in flags.into_iter().chain([(&table.counters, &self.counters)]) {
+            new.store(own.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        table.rules.store(self.rules.load(Ordering::Relaxed), Ordering::Relaxed);
+        table
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -205,6 +205,16 @@ impl Tables {
         })
     }
 
+    /// Tables of which only this one is there, with what is in it now: to see what a change would come to (`-n`).
+    #[must_use]
+    pub fn rehearsal(&self, anchor: &str, name: &str) -> Tables {
+        let (limit_tables, limit_entries) = self.limits();
+        let own = self.find(anchor, name).map(|table| Arc::new(table.rehearsal()));
+        let all = own.map(|table| ((anchor.to_owned(), name.to_owned()), table)).into_iter().collect();
+        let registry = Registry { all, limit_tables, limit_entries, retired: Vec::new() };
+        Tables { workers: 1, inner: Leaf::new(registry) }
+    }
+
     /// `-T add`: makes the table if there is none.
     pub fn add(&self, anchor: &str, name: &str, entries: &[Entry], now: u64) -> Result<Changes, TableError> {
         self.inner.with(|r| {

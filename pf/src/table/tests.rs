@@ -44,6 +44,21 @@ fn stage(tables: &Tables, anchor: &str, defined: &[conf::Table], spoken_of: &[&s
 }
 
 #[test]
+fn a_rehearsal_says_what_would_be_done_and_does_nothing() {
+    let tables = Tables::new(2);
+    let entry = |text: &str| Entry { not: false, prefix: Prefix::host(text.parse().unwrap()) };
+    let (one, two) = (entry("192.0.2.1"), entry("192.0.2.2"));
+    tables.add("", "t", &[one], 5).unwrap();
+    let would = tables.rehearsal("", "t").set("", "t", &[two], 9).unwrap();
+    assert_eq!((would.created, would.added, would.deleted), (false, 1, 1));
+    assert_eq!(tables.rehearsal("", "t").expire("", "t", 10, 99).unwrap().deleted, 1);
+    let made = tables.rehearsal("a", "t").add("a", "t", &[two], 9).unwrap();
+    assert!(made.created && tables.find("a", "t").is_none());
+    let left: Vec<Entry> = tables.find("", "t").unwrap().entries().iter().map(|e| e.entry).collect();
+    assert_eq!(left, [one]);
+}
+
+#[test]
 fn the_longest_prefix_decides_and_a_negated_one_takes_out() {
     let tables = Tables::new(1);
     tables

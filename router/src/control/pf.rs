@@ -114,6 +114,9 @@ pub struct PfLoad {
     pub anchor: String,
     /// `-n`: check only.
     pub check: bool,
+    /// `-m`: options that the text does not set stay as they are.
+    #[serde(default)]
+    pub merge: bool,
     /// `-D`.
     pub defines: Vec<(String, String)>,
     /// `-N -R -A -O -T load`: these parts only; none for all.

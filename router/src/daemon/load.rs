@@ -179,6 +179,7 @@ pub(super) fn read_conf(
         anchor: &load.anchor,
         fingerprints: loaded.filter(|_| !load.anchor.is_empty()).map(|rules| &rules.conf().fingerprints),
         engines: !load.check,
+        options: loaded.filter(|_| load.merge).map(|rules| &rules.conf().options),
     };
     let mut conf = reading.text(&load.name, &load.text).map_err(|errors| {
         let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();

@@ -17,8 +17,13 @@ use std::collections::BTreeMap;
 impl Daemon {
     /// Does something to a table; `Err` is what pfctl says.
     pub(super) fn table(&self, request: &TableRequest) -> Result<TableReport, String> {
-        let tables = self.router.shared().pf.tables();
         let (anchor, name) = (request.anchor.as_str(), request.table.as_str());
+        let mut tables = self.router.shared().pf.tables();
+        let rehearsal;
+        if request.dummy {
+            rehearsal = tables.rehearsal(anchor, name);
+            tables = &rehearsal;
+        }
         let now = wall_clock();
         let done = |named: usize, changes: Result<Changes, TableError>| {
             changes.map(|c| report(named, c)).map_err(|e| e.to_string())
@@ -26,7 +31,6 @@ impl Daemon {
         match &request.command {
             TableCommand::Show => show(tables, anchor, name),
             TableCommand::Test(addresses) => test(tables, anchor, name, &self.entries(addresses, request)?),
-            _ if request.dummy => Err("-n goes with -T show and -T test only".to_owned()),
             TableCommand::Add(addresses) => {
                 let entries = self.entries(addresses, request)?;
                 done(entries.len(), tables.add(anchor, name, &entries, now))

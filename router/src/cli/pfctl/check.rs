@@ -16,6 +16,7 @@ impl Ctl<'_> {
             defines: &self.args.define,
             anchor: &anchor,
             fingerprints: None,
+            options: None,
             engines: false,
         };
         let conf = match reading.text(&file.display().to_string(), &text) {

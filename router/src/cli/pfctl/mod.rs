@@ -70,6 +70,9 @@ pub struct Pfctl {
     /// Let rule counters begin at 0
     #[arg(short = 'z')]
     zero: bool,
+    /// Keep options that the file does not set
+    #[arg(short = 'm')]
+    merge: bool,
     /// Load only options
     #[arg(short = 'O')]
     options: bool,
@@ -299,6 +302,7 @@ impl Ctl<'_> {
             text,
             anchor: self.anchor().path,
             check: self.args.check,
+            merge: self.args.merge,
             defines: self.args.define.clone(),
             parts: parts.into_iter().filter_map(|(is, part)| is.then_some(part)).collect(),
             optimizer: self.args.optimizer,
