@@ -6,6 +6,7 @@ use proptest::{option::of, prelude::*, sample::select};
 
 use crate::{
     addr::{Family, Prefix},
+    conf::{Options, PfConf},
     packet::{Packet, Tcp},
     rule::{
         Action, Direction, Dynamic, Host, IcmpMatch, Keep, On, Part, Peer, Ports, QueueRef, Reply, Rule,
@@ -201,6 +202,11 @@ fn make_consistent(rule: &mut Rule) {
     }
     rule.keep = None;
     rule.allow_opts = false;
+}
+
+/// A configuration without rules, for few states: room for the usual number takes longer to make than a case to try.
+pub(crate) fn conf() -> PfConf {
+    PfConf { options: Options { limit_states: 16, ..Options::default() }, ..PfConf::default() }
 }
 
 /// A packet as pf sees it.

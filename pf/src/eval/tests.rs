@@ -71,7 +71,7 @@ proptest! {
             rules: Rules { filter: main, ..Rules::default() },
             anchors: anchors.to_vec(),
             tables,
-            ..PfConf::default()
+            ..arbitrary::conf()
         });
         let pf = Pf::new(1, 1);
         let ruleset = pf.compile(&conf, &env(), &mut names).unwrap();

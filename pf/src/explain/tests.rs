@@ -191,6 +191,7 @@ proptest! {
     ) {
         let mut conf = conf::load_text("pf.conf", translation, &env(), &[]).unwrap();
         conf.rules.filter = main;
+        conf.options = arbitrary::conf().options;
         let anchor = Anchor { path: "a".into(), rules: Rules { filter: inside, ..Rules::NONE }, preamble: Vec::new() };
         let filled = PfConf { anchors: vec![anchor], ..PfConf::default() };
         let (conf, _) = conf.with("a", filled, &Section::ALL);

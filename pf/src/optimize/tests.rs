@@ -211,7 +211,7 @@ proptest! {
         let conf = PfConf {
             rules: Rules { filter: written.clone(), ..Rules::default() },
             tables: vec![table("")],
-            ..PfConf::default()
+            ..arbitrary::conf()
         };
         let mut shorter = conf.clone();
         if let Some(of) = packets_of {
