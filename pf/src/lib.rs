@@ -45,6 +45,8 @@ mod nat;
 mod normalise;
 mod once;
 pub mod optimize;
+#[cfg(test)]
+mod orders;
 pub mod osfp;
 pub mod packet;
 pub mod pf;

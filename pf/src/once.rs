@@ -4,6 +4,9 @@
 //! A rule that is printed, compiled anew for other interfaces or kept by a load of something else is the same rule: all
 //! its copies share whether it is spent. A worker that finds that another one was faster evaluates the rules again.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -17,11 +20,15 @@ impl Once {
     /// Whether it has had its packet.
     #[inline]
     pub fn is_spent(&self) -> bool {
+        #[cfg(test)]
+        tests::step();
         self.0.load(Ordering::Relaxed)
     }
 
     /// Takes the one packet; `false` if another one was first.
     pub(crate) fn spend(&self) -> bool {
+        #[cfg(test)]
+        tests::step();
         // Nothing else is published by it, so no order is needed: of several swaps one sees `false`.
         !self.0.swap(true, Ordering::Relaxed)
     }

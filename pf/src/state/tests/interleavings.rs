@@ -7,6 +7,7 @@
 use kern::testing::{Chance, soak};
 
 use super::{super::table::Node, *};
+use crate::orders;
 
 /// What one worker is about.
 #[derive(Clone, Copy)]
@@ -220,24 +221,7 @@ impl Stage<'_> {
 
     /// Every order there is.
     fn all(&mut self, actors: impl Fn() -> Vec<Actor>) -> u32 {
-        let mut path: Vec<(usize, usize)> = Vec::new();
-        let mut orders = 0;
-        loop {
-            let mut depth = 0;
-            self.run(actors(), |ready| {
-                if depth == path.len() {
-                    path.push((0, ready));
-                }
-                depth += 1;
-                path[depth - 1].0
-            });
-            orders += 1;
-            while path.last().is_some_and(|(choice, of)| choice + 1 == *of) {
-                path.pop();
-            }
-            let Some((choice, _)) = path.last_mut() else { return orders };
-            *choice += 1;
-        }
+        orders::every(|choose| self.run(actors(), choose))
     }
 }
 
