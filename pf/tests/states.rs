@@ -100,6 +100,21 @@ fn data_beyond_the_window_and_acks_of_what_was_not_sent_are_dropped() {
 }
 
 #[test]
+fn an_end_whose_fin_stands_where_the_window_ends_still_acknowledges() {
+    let mut w = World::new(FILTER);
+    let web = open(&mut w, "");
+    // A FIN is not data: some systems send it even if the window is full.
+    assert!(w.passes(IN, LAN, &web.up("A", 1001 + 64_000, 5001, 1000, 1000)));
+    assert!(w.passes(IN, LAN, &web.up("FA", 1001 + 65_000, 5001, 1000, 0)));
+    assert!(w.passes(IN, LAN, &web.up("A", 1001 + 65_001, 5001, 2000, 0)), "a wider window");
+    assert!(
+        is_mismatch(&w.verdict(IN, LAN, &web.up("A", 1001 + 65_001, 5001, 1000, 1))),
+        "data is still bounded"
+    );
+    assert!(w.passes(IN, LAN, &web.up("FA", 1001 + 65_000, 5001, 2000, 0)), "once more");
+}
+
+#[test]
 fn a_reset_must_stand_where_the_next_octet_is_expected_or_one_beside() {
     for (seq, passes) in
         [(1099, false), (1100, true), (1101, true), (1102, true), (1103, false), (1500, false)]

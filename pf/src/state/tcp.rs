@@ -230,8 +230,9 @@ impl Segment {
             self.ack = dst.seqlo;
         }
         if self.seq == self.end {
-            // Nothing is sent, so nothing can be out of place.
-            (self.seq, self.data_end, self.end) = (src.seqlo, src.seqlo, src.seqlo);
+            // Nothing is sent, so nothing can be out of place: not even behind a FIN, for which no window needs to be open.
+            let fin = u32::from(src.level >= level::CLOSING);
+            (self.seq, self.data_end, self.end) = (src.seqlo, src.seqlo.wrapping_sub(fin), src.seqlo);
         }
     }
 
