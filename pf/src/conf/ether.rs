@@ -119,7 +119,8 @@ fn mac(c: &mut Cursor) -> Parsed<MacMatch> {
     Ok(MacMatch { not, addr, mask })
 }
 
-fn octets(text: &str) -> Option<[u8; 6]> {
+/// `00:11:22:33:44:55`
+pub(crate) fn octets(text: &str) -> Option<[u8; 6]> {
     let mut octets = [0; 6];
     let mut parts = text.split(':');
     for octet in &mut octets {

@@ -16,7 +16,7 @@ mod check;
 mod combine;
 mod cursor;
 mod error;
-mod ether;
+pub(crate) mod ether;
 mod expand;
 mod filter;
 mod host;

@@ -14,6 +14,7 @@ use crate::{
     IfIndex,
     addr::Family,
     anchor::{Calls, Lists},
+    eval::Trial,
     pf::Worker,
     rule::Direction,
     ruleset::{AddrTest, Iface, Ruleset},
@@ -189,23 +190,47 @@ impl Ruleset {
         index: IfIndex,
         frame: &Frame,
     ) -> FrameVerdict {
-        let pass = FrameVerdict::Pass { tag: frame.tag, queue: 0 };
-        if self.skips(direction, index) {
-            return pass;
-        }
-        let worker = worker.id;
-        let mut evaluation =
-            Evaluation { calls: &self.calls, worker, direction, index, frame: *frame, decides: None };
-        evaluation.run(&self.main);
-        let Some(rule) = evaluation.decides else { return pass };
-        if let Some(counts) = self.slab().counts(worker, rule.slot) {
+        let (verdict, rule) = self.judge_frame(worker.id, direction, index, frame, &mut |_, _| ());
+        if let Some(counts) = rule.and_then(|rule| self.slab().counts(worker.id, rule.slot)) {
             counts.count(direction.index(), 1, frame.len);
         }
-        if rule.block {
-            FrameVerdict::Block
-        } else {
-            FrameVerdict::Pass { tag: evaluation.frame.tag, queue: rule.queue }
+        verdict
+    }
+
+    /// The same without a count: `tried` hears of every rule that is tried, and the rule that decides is said too.
+    pub(crate) fn trace_frame(
+        &self,
+        direction: Direction,
+        index: IfIndex,
+        frame: &Frame,
+        tried: &mut impl FnMut(RuleSlot, Trial),
+    ) -> (FrameVerdict, Option<RuleSlot>) {
+        // No worker has this number: nothing is counted for it.
+        let (verdict, rule) = self.judge_frame(usize::MAX, direction, index, frame, tried);
+        (verdict, rule.map(|rule| rule.slot))
+    }
+
+    fn judge_frame(
+        &self,
+        worker: usize,
+        direction: Direction,
+        index: IfIndex,
+        frame: &Frame,
+        tried: &mut impl FnMut(RuleSlot, Trial),
+    ) -> (FrameVerdict, Option<&Compiled>) {
+        let pass = FrameVerdict::Pass { tag: frame.tag, queue: 0 };
+        if self.skips(direction, index) {
+            return (pass, None);
         }
+        let mut evaluation =
+            Evaluation { calls: &self.calls, worker, direction, index, frame: *frame, decides: None };
+        evaluation.run(&self.main, tried);
+        let verdict = match evaluation.decides {
+            None => pass,
+            Some(rule) if rule.block => FrameVerdict::Block,
+            Some(rule) => FrameVerdict::Pass { tag: evaluation.frame.tag, queue: rule.queue },
+        };
+        (verdict, evaluation.decides)
     }
 }
 
@@ -221,7 +246,7 @@ struct Evaluation<'r> {
 
 impl<'r> Evaluation<'r> {
     /// Evaluates the rules of the main ruleset or of an anchor; says whether a `quick` has ended evaluation.
-    fn run(&mut self, lists: &'r Arc<Lists>) -> bool {
+    fn run(&mut self, lists: &'r Arc<Lists>, tried: &mut impl FnMut(RuleSlot, Trial)) -> bool {
         let evaluations: &[Counter] = lists.evaluations_of(self.worker);
         let mut i = 0;
         while let Some(rule) = lists.ether.get(i) {
@@ -229,13 +254,16 @@ impl<'r> Evaluation<'r> {
                 counter.inc();
             }
             if let Some(field) = rule.mismatch(self.direction, self.index, &self.frame) {
+                tried(rule.slot, Trial::Field(field));
                 i = rule.skip[field] as usize;
                 continue;
             }
             i += 1;
             if rule.tagged.is_some_and(|(tag, not)| (tag == self.frame.tag) == not) {
+                tried(rule.slot, Trial::Rest);
                 continue;
             }
+            tried(rule.slot, Trial::Matches);
             if rule.tag != 0 {
                 self.frame.tag = rule.tag;
             }
@@ -243,7 +271,7 @@ impl<'r> Evaluation<'r> {
                 self.decides = Some(rule);
                 rule.quick
             } else {
-                self.call(rule)
+                self.call(rule, tried)
             };
             if ended {
                 return true;
@@ -253,10 +281,10 @@ impl<'r> Evaluation<'r> {
     }
 
     /// Evaluates what a rule calls. Depth is bounded: no ruleset is compiled in which an anchor calls itself.
-    fn call(&mut self, call: &'r Compiled) -> bool {
+    fn call(&mut self, call: &'r Compiled, tried: &mut impl FnMut(RuleSlot, Trial)) -> bool {
         let before = self.decides.take();
         let calls = self.calls;
-        let ended = calls.of(call.call).iter().any(|lists| self.run(lists));
+        let ended = calls.of(call.call).iter().any(|lists| self.run(lists, tried));
         let decided = self.decides.is_some();
         self.decides = self.decides.or(before);
         ended || (call.quick && decided)

@@ -10,6 +10,7 @@ use crate::{
     addr::{Family, Prefix, bits},
     conf,
     env::Interface,
+    eval::Trial,
     rule::{Host, Rules, Tagged},
     show,
 };
@@ -155,6 +156,10 @@ proptest! {
             let tag = tag.map_or(0, |name| names.tag(name).unwrap());
             let wanted = if passes { FrameVerdict::Pass { tag, queue: 0 } } else { FrameVerdict::Block };
             prop_assert_eq!(ruleset.test_frame(&worker, direction, IfIndex(index), &read), wanted);
+            let mut matched = None;
+            let tried = &mut |slot, trial| if trial == Trial::Matches { matched = Some(slot) };
+            let traced = ruleset.trace_frame(direction, IfIndex(index), &read, tried);
+            prop_assert_eq!(traced, (wanted, matched), "the last that matches decides");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! are the cause. The packet goes through the engine itself, in a pf of its own without a single state: no counter of
 //! the running one moves, no state is made there. Only `round-robin` pools give out an address.
 
+mod frame;
 mod question;
 #[cfg(test)]
 mod tests;
@@ -19,14 +20,16 @@ use kern::{
     time::Instant,
 };
 
+pub use frame::Ends;
 pub use question::{NotUnderstood, Question};
 
 use crate::{
-    IfIndex,
+    Direction, IfIndex,
     anchor::{self, Kind},
-    conf::PfConf,
+    conf::{PfConf, Pos},
     engine::{PfCx, explain::Trace},
     env::Environment,
+    ether::FrameVerdict,
     eval::Trial,
     ids::Names,
     pf::Pf,
@@ -45,7 +48,7 @@ const NOW: u64 = 1;
 pub struct Tried {
     /// The anchor it is in; empty for the main ruleset.
     pub anchor: String,
-    /// Its kind.
+    /// Its kind; that of an Ethernet rule is `Filter`.
     pub kind: Kind,
     /// Its number.
     pub number: usize,
@@ -89,6 +92,12 @@ pub struct Explanation {
     pub skipped: bool,
     /// The rules that were tried, in order; not those that cannot match because an earlier one does not.
     pub tried: Vec<Tried>,
+    /// The Ethernet rules that were tried, in order.
+    pub frame: Vec<Tried>,
+    /// There are Ethernet rules, and the question does not say what frame the packet is in.
+    pub frame_is_missing: bool,
+    /// Ethernet rules come first: it comes in.
+    pub comes_in: bool,
     /// What becomes of it.
     pub fate: Fate,
     /// A state is made.
@@ -105,6 +114,15 @@ pub struct Explanation {
     pub tag: Option<String>,
 }
 
+impl Explanation {
+    /// All rules that were tried, in order.
+    pub fn rules(&self) -> impl Iterator<Item = &Tried> {
+        let [first, then] =
+            if self.comes_in { [&self.frame, &self.tried] } else { [&self.tried, &self.frame] };
+        first.iter().chain(then)
+    }
+}
+
 /// There is no memory for the packet.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("no memory for a packet to try: {0}")]
@@ -119,37 +137,69 @@ impl Ruleset {
         names: &mut Names,
         top: &mut Held<'_, Top>,
     ) -> Result<Explanation, NoMemory> {
-        let bench = Bench::new(question, names)?;
+        let mut bench = Bench::new(question, names)?;
+        let (direction, on, now) = (question.direction, question.on, Instant::from_secs(NOW));
+        let comes_in = direction == Direction::In;
+        let mut said = Explanation {
+            packet: question.to_string(),
+            skipped: false,
+            tried: Vec::new(),
+            frame: Vec::new(),
+            frame_is_missing: self.frame_is_missing(question),
+            comes_in,
+            fate: Fate::Blocked(Why::PfEther),
+            keeps_state: false,
+            becomes: None,
+            next_hop: None,
+            copied: false,
+            queue: None,
+            tag: None,
+        };
+        if comes_in {
+            let verdict;
+            (verdict, said.frame) = self.explain_frame(question, &question.octets(), bench.tag);
+            let FrameVerdict::Pass { tag, queue } = verdict else { return Ok(said) };
+            (bench.tag, bench.queue) = (tag, queue);
+        }
         let pf = Pf::new(1, 16);
         pf.states().limiters.set(&self.conf().limiters);
         let mut worker = pf.worker(0);
         // No worker has this number: nothing is counted for it.
         worker.id = usize::MAX;
-        let (direction, on, now) = (question.direction, question.on, Instant::from_secs(NOW));
         let mut m = bench.packet()?;
         let trace = PfCx::new(&pf, self, &mut worker, top.at::<PfRules>(), now).trace(direction, on, &mut m);
         bench.end(m);
         let mut m = bench.packet()?;
         let verdict = PfCx::new(&pf, self, &mut worker, top.at::<PfRules>(), now).test(direction, on, &mut m);
-        let (tag, queue) = (m.hdr().tag, m.hdr().queue);
+        let (mut tag, mut queue) = (m.hdr().tag, m.hdr().queue);
+        said.fate = Fate::of(&verdict);
+        if !comes_in && said.fate == Fate::Passes {
+            let verdict;
+            (verdict, said.frame) = self.explain_frame(question, m.data(), tag);
+            match verdict {
+                FrameVerdict::Block => said.fate = Fate::Blocked(Why::PfEther),
+                FrameVerdict::Pass { tag: by, queue: to } => {
+                    (tag, queue) = (by, if to == 0 { queue } else { to });
+                }
+            }
+        }
         bench.end(m);
         let state = pf.states().dump(&mut top.at(), NOW as u32).pop();
         let hop = match verdict {
             Verdict::Route(_, hop) | Verdict::Copy(_, hop) => pf.slab().next_hop(hop),
             _ => None,
         };
-        let ends = state.as_ref().map(|s| if direction == crate::Direction::In { s.stack } else { s.wire });
+        let ends = state.as_ref().map(|s| if comes_in { s.stack } else { s.wire });
         Ok(Explanation {
-            packet: question.to_string(),
             skipped: trace.skipped,
             tried: self.tried(&trace, env),
             next_hop: hop.map(|hop| next_hop(hop.gateway, hop.iface, env)),
             copied: matches!(verdict, Verdict::Copy(..)),
-            fate: Fate::of(&verdict),
             keeps_state: state.is_some(),
             becomes: ends.filter(|_| state.is_some_and(|s| s.stack != s.wire)),
             queue: names.queue_name(queue).map(str::to_owned),
             tag: names.tag_name(tag).map(str::to_owned),
+            ..said
         })
     }
 
@@ -167,7 +217,7 @@ impl Ruleset {
                 kind: step.kind,
                 number: *number,
                 text: print::rule(rule, env),
-                place: place(self.conf(), rule),
+                place: place(self.conf(), rule.at),
                 fails: match step.trial {
                     Trial::Matches => None,
                     Trial::Field(field) => FIELDS.get(field).copied(),
@@ -215,9 +265,9 @@ fn next_hop(gateway: Option<IpAddr>, iface: IfIndex, env: &Environment) -> Strin
     gateway.map_or_else(|| interface.to_owned(), |gateway| format!("{gateway} on {interface}"))
 }
 
-fn place(conf: &PfConf, rule: &Rule) -> String {
-    let file = conf.files.get(usize::from(rule.at.file)).map_or("", String::as_str);
-    format!("{file}:{}", rule.at.line)
+fn place(conf: &PfConf, at: Pos) -> String {
+    let file = conf.files.get(usize::from(at.file)).map_or("", String::as_str);
+    format!("{file}:{}", at.line)
 }
 
 /// A packet outside of the router's own pool and books.
@@ -226,6 +276,7 @@ struct Bench<'a> {
     ledger: Ledger,
     question: &'a Question,
     tag: u16,
+    queue: u16,
 }
 
 impl Bench<'_> {
@@ -233,7 +284,7 @@ impl Bench<'_> {
         let pool = Pool::new(PoolConfig { clusters: 4, jumbos: 1 }).map_err(|e| NoMemory(e.to_string()))?;
         // A tag that no rule has named matches none: it needs a number, but whether there is one left is no matter.
         let tag = question.tag.as_deref().map_or(0, |tag| names.tag(tag).unwrap_or(0));
-        Ok(Bench { pool, ledger: Ledger::new(), question, tag })
+        Ok(Bench { pool, ledger: Ledger::new(), question, tag, queue: 0 })
     }
 
     fn packet(&self) -> Result<Mbuf, NoMemory> {
@@ -245,7 +296,7 @@ impl Bench<'_> {
         let hdr = m.hdr_mut();
         hdr.family = octets.first().map_or(4, |octet| octet >> 4);
         hdr.proto = self.question.proto;
-        (hdr.tag, hdr.rcvif) = (self.tag, self.question.received.0);
+        (hdr.tag, hdr.queue, hdr.rcvif) = (self.tag, self.queue, self.question.received.0);
         for (is, flag) in
             [(self.question.fragment, PktFlags::FRAG), (self.question.options, PktFlags::OPTIONS)]
         {

@@ -5,11 +5,13 @@ use std::{fmt, net::IpAddr};
 
 use wire::{IpProto, build, ipv4, ipv6};
 
+use super::frame::Ends;
 use crate::{
     IfIndex,
     addr::Family,
+    conf::ether::octets as mac,
     env::Environment,
-    names,
+    names, print,
     rule::{Direction, FLAG_LETTERS},
 };
 
@@ -43,6 +45,8 @@ pub struct Question {
     pub fragment: bool,
     /// It has IP options.
     pub options: bool,
+    /// The addresses of the frame it is in, if Ethernet rules are to be asked.
+    pub ether: Option<Ends>,
 }
 
 /// A description of a packet that is wrong.
@@ -121,6 +125,7 @@ struct Draft {
     tag: Option<String>,
     fragment: bool,
     options: bool,
+    ether: Option<Ends>,
 }
 
 impl Question {
@@ -240,6 +245,7 @@ fn read(words: &mut Words<'_>) -> Result<Question, Wrong> {
         tag: draft.tag,
         fragment: draft.fragment,
         options: draft.options,
+        ether: draft.ether,
     })
 }
 
@@ -271,9 +277,10 @@ fn one(words: &mut Words<'_>, draft: &mut Draft) -> Result<(), Wrong> {
         "tagged" => draft.tag = Some(words.next("a tag", |_, w| Some(w.trim_matches('"').to_owned()))?),
         "fragment" => draft.fragment = true,
         "options" => draft.options = true,
+        "ether" => draft.ether = Some(ends(words)?),
         _ => {
             let known = "on, received-on, inet, inet6, proto, from, to, port, flags, icmp-type, icmp6-type, code, tos, \
-                         tagged, fragment, options";
+                         tagged, fragment, options, ether";
             return Err((words.column(), format!("`{word}` says nothing of a packet; there are {known}")));
         }
     }
@@ -286,6 +293,15 @@ fn place(words: &mut Words<'_>) -> Result<(IpAddr, Option<u16>), Wrong> {
     let port = |env: &Environment, w: &str| w.parse().ok().or_else(|| env.service(w));
     let port = if words.accept("port") { Some(words.next("a port", port)?) } else { None };
     Ok((address, port))
+}
+
+/// `from 02:00:00:00:00:01 to 02:00:00:00:00:02`
+fn ends(words: &mut Words<'_>) -> Result<Ends, Wrong> {
+    let mut end = |keyword: &str| {
+        words.next(&format!("`{keyword}`"), |_, word| (word == keyword).then_some(()))?;
+        words.next("a MAC address", |_, word| mac(word))
+    };
+    Ok(Ends { from: end("from")?, to: end("to")? })
 }
 
 /// `S`, `SA`; of `S/SA`, what is set.
@@ -306,6 +322,11 @@ impl fmt::Display for Question {
             if has_ports {
                 write!(f, " port {port}")?;
             }
+        }
+        let Some(Ends { from, to }) = self.ether else { return Ok(()) };
+        for (word, octets) in [("ether from", from), ("to", to)] {
+            write!(f, " {word} ")?;
+            print::ether::write_octets(f, octets)?;
         }
         Ok(())
     }

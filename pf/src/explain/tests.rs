@@ -104,14 +104,59 @@ fn an_interface_that_pf_skips_and_a_packet_that_no_rule_is_for_are_told_as_such(
     assert!(explained("block out all\n", WEB).text(false).contains("no rule decides\npasses\n"));
 }
 
+/// The frame that a packet is in.
+const FRAME: &str = " ether from 02:00:00:00:00:01 to 02:00:00:00:00:02";
+
+#[test]
+fn ethernet_rules_are_asked_about_the_frame_and_where_it_comes_in_ahead_of_others() {
+    let rules = "ether pass in tag WIFI\n\
+                 ether anchor \"own\" in on lan0 {\n\
+                   ether block from 02:00:00:00:00:01 l3 to 198.51.100.0/24\n\
+                 }\n\
+                 ether block proto 0x0806\n\
+                 pass all\n";
+    let said = explained(rules, &format!("{WEB}{FRAME}"));
+    assert_eq!(
+        said.text(true),
+        "in inet proto tcp from 192.0.2.9 port 4000 to 198.51.100.1 port 443 ether from 02:00:00:00:00:01 to \
+         02:00:00:00:00:02\n  \
+         matches    pf.conf:1 @0 ether pass in l3 all tag WIFI\n  \
+         matches    pf.conf:2 @1 ether anchor \"own\" in on lan0 l3 all\n  \
+         decides    pf.conf:3 anchor own @0 ether block from 02:00:00:00:00:01 l3 from any to 198.51.100.0/24\n  \
+         no match   pf.conf:5 @2 ether block proto 0x0806 l3 all  [EtherType]\n\
+         blocked: blocked by Ethernet rule\n"
+    );
+    let other = explained(rules, &format!("{WEB}{}", FRAME.replace("00:01 to", "00:09 to")));
+    assert!(other.text(true).contains("[Ethernet source]\n"), "{}", other.text(true));
+    assert_eq!((other.fate, other.tag.as_deref()), (Fate::Passes, Some("WIFI")));
+}
+
+#[test]
+fn what_an_ethernet_rule_puts_on_a_frame_other_rules_see_and_the_other_way_round() {
+    let rules = "ether pass in tag WIFI\nether block out tagged SLOW\nblock all\npass in tagged WIFI\n\
+                 pass out tag SLOW\n";
+    assert_eq!(explained(rules, &format!("{WEB}{FRAME}")).fate, Fate::Passes);
+    let unasked = explained(rules, WEB);
+    assert_eq!(unasked.fate, Fate::Blocked(Why::PfBlock));
+    assert!(unasked.text(false).contains("Ethernet rules were not asked: `ether from MAC to MAC`"));
+    let leaves = explained(rules, &format!("{}{FRAME}", WEB.replace("in on lan0", "out on wan0")));
+    let order: Vec<&str> = leaves.rules().filter(|rule| rule.decides).map(|rule| &*rule.place).collect();
+    assert_eq!((leaves.fate, order), (Fate::Blocked(Why::PfEther), vec!["pf.conf:5", "pf.conf:2"]));
+    let none = explained("pass all\n", WEB);
+    assert!(!none.frame_is_missing && !explained("set skip on lan0\nether pass\n", WEB).frame_is_missing);
+}
+
 #[test]
 fn asking_counts_nothing_and_leaves_no_state() {
     let mut names = Names::new();
-    let (pf, ruleset) = ruleset("table <t> counters { 192.0.2.0/24 }\npass from <t> to any\n", &mut names);
-    let question = Question::parse(WEB, &env()).unwrap();
+    let (pf, ruleset) =
+        ruleset("table <t> counters { 192.0.2.0/24 }\nether pass\npass from <t> to any\n", &mut names);
+    let question = Question::parse(&format!("{WEB}{FRAME}"), &env()).unwrap();
     ruleset.explain(&question, &env(), &mut names, &mut Root::claim().top()).unwrap();
     let (slot, evaluations) = ruleset.counted("", Kind::Filter, 0).unwrap();
     assert_eq!((evaluations, pf.slab().totals(slot).packets, pf.states().count()), (0, [0, 0], 0));
+    let ether = &crate::show::ether(&ruleset, "")[0];
+    assert_eq!((ether.evaluations, ether.packets), (0, [0, 0]));
     let table = &pf.tables().list(None)[0];
     assert_eq!(table.totals, crate::table::Totals::default());
 }
@@ -131,6 +176,10 @@ fn a_wrong_description_is_told_with_a_caret_under_the_word() {
     assert!(
         wrong("in on lan0 proto icmp from 1.2.3.4 to 5.6.7.8 port 1").contains("only tcp and udp have ports")
     );
+    assert!(wrong(&format!("{WEB} ether to")).contains("`to` is not `from`"));
+    assert!(wrong(&format!("{WEB} ether from 02:00")).contains("`02:00` is not a MAC address"));
+    let cut = wrong(&format!("{WEB} ether from 2:0:0:0:0:1"));
+    assert!(cut.contains("`to` is missing"), "{cut}");
     assert!(wrong("in on lan0 proto tcp from 1.2.3.4 to 5.6.7.8 flags SX").contains("`SX` is not TCP flags"));
     assert!(
         wrong("in on lan0 proto tcp from 1.2.3.4 to 5.6.7.8 colour").contains("says nothing of a packet")
@@ -153,6 +202,7 @@ fn question() -> impl Strategy<Value = Question> {
         tag: tag.map(str::to_owned),
         fragment: p.fragment,
         options: options && p.family == crate::addr::Family::Inet,
+        ether: None,
     })
 }
 

@@ -16,13 +16,16 @@ impl Explanation {
 
     fn write(&self, out: &mut String, all: bool) -> fmt::Result {
         writeln!(out, "{}", self.packet)?;
-        for rule in self.tried.iter().filter(|rule| all || rule.fails.is_none()) {
+        for rule in self.rules().filter(|rule| all || rule.fails.is_none()) {
             rule.write(out)?;
         }
         if self.skipped {
             writeln!(out, "pf does nothing at this interface: set skip")?;
-        } else if !self.tried.iter().any(|rule| rule.decides) {
+        } else if !self.rules().any(|rule| rule.decides) {
             writeln!(out, "no rule decides")?;
+        }
+        if self.frame_is_missing {
+            writeln!(out, "Ethernet rules were not asked: `ether from MAC to MAC` says what frame it is in")?;
         }
         writeln!(out, "{}", self.outcome())
     }

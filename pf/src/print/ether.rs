@@ -88,7 +88,7 @@ fn write_mac(out: &mut String, mac: &MacMatch) -> fmt::Result {
     }
 }
 
-fn write_octets(out: &mut String, octets: [u8; 6]) -> fmt::Result {
+pub(crate) fn write_octets(out: &mut impl Write, octets: [u8; 6]) -> fmt::Result {
     for (i, octet) in octets.iter().enumerate() {
         write!(out, "{}{octet:02x}", if i == 0 { "" } else { ":" })?;
     }

@@ -1,7 +1,7 @@
 //! A configuration back to text, as pfctl prints it. What is printed parses to itself.
 
 mod altq;
-mod ether;
+pub(crate) mod ether;
 mod pool;
 mod rule;
 

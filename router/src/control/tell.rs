@@ -203,7 +203,7 @@ impl ExplainReport {
             .into(),
             outcome: e.outcome(),
             state: None,
-            rules: e.tried.iter().map(tried).collect(),
+            rules: e.rules().map(tried).collect(),
             keeps_state: e.keeps_state,
             becomes: e.becomes.map(|ends| ends.map(place)),
             next_hop: e.next_hop.clone(),
