@@ -284,6 +284,7 @@ pub(crate) fn other() -> impl Strategy<Value = Rule> {
         match action {
             Action::Scrub => {
                 rule.direction = base.direction;
+                rule.os = dice.maybe(5, |_| "OpenBSD 3.3".to_owned());
                 rule.scrub = Scrub { no_reassemble: dice.once_in(2), ..dice.scrub() };
             }
             Action::Nat => {

@@ -201,7 +201,7 @@ impl<'a> PfCx<'a> {
             && rules.constant(direction, index) == Constant::Look
             && !m.hdr().flags.has(PktFlags::NO_PF)
         {
-            rules.scrub.normalise(direction, index, m, &mut self.worker.ids);
+            rules.scrub.normalise(direction, index, m, &rules.known, &mut self.worker.ids);
         }
     }
 

@@ -3,6 +3,9 @@
 //! A packet is changed in place and its checksums follow, also when they are partial. Scrub rules do it ahead of all
 //! others; `scrub (...)` of match and pass rules to what passes (see [`crate::treatment`]). What `scrub` does about fragments is
 //! not here: which are put together, the [ruleset](crate::Ruleset::reassembles) says; how, the router knows.
+//!
+//! A scrub rule with `os` is for SYNs, since nothing else betrays a system. Time to live and don't-fragment are among what
+//! does: whoever looks behind `min-ttl` or `no-df` sees another SYN, as in pf.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -12,6 +15,7 @@ use wire::{IpProto, ipv4, ipv6, tcp};
 use crate::{
     IfIndex,
     conf::Reassemble,
+    osfp::{Known, Sender},
     packet::Packet,
     rule::{Action, Direction, Rule, Scrub},
     ruleset::{CompileError, Compiled},
@@ -105,8 +109,8 @@ impl ScrubRules {
     }
 
     /// Whether the datagram of this fragment is put together, and whether don't-fragment is forgiven.
-    pub(crate) fn gathers_this(&self, index: IfIndex, m: &Mbuf) -> Option<bool> {
-        let fragments = match self.first(Direction::In, index, m) {
+    pub(crate) fn gathers_this(&self, index: IfIndex, m: &Mbuf, known: &Known) -> Option<bool> {
+        let fragments = match self.first(Direction::In, index, m, known) {
             Some((_, fragments)) => fragments,
             None if self.is_empty() => self.fragments,
             None => Fragments::Stay,
@@ -119,8 +123,15 @@ impl ScrubRules {
 
     /// What the first rule that matches does to a packet.
     #[cold]
-    pub(crate) fn normalise(&self, direction: Direction, index: IfIndex, m: &mut Mbuf, ids: &mut Ids) {
-        if let Some((normalise, _)) = self.first(direction, index, m)
+    pub(crate) fn normalise(
+        &self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        known: &Known,
+        ids: &mut Ids,
+    ) {
+        if let Some((normalise, _)) = self.first(direction, index, m, known)
             && !normalise.is_none()
         {
             normalise.apply(m, || ids.next());
@@ -134,15 +145,30 @@ impl ScrubRules {
 
     /// Whether the state of a packet is to look at timestamps.
     #[cold]
-    pub(crate) fn reassembles_tcp(&self, direction: Direction, index: IfIndex, m: &Mbuf) -> bool {
+    pub(crate) fn reassembles_tcp(
+        &self,
+        direction: Direction,
+        index: IfIndex,
+        m: &Mbuf,
+        known: &Known,
+    ) -> bool {
         self.looks_at_timestamps()
-            && self.first(direction, index, m).is_some_and(|(normalise, _)| normalise.reassemble_tcp)
+            && self.first(direction, index, m, known).is_some_and(|(normalise, _)| normalise.reassemble_tcp)
     }
 
-    fn first(&self, direction: Direction, index: IfIndex, m: &Mbuf) -> Option<(Normalise, Fragments)> {
+    fn first(
+        &self,
+        direction: Direction,
+        index: IfIndex,
+        m: &Mbuf,
+        known: &Known,
+    ) -> Option<(Normalise, Fragments)> {
         let p = Packet::read(m).ok()?;
+        let sender = Sender::new(known, m.data());
         let matches = |rule: &&(Compiled, Normalise, Fragments)| {
-            rule.0.mismatch(direction, index, &p).is_none() && rule.0.rest_matches(&p, p.tag)
+            rule.0.mismatch(direction, index, &p).is_none()
+                && rule.0.rest_matches(&p, p.tag)
+                && rule.0.os.is_none_or(|os| sender.is(os, &p))
         };
         self.rules.iter().find(matches).map(|&(_, normalise, fragments)| (normalise, fragments))
     }

@@ -457,7 +457,7 @@ impl Ruleset {
         if self.constant(Direction::In, index) == Constant::Skip || m.hdr().flags.has(PktFlags::NO_PF) {
             return None;
         }
-        self.scrub.gathers_this(index, m)
+        self.scrub.gathers_this(index, m, &self.known)
     }
 
     /// Whether the queues of this interface want to know who sent what is translated on its way out.

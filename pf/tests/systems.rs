@@ -191,10 +191,6 @@ fn what_is_wrong_is_said_with_its_place() {
     );
     let missing = said("set fingerprints \"tests/none\"\npass\n");
     assert!(missing[0].starts_with("pf.conf:1:5: `tests/none` cannot be read: "), "{missing:?}");
-    assert!(
-        said(&format!("{set}scrub in proto tcp from any os Linux\n"))[0]
-            .contains("`scrub ... os` is not supported")
-    );
 
     let dir = std::env::temp_dir().join(format!("softnet-osfp-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
@@ -206,6 +202,24 @@ fn what_is_wrong_is_said_with_its_place() {
                   1024:64:0:40:Q:Mine:::wrong";
     assert_eq!(warned, [format!("{}:{wanted}", file.display())]);
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_scrub_rule_is_for_the_syns_of_a_system_and_no_other_segment() {
+    let rules = "set fingerprints \"tests/pf.os\"\nscrub in proto tcp from any os Linux min-ttl 100\n\
+                 scrub in proto tcp from any os unknown min-ttl 200\npass all no state\n";
+    let mut w = World::new(rules);
+    let mut ttl = |packet: &[u8]| {
+        let mut m = w.packet(packet);
+        assert!(matches!(w.test(IN, LAN, &mut m), pf::Verdict::Pass(_)));
+        let ttl = m.data()[8];
+        w.fixture.done(m);
+        ttl
+    };
+    assert_eq!(ttl(&Sent::linux().inet()), 100);
+    assert_eq!(ttl(&Sent::openbsd().inet()), 64, "known, and neither");
+    assert_eq!(ttl(&Sent { flags: 0x10, ..Sent::linux() }.inet()), 200, "an ACK betrays nothing");
+    assert_eq!(ttl(&build::udp4(CLIENT, SERVER, 1, 2, b"x")), 64, "no segment");
 }
 
 #[test]

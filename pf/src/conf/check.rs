@@ -44,7 +44,7 @@ pub(crate) fn whole(conf: &PfConf) -> Vec<Fault> {
     faults
 }
 
-/// While a SYN is answered no rule is known yet, and the router answers in one family only.
+/// A connection that a cookie opens is one of `synproxy state`, which asks the server in the client's family.
 pub(crate) fn cookies(conf: &PfConf) -> Vec<Fault> {
     if conf.options.syncookies == Syncookies::Never {
         return Vec::new();
@@ -52,7 +52,8 @@ pub(crate) fn cookies(conf: &PfConf) -> Vec<Fault> {
     let all = conf.rules.all().chain(conf.anchors.iter().flat_map(|a| a.rules.all()));
     let changes = all.filter(|r| r.af_to.is_some() && r.proto.is_none_or(|proto| proto == TCP));
     let fault = |r: &Rule| {
-        Fault::unsupported(r.at, "af-to with set syncookies", "the router answers in one family only")
+        let why = "the server would be asked in the client's family, by pf itself too: none would answer";
+        Fault::unsupported(r.at, "af-to with set syncookies", why)
     };
     changes.map(fault).collect()
 }

@@ -197,7 +197,7 @@ fn state(c: &mut Cursor, at: Pos, kind: StateKind, def: &mut RuleDef) -> Parsed<
     Ok(())
 }
 
-/// The router answers in the server's place in one family only.
+/// The router asks the server in the family in which the client has asked.
 fn note_proxied_family(c: &mut Cursor, at: Pos, def: &RuleDef) {
     let proxies = def.state.as_ref().is_some_and(|state| match &state.value {
         StateWord::Keep(options) => options.keep.kind == StateKind::Synproxy,

@@ -26,9 +26,6 @@ pub(crate) fn rule(c: &mut Cursor, env: &Environment, at: super::Pos, no: bool) 
             .help("the first scrub rule that matches decides"));
     }
     filter::place(c, env, &mut def)?;
-    if let Some(os) = def.os.first() {
-        c.note(os.at, "scrub ... os");
-    }
     while !c.is_done() {
         rule_option(c, &mut def)?;
     }

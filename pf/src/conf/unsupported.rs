@@ -13,7 +13,10 @@ const ASK: &str = "pf cannot ask the routing table yet";
 const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Translation.
     ("match ... af-to", "a packet changes its family by a pass rule"),
-    ("synproxy with af-to", "the router answers in one family only"),
+    (
+        "synproxy with af-to",
+        "the server would be asked in the client's family, by pf itself too: none would answer",
+    ),
     ("endpoint-independent", TRANSLATION),
     ("map-e-portset", TRANSLATION),
     // Routes.
@@ -28,7 +31,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("max-pkt-size", "packets are not metered by rules yet"),
     ("ridentifier", "rules have no identifiers yet"),
     // Tables, normalisation, log.
-    ("scrub ... os", "scrub rules come before a SYN is looked at"),
     ("log (user)", "packets belong to no local user"),
     ("set loginterface", "statistics are counted for every interface"),
     ("set keepcounters", "counters begin anew on a reload"),

@@ -314,7 +314,7 @@ impl<'a> PfCx<'a> {
             rule,
             treatment: treatment_number,
             stamped: treatment.normalise.reassemble_tcp
-                || self.rules.scrub.reassembles_tcp(direction, index, m),
+                || self.rules.scrub.reassembles_tcp(direction, index, m, &self.rules.known),
             binds: if becomes.family() == p.family {
                 Routed::binds(treatment.route, hops, direction, index)
             } else {
