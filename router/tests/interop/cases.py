@@ -114,7 +114,7 @@ class Case:
         """Source, destination, SPI, way."""
         return [(self.ours, self.guests, self.spi_out, "out"), (self.guests, self.ours, self.spi_in, "in")]
 
-    def inner(self, way):
+    def pair(self, way):
         """Source and destination of the packets inside."""
         return (self.host, self.far) if way == "out" else (self.far, self.host)
 
@@ -142,7 +142,7 @@ class Case:
                 ends, protocol = (src, dst), self.protocol
                 if self.more.get("natt"):
                     ends, protocol = (f"{src}[4500]", f"{dst}[4500]"), "esp-udp"
-                inner = "-inner {} {}".format(*self.inner(way)) if self.mode == "beet" else ""
+                inner = "-inner {} {}".format(*self.pair(way)) if self.mode == "beet" else ""
                 lines.append(f"add {ends[0]} {ends[1]} {protocol} {spi:#x} -m {self.mode} {inner} {common} {words};")
         here, there = f"{self.host}/{bits}", f"{self.far}/{bits}"
         for upper, _ in self.upper():
@@ -180,7 +180,7 @@ class Case:
                     lines.append(f"{head} esp spi {spi:#x} reqid {u} mode transport {window} {words}")
             else:
                 _, words = self.algorithm(self.key(way))
-                sel = "sel src {} dst {}".format(*(f"{host}/{bits}" for host in self.inner(way))) if self.mode == "beet" else ""
+                sel = "sel src {} dst {}".format(*(f"{host}/{bits}" for host in self.pair(way))) if self.mode == "beet" else ""
                 lines.append(f"{head} {self.protocol} spi {spi:#x} reqid {u} mode {self.mode} {flag} {window} {words} {encap} {sel}")
         here, there = f"{self.host}/{bits}", f"{self.far}/{bits}"
         ways = [("out" if gateway else "in", here, there, self.ours, self.guests), ("in" if gateway else "out", there, here, self.guests, self.ours)]
