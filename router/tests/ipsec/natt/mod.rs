@@ -80,6 +80,27 @@ fn a_reload_that_changes_other_things_keeps_what_is_known_of_the_peer() {
 }
 
 #[test]
+fn sas_that_replace_all_others_send_where_they_are_told_until_the_peer_is_heard_again() {
+    let mut bed = Bed::simple("");
+    assert_eq!(bed.round_trip(false), [1, 1]);
+    let heard = bed.peers_of_b();
+    let back = Datagram { from: 1, ..Datagram::default() };
+    bed.net.setkey("b", "flush;").unwrap();
+    bed.net.setkey("b", &sas(1, "")).unwrap();
+    let told = bed.peers_of_b();
+    assert_eq!(told[0], "203.0.113.1:4500");
+    assert_ne!(told[0], heard[0]);
+    // The translator has no mapping there.
+    assert!(bed.carry(&back).is_empty());
+    assert_eq!(bed.peers_of_b(), told);
+    // One packet from the peer is enough.
+    assert_eq!(bed.carry(&Datagram::default()).len(), 1);
+    assert_eq!(bed.peers_of_b()[0], heard[0]);
+    assert_eq!(bed.carry(&back).len(), 1);
+    bed.finish();
+}
+
+#[test]
 fn nobody_is_moved_by_a_packet_that_is_forged_repeated_or_late() {
     for v6 in [false, true] {
         let mut bed = Bed::simple("");
