@@ -36,6 +36,7 @@ fn sa(suite: Suite, workers: usize) -> Arc<Sa> {
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
         inner: None,
+        worker: None,
         encap: None,
         reqid: 0,
         suite,

@@ -42,6 +42,8 @@ pub struct SaReport {
     pub spi: u32,
     /// What binds it to policies.
     pub reqid: u32,
+    /// The worker that alone sends by it.
+    pub worker: Option<u16>,
     /// Algorithms as setkey tells them: `E`, `A` or `C`, the word, and bits of the key.
     pub algorithms: Vec<(char, &'static str, usize)>,
     /// The algorithm with its key length.
@@ -86,6 +88,7 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
                 inner: config.inner,
                 spi: config.spi.0,
                 reqid: config.reqid,
+                worker: config.worker,
                 algorithms: algorithms(config.suite),
                 suite: config.suite.to_string(),
                 key_bits: sa.key_bits(),
@@ -152,6 +155,9 @@ fn write_sa(out: &mut String, r: &SaReport, left: usize, now: Instant) -> fmt::R
     )?;
     if let Some((src, dst)) = r.inner {
         writeln!(out, "\tinner {src} {dst}")?;
+    }
+    if let Some(worker) = r.worker {
+        writeln!(out, "\tpcpu-num {worker}")?;
     }
     for (name, original) in ["OAI", "OAR"].into_iter().zip(r.encap.map_or([None; 2], |udp| udp.original)) {
         if let Some(original) = original {

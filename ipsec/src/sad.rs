@@ -6,7 +6,7 @@
 //! the very next snapshot, so a packet that notes an index never means a stranger.
 //!
 //! A packet that was given an SA just before that SA left goes through its *successor*: the newest with the same ends,
-//! protocol, mode and `-u`. So a change of keys loses nothing that is already under way.
+//! protocol, mode and `-u`, and of the same worker or everybody's. So a change of keys loses nothing that is already under way.
 //!
 //! The hash table is open and at most half full.
 
@@ -180,9 +180,11 @@ impl Sad {
     /// The SA for packets that were to go through one that has just left.
     #[cold]
     pub fn successor(&self, left: SaIndex) -> Option<&Arc<Sa>> {
-        let kind = |c: &SaConfig| (c.protocol, c.src, c.dst, c.mode, c.reqid);
+        let kind = |c: &SaConfig| (c.protocol, c.src, c.dst, c.mode, c.inner, c.reqid);
         let (_, was) = self.left.iter().find(|(index, _)| *index == left)?;
-        self.newest_first().find(|sa| kind(sa.config()) == kind(was) && sa.life() != Life::Dead)
+        let like = |sa: &&Arc<Sa>| kind(sa.config()) == kind(was) && sa.life() != Life::Dead;
+        let of = |worker| self.newest_first().filter(like).find(move |sa| sa.config().worker == worker);
+        of(was.worker).or_else(|| of(None))
     }
 
     /// The SA of a protocol with these ends and this SPI.

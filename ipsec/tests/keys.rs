@@ -142,6 +142,7 @@ fn set_up(suite: Suite, engine: Engine, material: &mut [u8]) -> Sa {
         protocol: if matches!(suite, Suite::Ah(_)) { Protocol::Ah } else { Protocol::Esp },
         mode: Mode::Tunnel,
         inner: None,
+        worker: None,
         encap: None,
         reqid: 0,
         suite,

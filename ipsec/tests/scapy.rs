@@ -148,6 +148,7 @@ impl Case {
             protocol: self.protocol,
             mode: self.mode,
             inner: None,
+            worker: None,
             encap: None,
             reqid: 0,
             suite: self.suite,

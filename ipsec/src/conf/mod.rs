@@ -11,7 +11,7 @@
 //! dump [protocol] ; spddump ; exit ;              # comment
 //!
 //! src, dst     address, of esp-udp address[\[port\]]
-//! extensions   -m tunnel|transport|beet|any  -inner src dst  -u id  -r bytes  -f seq-pad|zero-pad|nocyclic-seq|align8  -esn
+//! extensions   -m tunnel|transport|beet|any  -inner src dst  -u id  -pcpu-num worker  -r bytes  -f seq-pad|zero-pad|nocyclic-seq|align8  -esn
 //!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets  -seq number
 //!              -df copy|set|clear  -frag before|after  -dscp n  -noecn  -ttl n  -flow-label  -tfc octets  -threshold octets
 //!              -natt oai[sport] oar[dport]  -keepalive seconds
@@ -32,7 +32,8 @@
 //! Ours beyond setkey: `-peer-window`, the replay window of the peer in packets (32 unless said otherwise), which bounds
 //! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes; ranges
 //! of addresses and of ports with a hyphen; `-inner`, source and destination of the packets that an SA in BEET mode is for, what
-//! `ip xfrm state` calls `sel`; `-seq`, the last sequence number that was used already, each way, for an SA that
+//! `ip xfrm state` calls `sel`; `-pcpu-num`, the worker that alone sends by the SA (RFC 9611, [`preferred`](crate::spd::preferred)), as in
+//! `ip xfrm state`; `-seq`, the last sequence number that was used already, each way, for an SA that
 //! another machine had before; `update` is PF_KEY's (RFC 2367, 3.1.2): what is not named stays, and a key is never replaced,
 //! for that takes an SA with an SPI of its own; `-f align8` and what follows `-df`, which are [`Handling`](crate::sa::Handling)'s. `-esn` is
 //! FreeBSD's, as is `-natt`; `esp-udp` with ports is NetBSD's. `-keepalive` says after how many seconds without a packet a NAT

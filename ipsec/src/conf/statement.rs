@@ -109,6 +109,8 @@ pub enum Extension {
     Inner(IpAddr, IpAddr),
     /// `-u id`.
     Reqid(u32),
+    /// `-pcpu-num worker`: ours, after iproute2's.
+    Worker(u16),
     /// `-r bytes` of bitmap, eight packets each.
     Replay(u32),
     /// `-f flag`.

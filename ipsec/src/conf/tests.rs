@@ -585,6 +585,7 @@ mod print {
             Extension::Mode(m) => format!("-m {}", mode(*m)),
             Extension::Inner(src, dst) => format!("-inner {src} {dst}"),
             Extension::Reqid(n) => format!("-u {n}"),
+            Extension::Worker(n) => format!("-pcpu-num {n}"),
             Extension::Replay(n) => format!("-r {n}"),
             Extension::Flag(FlagWord::ZeroPad) => "-f zero-pad".to_owned(),
             Extension::Flag(FlagWord::RandomPad) => "-f random-pad".to_owned(),

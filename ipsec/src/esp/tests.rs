@@ -44,6 +44,7 @@ fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
         protocol: Protocol::Esp,
         mode: Mode::Tunnel,
         inner: None,
+        worker: None,
         encap: None,
         reqid: 0,
         suite,

@@ -191,6 +191,8 @@ pub struct SaConfig {
     pub encap: Option<Encap>,
     /// Binds it to policies of level `unique`; 0 for none.
     pub reqid: u32,
+    /// The worker that alone sends by it (RFC 9611); `None`: all of them.
+    pub worker: Option<u16>,
     /// Algorithm.
     pub suite: Suite,
     /// Extended (64-bit) sequence numbers.

@@ -13,7 +13,10 @@
 //! A transport SA is for one pair of addresses, and so is one in BEET mode. A policy of whole networks in transport mode (`esp/transport//require`)
 //! has the SAs of all pairs in it, and each packet takes that of its own pair.
 
-use super::{Decision, Level};
+use super::{
+    Decision, Level,
+    worker::{self, preferred},
+};
 use crate::{
     sa::{Life, Mode, Protocol, Sa, SaConfig, SaIndex},
     sad::Sad,
@@ -180,6 +183,8 @@ struct Step {
     /// The SA where there is one, and no packet need be asked whether it is for it.
     only: Option<SaIndex>,
     optional: bool,
+    /// Whether some of them are of one worker alone.
+    per_worker: bool,
     /// Whether an SA must be asked for its ends, because several pairs of addresses are meant.
     pairs: bool,
     /// The next step, plus one; 0 if it is the last.
@@ -214,7 +219,9 @@ impl Bundles {
                 sad.newest_first().filter(|sa| request.has(sa.config(), &src, &dst)).cloned().collect();
             let is_pair = request.ends.is_none() || request.mode == Mode::Beet;
             let pairs = is_pair && (src.host().is_none() || dst.host().is_none());
+            let per_worker = sas.iter().any(|sa| sa.config().worker.is_some());
             self.steps.push(Step {
+                per_worker,
                 only: if let ([sa], false) = (&*sas, pairs) { Some(sa.index()) } else { None },
                 sas,
                 optional: request.level == Level::Use,
@@ -226,6 +233,9 @@ impl Bundles {
                 (src, dst) = (Prefix::host(a).into(), Prefix::host(b).into());
             }
         }
+        if self.steps[first..].iter().any(|step| step.per_worker) {
+            self.steps[first..].iter_mut().for_each(|step| step.only = None);
+        }
         let mut behind = 0;
         for step in self.steps[first..].iter_mut().rev() {
             behind += step.sas.iter().map(|sa| sa.overhead()).max().unwrap_or(0);
@@ -236,21 +246,23 @@ impl Bundles {
 
     /// The SA of this step, or of the next that has one, for a packet.
     #[inline(always)]
-    pub(super) fn choose(&self, first: u32, data: &[u8]) -> Decision {
+    pub(super) fn choose(&self, first: u32, data: &[u8], worker: u16) -> Decision {
         match self.steps.get(first as usize) {
             Some(Step { only: Some(sa), next, .. }) => Decision::Protect(Hop::new(*sa, self.rest(*next))),
-            _ => self.choose_far(first, data),
+            _ => self.choose_far(first, data, worker),
         }
     }
 
     #[inline(never)]
-    fn choose_far(&self, first: u32, data: &[u8]) -> Decision {
+    fn choose_far(&self, first: u32, data: &[u8], worker: u16) -> Decision {
         let packet = &Packet::of(data);
         let mut at = first;
         loop {
             let Some(step) = self.steps.get(at as usize) else { return Decision::NoSa };
-            if let Some(sa) = step.pick(packet) {
-                return Decision::Protect(Hop::new(sa, self.rest(step.next)));
+            if let Some(sa) = step.pick(packet, worker) {
+                let hop = Hop::new(sa.index(), self.rest(step.next));
+                let lacks = self.chain(first).any(|step| step.lacks_own(packet, worker));
+                return if lacks { Decision::Shared(hop) } else { Decision::Protect(hop) };
             }
             match step.next {
                 _ if !step.optional => return Decision::NoSa,
@@ -261,11 +273,17 @@ impl Bundles {
     }
 
     /// How many steps there are before the one without which a packet can not go on, or else before the first that it goes
-    /// without.
-    pub(super) fn missing(&self, first: u32, packet: &Packet<'_>) -> Option<usize> {
-        let lacks = |step: &Step| step.pick(packet).is_none();
+    /// without, or else before the first of which the worker should have an SA of its own.
+    pub(super) fn missing(&self, first: u32, packet: &Packet<'_>, worker: u16) -> Option<usize> {
+        let lacks = |step: &Step| step.pick(packet, worker).is_none();
         let required = self.chain(first).position(|step| !step.optional && lacks(step));
-        required.or_else(|| self.chain(first).position(lacks))
+        let any = required.or_else(|| self.chain(first).position(lacks));
+        any.or_else(|| self.chain(first).position(|step| step.lacks_own(packet, worker)))
+    }
+
+    /// Whether some SAs of a step are of one worker alone.
+    pub(super) fn is_per_worker(&self, first: u32, place: usize) -> bool {
+        self.chain(first).nth(place).is_some_and(|step| step.per_worker)
     }
 
     #[inline(always)]
@@ -278,11 +296,11 @@ impl Bundles {
         (rest.0 & !STEP_MASK == self.mark).then_some((rest.0 & STEP_MASK).checked_sub(1)?)
     }
 
-    pub(super) fn go_on(&self, rest: Rest, data: &[u8]) -> Decision {
+    pub(super) fn go_on(&self, rest: Rest, data: &[u8], worker: u16) -> Decision {
         if rest.is_none() {
             return Decision::Bypass;
         }
-        match self.step(rest).map_or(Decision::NoSa, |at| self.choose(at, data)) {
+        match self.step(rest).map_or(Decision::NoSa, |at| self.choose(at, data, worker)) {
             Decision::Without => Decision::Bypass,
             decision => decision,
         }
@@ -338,22 +356,21 @@ impl Bundles {
 impl Step {
     /// Of several SAs the newest that is alive; the newest of all if none is: `esp_output` ends the packet.
     #[inline(always)]
-    fn pick(&self, packet: &Packet<'_>) -> Option<SaIndex> {
+    fn pick(&self, packet: &Packet<'_>, worker: u16) -> Option<&Arc<Sa>> {
         if self.pairs {
-            return self.pick_pair(packet);
+            return preferred(self.sas.iter().filter(|sa| is_between(sa, packet)), worker);
         }
-        let [sa, others @ ..] = &*self.sas else { return None };
-        if others.is_empty() || sa.life() != Life::Dead {
-            return Some(sa.index());
+        match &*self.sas {
+            [sa, ..] if !self.per_worker && sa.life() != Life::Dead => Some(sa),
+            sas => preferred(sas.iter(), worker),
         }
-        Some(others.iter().find(|sa| sa.life() != Life::Dead).unwrap_or(sa).index())
     }
 
-    fn pick_pair(&self, packet: &Packet<'_>) -> Option<SaIndex> {
-        let mut own = self.sas.iter().filter(|sa| is_between(sa, packet));
-        let first = own.next()?;
-        let alive = |sa: &&Arc<Sa>| sa.life() != Life::Dead;
-        Some(std::iter::once(first).chain(own).find(alive).unwrap_or(first).index())
+    /// Whether a worker sends by an SA for everybody where others have their own.
+    fn lacks_own(&self, packet: &Packet<'_>, worker: u16) -> bool {
+        let is_own = |sa: &&Arc<Sa>| !self.pairs || is_between(sa, packet);
+        let lacks = |sa: &Arc<Sa>| worker::lacks_own(sa, self.sas.iter().filter(is_own));
+        self.per_worker && self.pick(packet, worker).is_some_and(lacks)
     }
 
     fn knows(&self, sa: u32) -> bool {

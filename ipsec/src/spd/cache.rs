@@ -27,12 +27,24 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct FlowCache {
     entries: Box<[Entry]>,
+    worker: u16,
 }
 
 impl FlowCache {
-    /// Empty. It takes memory when it is first used.
+    /// Empty, of worker 0. It takes memory when it is first used.
     pub fn new() -> FlowCache {
         FlowCache::default()
+    }
+
+    /// As [`new`](Self::new), of this worker.
+    pub fn of(worker: u16) -> FlowCache {
+        FlowCache { worker, ..FlowCache::default() }
+    }
+
+    /// Whose it is.
+    #[inline(always)]
+    pub(super) const fn worker(&self) -> u16 {
+        self.worker
     }
 
     /// The first policy of a table that matches.

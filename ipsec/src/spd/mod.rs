@@ -19,10 +19,12 @@ mod cache;
 mod table;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 pub use crate::selector::Packet;
 pub use bundle::{BUNDLE, Hop, Path, Request, Rest};
 pub use cache::FlowCache;
+pub use worker::preferred;
 
 use crate::{sa::Sa, sad::Sad, selector::Selector};
 use bundle::Bundles;
@@ -91,6 +93,8 @@ pub enum Decision {
     Without,
     /// Through an SA, and then [`Spd::go_on`] says what comes next.
     Protect(Hop),
+    /// The same, through an SA for everybody, where the worker should have one of its own.
+    Shared(Hop),
     /// It must be protected and there is no SA: it ends with [`Why::SpNoSa`].
     NoSa,
     /// It ends with [`Why::SpDiscard`].
@@ -108,6 +112,8 @@ pub struct Wanted {
     pub src: IpAddr,
     /// To whom.
     pub dst: IpAddr,
+    /// The worker that is to have it for itself.
+    pub worker: Option<u16>,
 }
 
 /// A policy's action with its SAs found.
@@ -180,12 +186,13 @@ impl Spd {
         };
         match self.resolved.get(at as usize) {
             Some(Resolved::Bypass) => Decision::Bypass,
-            Some(Resolved::Protect(first)) => self.bundles.choose(*first, packet.data),
+            Some(Resolved::Protect(first)) => self.bundles.choose(*first, packet.data, cache.worker()),
             Some(Resolved::Discard) | None => Decision::Discard,
         }
     }
 
-    /// What a packet wants for which [`lookup_out`](Self::lookup_out) has found [`Decision::NoSa`] or [`Decision::Without`].
+    /// What a packet wants for which [`lookup_out`](Self::lookup_out) has found [`Decision::NoSa`],
+    /// [`Decision::Without`] or [`Decision::Shared`].
     #[cold]
     pub fn wanted(&self, packet: &Packet<'_>, cache: &mut FlowCache) -> Option<Wanted> {
         let at = cache.first(self.generation, &self.out, Direction::Out, packet)? as usize;
@@ -193,21 +200,22 @@ impl Spd {
         let (Action::Protect(requests), Resolved::Protect(first)) = (&policy.action, resolved) else {
             return None;
         };
-        let missing = self.bundles.missing(*first, packet)?;
+        let missing = self.bundles.missing(*first, packet, cache.worker())?;
         let mut ends = packet.addresses()?;
         for request in requests.iter().take(missing) {
             ends = request.ends.unwrap_or(ends);
         }
         let request = *requests.get(missing)?;
         let (src, dst) = request.ends.unwrap_or(ends);
-        Some(Wanted { policy: policy.id, request, src, dst })
+        let worker = self.bundles.is_per_worker(*first, missing).then_some(cache.worker());
+        Some(Wanted { policy: policy.id, request, src, dst, worker })
     }
 
     /// What becomes of a packet that has been through an SA of its bundle. [`Decision::Bypass`]: it is done. A rest that
     /// is of another configuration means nothing here any more, and the packet must not leave half protected: `NoSa`.
     #[inline]
-    pub fn go_on(&self, rest: Rest, packet: &Packet<'_>) -> Decision {
-        self.bundles.go_on(rest, packet.data)
+    pub fn go_on(&self, rest: Rest, packet: &Packet<'_>, cache: &FlowCache) -> Decision {
+        self.bundles.go_on(rest, packet.data, cache.worker())
     }
 
     /// Bytes by which the SAs of a rest make a packet grow.

@@ -1,5 +1,7 @@
 //! Policies against a list gone through one by one, and the rules of RFC 4301 one by one.
 
+mod workers;
+
 use super::*;
 use crate::{
     sa::{Handling, Life, Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Setup, Spi},
@@ -26,6 +28,7 @@ fn sa_of(mode: Mode, index: u32, src: IpAddr, dst: IpAddr, reqid: u32) -> Arc<Sa
         protocol: Protocol::Esp,
         mode,
         inner: None,
+        worker: None,
         encap: None,
         reqid,
         suite: Suite::Aes128Gcm16,
@@ -194,13 +197,13 @@ fn a_bundle_leads_through_its_sas_innermost_first_and_ends() {
     assert!(!rest.is_none() && spd.overhead(rest) > 0);
     let outer = build::udp4(Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2), 1, 2, b"");
     let rest = Rest::from_header(rest.to_header());
-    let next = spd.go_on(rest, &Packet::of(&outer));
+    let next = spd.go_on(rest, &Packet::of(&outer), &FlowCache::new());
     assert_eq!(
         next,
         Decision::Protect(Hop::new(SaIndex(2), Rest::NONE)),
         "the ends are now those of the tunnel"
     );
-    assert_eq!(spd.go_on(Rest::NONE, &Packet::of(&outer)), Decision::Bypass);
+    assert_eq!(spd.go_on(Rest::NONE, &Packet::of(&outer), &FlowCache::new()), Decision::Bypass);
 }
 
 #[test]
@@ -210,7 +213,7 @@ fn a_half_protected_packet_of_another_configuration_does_not_leave() {
     let packet = udp(INSIDE, THERE, (1, 2));
     let Decision::Protect(hop) = out(&first, &packet) else { panic!() };
     let rest = hop.rest();
-    assert_eq!(second.go_on(rest, &Packet::of(&packet)), Decision::NoSa);
+    assert_eq!(second.go_on(rest, &Packet::of(&packet), &FlowCache::new()), Decision::NoSa);
 }
 
 #[test]

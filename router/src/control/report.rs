@@ -263,6 +263,8 @@ pub struct SaReport {
     pub spi: u32,
     /// Its tie to policies.
     pub reqid: u32,
+    /// The worker that alone sends by it.
+    pub worker: Option<u16>,
     /// Algorithm.
     pub suite: String,
     /// Who does the arithmetic.

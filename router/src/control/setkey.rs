@@ -108,6 +108,8 @@ pub struct Acquire {
     pub dst: IpAddr,
     /// The `-u` it must have; 0 if any will do.
     pub reqid: u32,
+    /// The `-pcpu-num` it must have: that worker has none of its own, and others have.
+    pub worker: Option<u16>,
     /// Source of the packet.
     pub packet_src: IpAddr,
     /// Destination of the packet.
@@ -131,6 +133,7 @@ impl Acquire {
                 Level::Unique(id) => id,
                 _ => 0,
             },
+            worker: wanted.worker,
             packet_src: packet.0,
             packet_dst: packet.1,
             packet_proto: proto,

@@ -53,6 +53,7 @@ impl SaReport {
             inner: sa.inner.map(|(src, dst)| (src.to_string(), dst.to_string())),
             spi: sa.spi,
             reqid: sa.reqid,
+            worker: sa.worker,
             suite: sa.suite.clone(),
             engine: sa.engine.to_owned(),
             state: status.life.name().to_owned(),

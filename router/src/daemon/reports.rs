@@ -67,7 +67,7 @@ impl Daemon {
     fn is_up(&self, conf: &InterfaceConf) -> bool {
         let net = self.router.net();
         match conf.driver {
-            DriverConf::Ipsec(_) => net.tunnels.sa(conf.index.0).is_some(),
+            DriverConf::Ipsec(_) => net.tunnels.is_up(conf.index.0),
             _ => net.driver(conf.index).is_some_and(Driver::is_up),
         }
     }

@@ -167,7 +167,7 @@ pub(super) fn send_sealed(cx: &Cx<'_>, egress: u16, nexthop: u32, run: &mut Box<
 fn go_on(cx: &Cx<'_>, mut m: Mbuf, rest: Rest, out: &mut Pending) {
     let h = m.hdr_mut();
     (h.egress, h.nexthop) = (0, 0);
-    let decision = cx.net.spd.go_on(rest, &Selected::read(&m));
+    let decision = cx.net.spd.go_on(rest, &Selected::read(&m), &cx.local.flows);
     match policy::follow(decision, &mut m) {
         Policy::None => out.push(Stage::IpOutput, m, &cx.stats.ledger),
         Policy::Protect => {

@@ -27,7 +27,7 @@ pub(crate) fn policy_out(cx: &mut Cx<'_>, m: &mut Mbuf) -> Policy {
         return Policy::None;
     }
     let decision = spd.lookup_out(&Selected::read(m), &mut cx.local.flows);
-    if matches!(decision, Decision::NoSa | Decision::Without) {
+    if matches!(decision, Decision::NoSa | Decision::Without | Decision::Shared(..)) {
         acquire(cx, m);
     }
     follow(decision, m)
@@ -60,7 +60,7 @@ pub(crate) fn is_covered(cx: &mut Cx<'_>, m: &Mbuf) -> bool {
 pub(super) fn follow(decision: Decision, m: &mut Mbuf) -> Policy {
     match decision {
         Decision::Bypass | Decision::Without => Policy::None,
-        Decision::Protect(hop) => {
+        Decision::Protect(hop) | Decision::Shared(hop) => {
             let h = m.hdr_mut();
             (h.sa, h.nexthop) = (hop.sa().to_header(), hop.rest().to_header());
             Policy::Protect

@@ -19,9 +19,9 @@ use crate::{
 };
 use ipsec::{
     Sad,
-    sa::{Life, Mode, Protocol, Sa},
+    sa::{Mode, Protocol, Sa},
     selector::Packet,
-    spd::{Level, Request, Wanted},
+    spd::{Level, Request, Wanted, preferred},
 };
 use kern::{Mbuf, PktFlags, Why};
 use std::sync::Arc;
@@ -83,10 +83,18 @@ impl Tunnels {
         (index != 0 && h.nexthop == 0).then_some(index)
     }
 
-    /// The SA by which an interface sends: of several the newest that is alive.
-    pub(crate) fn sa(&self, interface: u16) -> Option<&Arc<Sa>> {
-        let own = &self.outbound.iter().find(|out| out.interface == interface)?.sas;
-        own.iter().find(|sa| sa.life() != Life::Dead).or_else(|| own.first())
+    /// The SA by which a worker sends on an interface: of several the newest that is alive.
+    pub(crate) fn sa(&self, interface: u16, worker: u16) -> Option<&Arc<Sa>> {
+        preferred(self.of(interface)?.iter(), worker)
+    }
+
+    /// Whether an interface has an SA to send by.
+    pub(crate) fn is_up(&self, interface: u16) -> bool {
+        self.of(interface).is_some_and(|sas| !sas.is_empty())
+    }
+
+    fn of(&self, interface: u16) -> Option<&[Arc<Sa>]> {
+        Some(&self.outbound.iter().find(|out| out.interface == interface)?.sas)
     }
 }
 
@@ -103,7 +111,7 @@ fn is_of(sa: &Sa, ends: Ends) -> bool {
 #[inline(never)]
 pub(crate) fn tunnel_output(cx: &mut Cx<'_>, interface: &Interface, mut m: Mbuf, out: &mut Pending) {
     let counters = cx.stats.interface(interface.index.0);
-    let sa = match cx.net.tunnels.sa(interface.index.0) {
+    let sa = match cx.net.tunnels.sa(interface.index.0, cx.me as u16) {
         // An outer packet that leads back into its own tunnel would never come out.
         Some(sa) if ether::destination(&m) == sa.destination() && m.hdr().flags.has(PktFlags::PROTECTED) => {
             Err(Why::TooManyPasses)
@@ -138,7 +146,7 @@ pub(crate) fn tunnel_output(cx: &mut Cx<'_>, interface: &Interface, mut m: Mbuf,
 fn acquire(cx: &mut Cx<'_>, interface: &Interface, m: &Mbuf) {
     let Kind::Ipsec(Ends { local, remote, unique }) = interface.kind else { return };
     let request = Request::tunnel(local, remote, Level::Unique(unique));
-    let wanted = Wanted { policy: NO_POLICY, request, src: local, dst: remote };
+    let wanted = Wanted { policy: NO_POLICY, request, src: local, dst: remote, worker: None };
     cx.local.asked.ask(&cx.shared.acquires, wanted, &Packet::read(m), cx.now);
 }
 

@@ -94,6 +94,7 @@ fn sa(protocol: Protocol, src: IpAddr, dst: IpAddr, spi: u32, workers: usize) ->
         protocol,
         mode: Mode::Tunnel,
         inner: None,
+        worker: None,
         encap: None,
         reqid: 0,
         suite,

@@ -123,7 +123,7 @@ impl Asked {
 /// What a want is called by; not the packet that had it.
 fn hash(wanted: &Wanted) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (wanted.policy, wanted.request, wanted.src, wanted.dst).hash(&mut hasher);
+    (wanted.policy, wanted.request, wanted.src, wanted.dst, wanted.worker).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -150,7 +150,9 @@ impl Unanswered {
         let is_there = |wanted: &Wanted| {
             sad.newest_first().any(|sa| {
                 let config = sa.config();
-                (config.protocol, config.src, config.dst) == (wanted.request.protocol, wanted.src, wanted.dst)
+                let own = wanted.worker.is_none_or(|worker| config.worker == Some(worker));
+                own && (config.protocol, config.src, config.dst)
+                    == (wanted.request.protocol, wanted.src, wanted.dst)
             })
         };
         self.0.retain(|_, (wanted, again)| *again > now && !is_there(wanted));

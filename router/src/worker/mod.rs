@@ -131,7 +131,7 @@ impl Local {
             icmp: icmp::Limiter::new(now),
             pf: shared.pf.worker(me),
             releasing: ipsec::esp::Releasing::with_capacity(1024),
-            flows: ipsec::spd::FlowCache::new(),
+            flows: ipsec::spd::FlowCache::of(me as u16),
             captures: Copiers::default(),
             asked: crate::sadb::acquire::Asked::default(),
             ident: now.nanos() as u16,

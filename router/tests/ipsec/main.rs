@@ -12,3 +12,4 @@ mod reasons;
 mod rekey;
 mod size;
 mod together;
+mod workers;

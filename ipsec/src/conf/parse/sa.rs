@@ -100,6 +100,9 @@ impl Parser<'_> {
             "-u" => self
                 .number_up_to("a policy's identifier", u32::MAX.into())?
                 .map(|n| Extension::Reqid(n as u32)),
+            "-pcpu-num" => {
+                self.number_up_to("a worker's number", u16::MAX.into())?.map(|n| Extension::Worker(n as u16))
+            }
             "-r" => {
                 self.number_up_to("a window in bytes", u32::MAX.into())?.map(|n| Extension::Replay(n as u32))
             }
@@ -144,7 +147,7 @@ impl Parser<'_> {
                 Some(Extension::Context)
             }
             _ => {
-                let help = "-m -inner -u -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -frag -dscp -noecn -ttl -flow-label -tfc -threshold -natt -keepalive, then -E, -A or -C";
+                let help = "-m -inner -u -pcpu-num -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -frag -dscp -noecn -ttl -flow-label -tfc -threshold -natt -keepalive, then -E, -A or -C";
                 self.note(option.place, format!("{} is not an option of add", quote(option)), help);
                 return Err(Broken);
             }
