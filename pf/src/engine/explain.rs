@@ -1,7 +1,7 @@
 //! Evaluation with a record of every rule that is tried: what [`crate::explain`] is made of. It goes the way of
 //! `by_rules` up to the decision and stops there: nothing is counted, no state is made.
 
-use kern::{Mbuf, Why};
+use kern::{Mbuf, PktFlags, Why};
 
 use super::{PfCx, Seen, walk::Walk};
 use crate::{
@@ -77,14 +77,19 @@ impl PfCx<'_> {
     /// Evaluates the rules for a packet without a state.
     pub(crate) fn trace(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) -> Trace {
         let mut trace = Trace::default();
-        if self.rules.constant(direction, index) == Constant::Skip {
+        let constant = self.rules.constant(direction, index);
+        if constant == Constant::Skip {
             trace.skipped = true;
             return trace;
         }
+        let plain = !m.hdr().flags.has(PktFlags::OPTIONS);
+        let unseen = self.pf.states.count() == 0
+            && matches!(constant, Constant::Pass { allow_opts, .. } if allow_opts || plain);
         self.normalise(direction, index, m);
         let mut seen = Seen::NOTHING;
         self.look(direction, m, &mut seen);
-        if seen.refused.is_none() {
+        // What passes unseen is not refused for what it is.
+        if seen.refused.is_none() || unseen {
             // A translation that finds no address ends the way here; the engine's verdict says so.
             let _ = self.trace_rules(direction, index, m, &seen, &mut trace);
         }

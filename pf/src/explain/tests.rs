@@ -229,6 +229,17 @@ const TRANSLATION: [&str; 4] = [
     "no nat on wan0 inet proto udp\nnat pass on wan0 inet -> 203.0.113.0/30 round-robin\nbinat on lan0 inet from 192.0.2.2 to any -> 203.0.113.9\n",
 ];
 
+#[test]
+fn the_rule_that_passes_everything_unseen_is_named_whatever_the_packet_is() {
+    // pf takes no UDP to port 0, where it looks at all.
+    let odd = "out on lan0 inet6 proto udp from 2001:db8::1 to 2001:db8::2 port 0";
+    let said = explained("pass no state\n", odd);
+    assert_eq!(said.fate, Fate::of(&Verdict::pass()));
+    assert!(matches!(&said.tried[..], [tried] if tried.decides), "{}", said.text(true));
+    let said = explained("pass no state\nblock out on lan0 proto tcp\n", odd);
+    assert!(said.tried.is_empty(), "{}", said.text(true));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if soak() { 50_000 } else { 250 }))]
 
