@@ -127,25 +127,30 @@ impl Life {
 }
 
 /// The moving part, outbound.
+///
+/// In this order: each run touches what stands in front, and where several workers send by one SA each line of it is fetched
+/// from the other's cache.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Outbound {
     pub(crate) turns: Turns<Mbuf>,
     pub(crate) sequence: Sequence,
     pub(crate) used: Used,
-    pub(crate) refused: Refused,
     /// When the last keepalive was sent.
     pub(crate) kept: Instant,
+    pub(crate) refused: Refused,
 }
 
-/// The moving part, inbound.
+/// The moving part, inbound. In this order as [`Outbound`].
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Inbound {
     pub(crate) turns: Turns<Mbuf>,
     pub(crate) window: Window,
     pub(crate) used: Used,
-    pub(crate) refused: Refused,
     /// Where the newest packet came from that came in UDP.
     pub(crate) came_from: Option<SocketAddr>,
+    pub(crate) refused: Refused,
 }
 
 /// Keeps two locks that different workers hold out of each other's cache lines.
