@@ -6,7 +6,7 @@
 //!
 //! Between [`begin`] and [`finish`] the header's `state` and `state_gen` hold the 64-bit sequence number: the pf state of
 //! the outer packet has been used by then, and the inner one's is not known yet. So does `hash` hold the octets of payload
-//! of a packet that has been unwrapped and is not marked yet. `cursor` tells the port that ESP in UDP came from ([`natt`])
+//! of a packet that has been unwrapped and is not marked yet, and above them the reason for which one could not be (`family` [`SPOILT`]). `cursor` tells the port that ESP in UDP came from ([`natt`])
 //! until it is opened.
 //!
 //! Most packets are unwrapped one by one as the cipher is done with each: the processor then works on one packet's headers
@@ -149,51 +149,24 @@ where
         mut sink: impl FnMut(Mbuf, Why),
     ) -> Opened<S, B> {
         let sa = &*self.sa;
-        let mut spoilt = Failed::of(sa.layout.protocol());
         let failures = match sa.layout.protocol() {
             Protocol::Esp if unwraps_at_once(&sa.layout) => {
                 let sa_field = sa.index().to_header();
-                sa.transform.open_each(self.run.as_mut_slice(), part, |place, m| {
-                    if let Err(why) = unwrap_at_once(&sa.layout, m, sa_field) {
-                        spoilt.note(place, why);
-                    }
+                sa.transform.open_each(self.run.as_mut_slice(), part, |_, m| {
+                    unwrap_at_once(&sa.layout, m, sa_field);
                 })
             }
             Protocol::Esp => sa.transform.open_run(self.run.iter_mut().map(part)),
             Protocol::Ah => ah::open_run(sa, &mut self.run),
             Protocol::Ipcomp => Failures::default(),
         };
-        if failures.any() || !spoilt.is_empty() {
-            self.take_out(failures, &spoilt, held, &mut sink);
+        if failures.any() {
+            let mut failed = Failed::of(self.sa.layout.protocol());
+            (0..self.run.len()).filter(|i| failures.has(*i)).for_each(|i| failed.note(i, Why::EspAuth));
+            failed.give_back(&mut self.run, &mut sink);
+            self.sa.count_refused(failed.whys(), true, held);
         }
         Opened(self)
-    }
-
-    /// Takes out what did not verify, and what did and is not sound inside: its number is used.
-    #[cold]
-    fn take_out(
-        &mut self,
-        failures: Failures,
-        spoilt: &Failed,
-        held: &mut Held<'_, impl Before<SaLevel>>,
-        sink: &mut impl FnMut(Mbuf, Why),
-    ) {
-        let sa = &*self.sa;
-        let mut failed = Failed::of(sa.layout.protocol());
-        {
-            let (mut inbound, _held) = held.lock(sa.inbound());
-            for (place, m) in self.run.as_mut_slice().iter_mut().enumerate() {
-                if failures.has(place) {
-                    failed.note(place, Why::EspAuth);
-                } else if let Some(why) = spoilt.at(place) {
-                    let mut again = Failed::of(sa.layout.protocol());
-                    mark(sa, &mut inbound, std::slice::from_mut(m), 0, self.now, &mut again);
-                    failed.note(place, again.at(0).unwrap_or(why));
-                }
-            }
-        }
-        failed.give_back(&mut self.run, sink);
-        sa.count_refused(failed.whys(), true, held);
     }
 }
 
@@ -204,17 +177,35 @@ fn part(m: &mut Mbuf) -> (&mut [u8], u64) {
     (m.data_mut().get_mut(at..).unwrap_or_default(), seq)
 }
 
-/// Takes an opened packet's headers off, and leaves what marking it needs in its header.
+/// Takes an opened packet's headers off, and leaves in its header what marking it needs. What verified and is not sound inside
+/// stays in the run, for its number is to be marked in its turn like any other; the note says why it ends then.
 #[inline(always)]
-fn unwrap_at_once(layout: &Layout, m: &mut Mbuf, sa: u32) -> Result<(), Why> {
+fn unwrap_at_once(layout: &Layout, m: &mut Mbuf, sa: u32) {
     let (seq, at) = (seq_of(m), m.l4());
     let (octets, unwrapped) = match inner(layout, m.data(), at) {
         Ok(inner) => (inner.end - inner.start, strip(layout, m, &inner, sa)),
         Err(why) => (payload(layout, m), Err(why)),
     };
     set_seq(m, seq);
-    m.hdr_mut().hash = octets as u32;
-    unwrapped
+    let h = m.hdr_mut();
+    h.hash = octets as u32;
+    if let Err(why) = unwrapped {
+        (h.family, h.hash) = (SPOILT, h.hash | (why as u32) << OCTETS);
+    }
+}
+
+/// In a header's `family`: the packet is not sound inside, and above the octets stands why.
+const SPOILT: u8 = u8::MAX;
+/// Bits of a header's `hash` for the octets of a payload: there are buffers of 2^17.
+const OCTETS: u32 = 24;
+
+/// Why a packet was not sound inside.
+#[inline(always)]
+fn spoilt(m: &Mbuf) -> Option<Why> {
+    if m.hdr().family != SPOILT {
+        return None;
+    }
+    Some(Why::ALL.get((m.hdr().hash >> OCTETS) as usize).copied().unwrap_or(Why::EspMalformed))
 }
 
 /// Marks the window and unwraps the run in its turn.
@@ -234,17 +225,18 @@ where
 {
     let Opened(Pending { sa, mut run, ticket, now }) = opened;
     let mut failed = Failed::of(sa.layout.protocol());
-    let leave = {
+    let (leave, wrapped) = {
         let (mut inbound, _held) = held.lock(sa.inbound());
         let leave = inbound.turns.complete(ticket, worker, &mut *run);
-        mark(&sa, &mut inbound, run.as_mut_slice(), 0, now, &mut failed);
-        leave
+        (leave, mark(&sa, &mut inbound, run.as_mut_slice(), 0, now, &mut failed))
     };
-    settle_run(&sa, &mut run, 0, &failed, held, sink);
+    settle_run(&sa, &mut run, wrapped.then_some(0), &failed, held, sink);
     (run, leave)
 }
 
-/// Puts the packets' numbers into the window; those that are there already have failed.
+/// Puts the packets' numbers into the window; those that are there already have failed, and those that are not sound inside.
+/// Says whether any is still to be unwrapped: each packet itself tells, for what was parked may have been opened under
+/// another configuration of the SA.
 #[inline(always)]
 fn mark(
     sa: &Sa,
@@ -253,10 +245,9 @@ fn mark(
     from: usize,
     now: Instant,
     failed: &mut Failed,
-) {
+) -> bool {
     let (layout, size) = (&sa.layout, sa.config().replay);
-    let (at_once, in_udp) = (unwraps_at_once(layout), layout.udp() > 0);
-    let (mut count, mut bytes, mut newest) = (0, 0, None);
+    let (mut count, mut bytes, mut newest, mut wrapped) = (0, 0, None, false);
     for (place, m) in packets.iter_mut().enumerate().skip(from) {
         let seq = seq_of(m);
         if !inbound.window.mark(seq, size) {
@@ -264,13 +255,18 @@ fn mark(
             continue;
         }
         count += 1;
-        if at_once {
-            bytes += u64::from(std::mem::take(&mut m.hdr_mut().hash));
+        let spoilt = spoilt(m);
+        if is_unwrapped(m) || spoilt.is_some() {
+            bytes += u64::from(std::mem::take(&mut m.hdr_mut().hash) & ((1 << OCTETS) - 1));
             set_seq(m, 0);
+            if let Some(why) = spoilt {
+                failed.note(place, why);
+            }
             continue;
         }
+        wrapped = true;
         bytes += payload(layout, m) as u64;
-        if in_udp && seq == inbound.window.top() {
+        if layout.udp() > 0 && seq == inbound.window.top() {
             newest = natt::source(m);
         }
     }
@@ -279,6 +275,14 @@ fn mark(
         inbound.came_from = newest;
         sa.note_moved();
     }
+    wrapped
+}
+
+/// Whether a packet is the inner one already: that begins where its headers speak from, the outer one has its ESP, AH or
+/// IPComp header behind an IP header.
+#[inline(always)]
+fn is_unwrapped(m: &Mbuf) -> bool {
+    m.l4() == 0
 }
 
 /// Whether a packet's headers are taken off as soon as it is open. Of ESP in UDP they tell where the peer is, which counts only
@@ -302,12 +306,12 @@ fn payload(layout: &Layout, m: &Mbuf) -> usize {
     end.saturating_sub(pad + m.l4() + layout.esp_iv())
 }
 
-/// Takes the packets that failed out of the run, and unwraps those from place `from` on that are not yet.
+/// Takes the packets that failed out of the run, and unwraps those that are not yet: there are some from place `wrapped` on.
 #[inline(always)]
 fn settle_run(
     sa: &Sa,
     run: &mut Batch,
-    from: usize,
+    wrapped: Option<usize>,
     failed: &Failed,
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
@@ -316,12 +320,12 @@ fn settle_run(
         failed.give_back(run, &mut sink);
         sa.count_refused(failed.whys(), true, held);
     }
-    if !unwraps_at_once(&sa.layout) {
+    if let Some(from) = wrapped {
         unwrap(sa, run, from, held, sink);
     }
 }
 
-/// Unwraps the packets from place `from` on; those that fail leave the run.
+/// Unwraps the packets from place `from` on that are not yet; those that fail leave the run.
 #[inline(never)]
 fn unwrap(
     sa: &Sa,
@@ -332,7 +336,9 @@ fn unwrap(
 ) {
     let (sa_field, mut failed) = (sa.index().to_header(), Failed::of(sa.layout.protocol()));
     for (place, m) in run.iter_mut().enumerate().skip(from) {
-        if let Err(why) = decapsulate(&sa.layout, m, sa_field) {
+        if !is_unwrapped(m)
+            && let Err(why) = decapsulate(&sa.layout, m, sa_field)
+        {
             failed.note(place, why);
         }
     }
@@ -352,13 +358,12 @@ pub(super) fn written(
     sink: impl FnMut(Mbuf, Why),
 ) -> bool {
     let (from, mut failed) = (out.len(), Failed::of(sa.layout.protocol()));
-    let more = {
+    let (more, wrapped) = {
         let (mut inbound, _held) = held.lock(sa.inbound());
         let more = inbound.turns.written(worker, out);
-        mark(sa, &mut inbound, out.as_mut_slice(), from, now, &mut failed);
-        more
+        (more, mark(sa, &mut inbound, out.as_mut_slice(), from, now, &mut failed))
     };
-    settle_run(sa, out, from, &failed, held, sink);
+    settle_run(sa, out, wrapped.then_some(from), &failed, held, sink);
     more
 }
 

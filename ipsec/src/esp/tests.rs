@@ -525,6 +525,22 @@ fn payloads_that_verify_and_make_no_sense_end_for_the_right_reason() {
 }
 
 #[test]
+fn what_verifies_and_makes_no_sense_is_marked_in_its_turn_and_makes_none_before_it_late() {
+    let sa = SaConfig { replay: 32, ..config(V4, Suite::Aes128Gcm16) };
+    let mut peers = Peers::new(&sa, [Engine::Auto; 2]);
+    let whole = [v4(42), vec![0, 4]].concat();
+    let mut run: Vec<Mbuf> = (1..64).map(|seq| peers.forge(seq, &whole)).collect();
+    run.push(peers.forge(64, &[v4(42), vec![0, 59]].concat()));
+    let arrived = peers.receive(run);
+    assert_eq!((peers.bytes(arrived).len(), peers.ended()), (63, vec![(Why::EspDummy, 1)]));
+    // It has been marked, and counts as received.
+    let again = peers.forge(64, &whole);
+    assert!(peers.receive([again]).is_empty());
+    assert_eq!(peers.ended(), [(Why::EspReplay, 1)]);
+    assert_eq!(peers.receiver.status(&mut peers.root.top()).received.packets, 64);
+}
+
+#[test]
 fn padding_is_looked_at_only_if_the_sa_says_what_it_is() {
     let strict = SaConfig { padding: Padding::Seq, ..config(V4, Suite::Aes128Gcm16) };
     let mut peers = Peers::new(&strict, [Engine::Auto; 2]);

@@ -265,7 +265,8 @@ impl Bundles {
                 return if lacks { Decision::Shared(hop) } else { Decision::Protect(hop) };
             }
             match step.next {
-                _ if !step.optional => return Decision::NoSa,
+                // Of level `use`, what other workers protect does not leave in clear here.
+                _ if !step.optional || step.per_worker => return Decision::NoSa,
                 0 => return Decision::Without,
                 next => at = next - 1,
             }

@@ -100,3 +100,13 @@ fn the_successor_of_a_worker_s_sa_is_its_own_or_the_fallback() {
     let sad = after(vec![plain(5, Some(1))]);
     assert_eq!((successor(&sad, 2), successor(&sad, 1)), (None, None));
 }
+
+#[test]
+fn what_other_workers_protect_does_not_leave_in_clear_for_want_of_an_own_sa() {
+    let spd = Spd::new(two_ways(Level::Use), &Sad::new([plain(2, Some(0))]));
+    assert_eq!(
+        told(&spd),
+        [Decision::Protect(Hop::new(SaIndex(2), Rest::NONE)), Decision::NoSa, Decision::NoSa]
+    );
+    assert_eq!(asked(&spd), [Asks::Nothing, Asks::Own(1), Asks::Own(2)]);
+}
