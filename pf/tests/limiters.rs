@@ -217,6 +217,9 @@ fn sources_are_not_counted_by_another_mask_while_there_are_any() {
     };
     let error = load(&mut w).unwrap_err().to_string();
     assert_eq!(error, "source limiter `s` has sources: its masks and its table stay as they are");
+    // Not even where it was gone in between: its sources were not.
+    w.load("pass in proto udp\n");
+    assert_eq!(load(&mut w).unwrap_err().to_string(), error);
     w.kill(|_| true);
     assert!(load(&mut w).is_ok());
 }

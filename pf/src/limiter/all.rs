@@ -179,12 +179,14 @@ impl Limiters {
     pub(crate) fn conflict<'l>(&self, limiters: &'l [Limiter]) -> Option<&'l Limiter> {
         let busy =
             |l: &&Limiter| l.by_source && self.source(l.id).is_some_and(|place| place.limiter.sources() != 0);
-        let way = |l: &Limiter| (by_source::masks(l), l.table.as_ref().map(|t| t.name.clone()));
+        let table = |l: &Limiter| l.table.as_ref().map(|t| t.name.clone());
         let differs = |l: &&Limiter| {
-            self.defined.with(|defined| {
-                let old = defined.iter().find(|o| o.by_source && o.id == l.id);
-                old.is_some_and(|old| way(old) != way(l))
-            })
+            // A limiter that is defined no more still counts the sources it has by its masks.
+            self.source(l.id).is_some_and(|place| place.limiter.masks() != by_source::masks(l))
+                || self.defined.with(|defined| {
+                    let old = defined.iter().find(|o| o.by_source && o.id == l.id);
+                    old.is_some_and(|old| table(old) != table(l))
+                })
         };
         limiters.iter().filter(busy).find(differs)
     }

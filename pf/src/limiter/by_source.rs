@@ -79,6 +79,11 @@ impl SourceLimiter {
         self.below.store(table.map_or(0, |t| t.below), Relaxed);
     }
 
+    /// The masks by which the sources there are are counted.
+    pub(super) fn masks(&self) -> [u32; 2] {
+        self.masks.each_ref().map(|mask| mask.load(Relaxed))
+    }
+
     /// It is defined no more: there is no room.
     pub(super) fn close(&self) {
         self.limit.store(0, Relaxed);
@@ -192,7 +197,8 @@ impl SourceLimiter {
         let prefix = self.prefix(family, address);
         let (mut row, _held) = held.lock(self.row(&prefix));
         let Some(at) = row.iter().position(|s| s.prefix == prefix) else { return };
-        row[at].states -= 1;
+        let Some(left) = row[at].states.checked_sub(1) else { return };
+        row[at].states = left;
         self.states.fetch_sub(1, Relaxed);
         self.mind_table(&mut row[at], report);
         // Without a rate it is as if it had never been.
