@@ -14,6 +14,9 @@ pub(crate) mod explain;
 mod log;
 mod walk;
 
+use std::cell::Cell;
+
+use arrayvec::ArrayVec;
 use kern::{
     Batch, Gso, Mbuf, PktFlags, Survey, Why,
     lock::{Held, levels::PfRules},
@@ -30,7 +33,7 @@ use crate::{
     route::Routed,
     rule::{Direction, RouteKind},
     ruleset::{Constant, Ruleset},
-    slab::RuleSlot,
+    slab::{RuleCounts, RuleSlot},
     state::{Hit, Lookup, cookie::Cookie},
     verdict::{Exception, Passed, Verdict},
 };
@@ -85,6 +88,8 @@ pub struct PfCx<'a> {
     held: Held<'a, PfRules>,
     now: Instant,
     shown: Shown<'a>,
+    /// The rule that counted last: mostly it is the next to count.
+    counted: Cell<Option<(RuleSlot, &'a RuleCounts)>>,
 }
 
 impl<'a> PfCx<'a> {
@@ -96,7 +101,7 @@ impl<'a> PfCx<'a> {
         held: Held<'a, PfRules>,
         now: Instant,
     ) -> PfCx<'a> {
-        PfCx { pf, rules, worker, held, now, shown: Shown::default() }
+        PfCx { pf, rules, worker, held, now, shown: Shown::default(), counted: Cell::new(None) }
     }
 
     /// Tests one packet. Its data begin at the IP header; `hdr.family` and `hdr.proto` are set.
@@ -142,10 +147,11 @@ impl<'a> PfCx<'a> {
         batch: &mut Batch,
         mut except: impl FnMut(Mbuf, Exception) -> Option<Mbuf>,
     ) -> Passed {
-        let mut exceptions = [None; BATCH];
-        let mut any = false;
+        let mut exceptions = ArrayVec::<(usize, Exception), BATCH>::new();
         let mut at = 0;
         let unseen = !self.rules.looks(direction) && self.pf.states.count() == 0;
+        // Where all packets come to be looked at but those that pf does not see.
+        let looks = matches!(via, Via::One(index) if self.rules.constant(direction, index) == Constant::Look);
         // Out of the worker for the time being, and back in below: nothing in between returns.
         let mut ahead = std::mem::take(&mut self.worker.ahead);
         for chunk in batch.as_mut_slice().chunks_mut(AHEAD) {
@@ -159,7 +165,12 @@ impl<'a> PfCx<'a> {
             }
             for (m, seen) in chunk.iter_mut().zip(&mut ahead) {
                 let index = via.of(m);
-                let exception = if self.pass_unseen(direction, index, m) {
+                let passes = if looks {
+                    m.hdr().flags.has(PktFlags::NO_PF)
+                } else {
+                    self.pass_unseen(direction, index, m)
+                };
+                let exception = if passes {
                     None
                 } else {
                     if unseen {
@@ -167,17 +178,23 @@ impl<'a> PfCx<'a> {
                     }
                     Exception::of(&self.decide(direction, index, m, seen))
                 };
-                any |= exception.is_some();
-                exceptions[at] = exception;
+                if let Some(exception) = exception {
+                    // A batch has no more packets than this has places.
+                    let _ = exceptions.try_push((at, exception));
+                }
                 at += 1;
             }
         }
         self.worker.ahead = ahead;
-        if any {
-            let mut exceptions = exceptions.into_iter();
-            batch.sift(|m| match exceptions.next().flatten() {
-                None => Some(m),
-                Some(exception) => except(m, exception),
+        if !exceptions.is_empty() {
+            let mut exceptions = exceptions.into_iter().peekable();
+            let mut at = 0;
+            batch.sift(|m| {
+                at += 1;
+                match exceptions.next_if(|(place, _)| *place + 1 == at) {
+                    None => Some(m),
+                    Some((_, exception)) => except(m, exception),
+                }
             });
         }
         Passed::proof()
@@ -267,9 +284,15 @@ impl<'a> PfCx<'a> {
 
     #[inline(always)]
     fn count(&self, slot: RuleSlot, direction: Direction, packets: u32, bytes: u32) {
-        if let Some(counts) = self.pf.slab.counts(self.worker.id, slot) {
-            counts.count(direction.index(), packets, bytes);
-        }
+        let counts = match self.counted.get() {
+            Some((last, counts)) if last == slot => counts,
+            _ => {
+                let Some(counts) = self.pf.slab.counts(self.worker.id, slot) else { return };
+                self.counted.set(Some((slot, counts)));
+                counts
+            }
+        };
+        counts.count(direction.index(), packets, bytes);
     }
 
     #[inline(always)]

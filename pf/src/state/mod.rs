@@ -693,14 +693,13 @@ impl State {
                     self.phase = Phase::Dead;
                     return Tracked::Ended;
                 }
-                let l4 = data.get(usize::from(p.l4)..).unwrap_or(&[]);
                 if self.src.level >= tcp::level::PROXY_SRC {
                     return self.proxy(direction, p, states, outbox);
                 }
                 if self.has(flag::MODULATED) {
                     self.modulate(direction, p, states);
                 }
-                match tcp::track(self, direction, p, l4) {
+                match tcp::track(self, direction, p, data) {
                     Fit::Window => self.last = now,
                     Fit::Loose => {}
                     Fit::Mismatch => return Tracked::Mismatch,

@@ -128,9 +128,9 @@ fn window_scale(p: &Packet, l4: &[u8]) -> u8 {
     0
 }
 
-/// Tracks a segment of a live state.
+/// Tracks a segment of a live state; `data` begin at the IP header.
 #[inline]
-pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet, l4: &[u8]) -> Fit {
+pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet, data: &[u8]) -> Fit {
     if state.has(flag::SLOPPY) {
         return sloppy(state, direction, p);
     }
@@ -138,11 +138,16 @@ pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet, l4: &[u
     // What the other end acknowledges are the numbers it was shown.
     let shown = if state.has(flag::MODULATED) { state.diffs(direction).1 } else { 0 };
     let (src, dst) = state.peers(direction);
-    let segment = Segment::read(src, dst, p, l4, shown);
+    let segment = Segment::read(src, dst, p, data, shown);
     if segment.fits(src, dst, p) {
         segment.slide(src, dst);
-        advance(src, dst, p.tcp.flags);
-        state.class = class(&state.src, &state.dst);
+        // Between two ends that are up, what neither begins nor ends a connection changes no level.
+        let up = (src.level, dst.level) == (level::ESTABLISHED, level::ESTABLISHED);
+        if !up || p.tcp.flags & (SYN | FIN | RST) != 0 || state.class != Timeout::TcpEstablished as u8 {
+            let (src, dst) = state.peers(direction);
+            advance(src, dst, p.tcp.flags);
+            state.class = class(&state.src, &state.dst);
+        }
         return Fit::Window;
     }
     if segment.fits_loosely(src, dst) {
@@ -177,7 +182,7 @@ struct Segment {
 
 impl Segment {
     #[inline(always)]
-    fn read(src: &mut PeerState, dst: &mut PeerState, p: &Packet, l4: &[u8], shown: u32) -> Segment {
+    fn read(src: &mut PeerState, dst: &mut PeerState, p: &Packet, data: &[u8], shown: u32) -> Segment {
         let tcp = &p.tcp;
         let (mut sws, mut dws) = (0, 0);
         if src.wscale & dst.wscale & WSCALE_SEEN != 0 && tcp.flags & SYN == 0 {
@@ -189,7 +194,7 @@ impl Segment {
         let ack = if tcp.ack == 0 { 0 } else { tcp.ack.wrapping_sub(shown) };
         let mut segment = Segment { seq: tcp.seq, end, data_end, ack, window: tcp.window, sws, dws };
         if src.wscale & PEER_SEEN == 0 {
-            segment.learn(src, dst, p, l4);
+            segment.learn(src, dst, p, data.get(usize::from(p.l4)..).unwrap_or_default());
         }
         segment.ease(src, dst, tcp.flags);
         segment
