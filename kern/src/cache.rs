@@ -28,3 +28,16 @@ pub fn prefetch_lines<const LINES: usize, T>(object: &T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = object;
 }
+
+/// Asks for the first line of an object to write to: it is taken from whichever processor has it.
+#[inline(always)]
+pub fn prefetch_write<T: ?Sized>(object: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `prefetch`.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(object).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = object;
+}

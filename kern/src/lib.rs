@@ -33,7 +33,7 @@ mod sync;
 pub mod testing;
 pub mod time;
 
-pub use cache::{prefetch, prefetch_lines};
+pub use cache::{prefetch, prefetch_lines, prefetch_write};
 pub use mbuf::{
     Batch, Chain, Class, Gso, Ledger, Magazines, Mbuf, Owner, PktFlags, PktHdr, Pool, Survey, Why,
 };

@@ -160,6 +160,31 @@ impl Mbuf {
         Ok(&mut self.data_mut()[old..])
     }
 
+    /// Makes room for `front` bytes before the data and for `behind` bytes after them, to be filled completely; returns all the
+    /// data then. Without room for both nothing changes.
+    #[inline(always)]
+    pub fn surround(&mut self, front: usize, behind: usize) -> Result<&mut [u8], NoHeadroom> {
+        if front > self.headroom() || behind > self.tailroom() {
+            return Err(NoHeadroom);
+        }
+        let h = self.hdr_mut();
+        h.off -= front as u32;
+        h.len += (front + behind) as u32;
+        Ok(self.data_mut())
+    }
+
+    /// Keeps `len` bytes of the data from `start` on.
+    #[inline(always)]
+    pub fn narrow(&mut self, start: usize, len: usize) -> Result<(), TooShort> {
+        let h = self.hdr_mut();
+        if start.checked_add(len).is_none_or(|end| end > h.len as usize) {
+            return Err(TooShort);
+        }
+        h.off += start as u32;
+        h.len = len as u32;
+        Ok(())
+    }
+
     /// Takes `n` bytes off the front; they become headroom.
     #[inline(always)]
     pub fn trim_front(&mut self, n: usize) -> Result<(), TooShort> {
