@@ -56,8 +56,6 @@ pub struct SaReport {
     pub esn: bool,
     /// The replay window in packets.
     pub replay: u32,
-    /// The peer's replay window in packets.
-    pub peer_window: u32,
     /// Limits: soft, then hard.
     pub lifetimes: [Lifetime; 2],
     /// What moves.
@@ -95,7 +93,6 @@ pub fn sas(sad: &Sad, held: &mut Held<'_, impl Before<SaLevel>>) -> Vec<SaReport
                 engine: sa.engine().name(),
                 esn: config.esn,
                 replay: config.replay,
-                peer_window: config.peer_window,
                 lifetimes: [config.soft, config.hard],
                 status: sa.status(held),
             }

@@ -7,7 +7,7 @@
 //! | [`esp`] | encapsulation and its removal, in halves `begin` and `finish` (4303) |
 //! | `ah`, `ipcomp` | what ESP's halves do for SAs of the other two protocols (4302; 3173, 2394) |
 //! | [`seq`], [`replay`] | sequence numbers out and in (4303, 3.3.3 and 3.4.3, Appendix A) |
-//! | [`order`] | several workers on one SA, and what leaves still in order |
+//! | [`exit`], [`order`] | several workers on one SA, and what leaves still in order, out and in |
 //! | [`natt`] | ESP in UDP through translators of addresses (3948) |
 //! | [`conf`], [`dump`] | ipsec.conf and reports in the language of setkey(8) |
 //! | [`transform`] | ciphers and integrity; AEADs by three engines (4106, 7634, 4543, 4309, 3602, 3686, 4868, ...) |
@@ -25,6 +25,7 @@ mod ah;
 pub mod conf;
 pub mod dump;
 pub mod esp;
+pub mod exit;
 mod ip;
 mod ipcomp;
 pub mod natt;

@@ -1,10 +1,9 @@
-//! The ordered release of an SA's runs of packets.
+//! The ordered release of the runs of packets that an SA opens.
 //!
-//! Several workers seal for one SA at a time, each a run of consecutive sequence numbers, and may finish in any order.
-//! The peer's replay window is small (32 by default), so they must *leave* in order. The same holds on the way in:
-//! several workers may open packets of one tunnel, and pf must see every flow in the order it was sent.
+//! Several workers may open packets of one tunnel at a time, each a run of them, and may finish in any order; pf must see every
+//! flow in the order it was sent. (On the way out it is the numbers that must leave in order: [`crate::exit`].)
 //!
-//! A run has a *ticket*, taken when its numbers are reserved. Completed runs leave in the order of tickets:
+//! A run has a *ticket*, taken when its packets have been looked at. Completed runs go on in the order of tickets:
 //!
 //! ```text
 //!      head                              tail
@@ -12,7 +11,7 @@
 //!   ┌───────┬───────┬───────┬───────┬───────┐     head: the first run that has not left
 //!   │ run 7 │ run 8 │ run 9 │run 10 │  ...  │     tail: the next ticket
 //!   └───────┴───────┴───────┴───────┴───────┘
-//!    sealing  parked  parked sealing              run 7 completed by worker A: A takes 7, 8 and 9
+//!    opening  parked  parked opening              run 7 completed by worker A: A takes 7, 8 and 9
 //! ```
 //!
 //! Whoever completes the head run gets the `releasing` bit, and with it this run and all completed ones behind it, to

@@ -4,7 +4,7 @@
 //! under one key gives both plaintexts away. So the counter does not wrap. When it is used up the SA is at its end, and
 //! somebody has to make a new one.
 //!
-//! Not here: who may transmit what he has sealed ([`crate::order`]), and how a receiver guesses the high half of an
+//! Not here: who may transmit what he has sealed ([`crate::exit`]), and how a receiver guesses the high half of an
 //! extended number ([`crate::replay`]).
 
 /// The numbers an SA has left.
@@ -23,10 +23,21 @@ pub struct Numbers {
     pub len: u32,
 }
 
+impl Numbers {
+    /// The number behind the last of them.
+    #[inline(always)]
+    pub const fn end(&self) -> u64 {
+        self.first.wrapping_add(self.len as u64)
+    }
+}
+
 impl Sequence {
+    /// The first number of an SA (RFC 4303, 3.3.3).
+    pub const FIRST: u64 = 1;
+
     /// A new SA's numbers: 1 to 2³² - 1, with extended numbers (ESN) to 2⁶⁴ - 1.
     pub const fn new(esn: bool) -> Sequence {
-        Sequence { next: 1, last: if esn { u64::MAX } else { u32::MAX as u64 } }
+        Sequence { next: Self::FIRST, last: if esn { u64::MAX } else { u32::MAX as u64 } }
     }
 
     /// Goes on from a number: for tests of what happens near the end.

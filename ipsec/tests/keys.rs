@@ -148,7 +148,6 @@ fn set_up(suite: Suite, engine: Engine, material: &mut [u8]) -> Sa {
         suite,
         esn: false,
         replay: 64,
-        peer_window: 32,
         padding: Padding::Lenient,
         handling: Handling::default(),
         soft: Lifetime::default(),

@@ -154,7 +154,6 @@ impl Case {
             suite: self.suite,
             esn: self.esn,
             replay: 64,
-            peer_window: 32,
             padding: Padding::Lenient,
             handling: Handling::default(),
             soft: Lifetime::default(),

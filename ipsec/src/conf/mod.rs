@@ -12,7 +12,7 @@
 //!
 //! src, dst     address, of esp-udp address[\[port\]]
 //! extensions   -m tunnel|transport|beet|any  -inner src dst  -u id  -pcpu-num worker  -r bytes  -f seq-pad|zero-pad|nocyclic-seq|align8  -esn
-//!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -peer-window packets  -seq number
+//!              -lh -ls seconds  -bh -bs bytes  -ph -ps packets  -seq number
 //!              -df copy|set|clear  -frag before|after  -dscp n  -noecn  -ttl n  -flow-label  -tfc octets  -threshold octets
 //!              -natt oai[sport] oar[dport]  -keepalive seconds
 //! algorithm    -E aes-gcm-8|12|16 key | -E aes-ccm-8|12|16 key | -E aes-gmac key | -E chacha20-poly1305 key
@@ -29,8 +29,7 @@
 //! key          0x... | "..."                      cipher key, then salt or nonce: 4 bytes, 3 of CCM
 //! ```
 //!
-//! Ours beyond setkey: `-peer-window`, the replay window of the peer in packets (32 unless said otherwise), which bounds
-//! how far from order packets leave; `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes; ranges
+//! Ours beyond setkey: `-ph` and `-ps`, lifetimes in packets as `-bh` and `-bs` are in bytes; ranges
 //! of addresses and of ports with a hyphen; `-inner`, source and destination of the packets that an SA in BEET mode is for, what
 //! `ip xfrm state` calls `sel`; `-pcpu-num`, the worker that alone sends by the SA (RFC 9611, [`preferred`](crate::spd::preferred)), as in
 //! `ip xfrm state`; `-seq`, the last sequence number that was used already, each way, for an SA that

@@ -129,8 +129,6 @@ pub enum Extension {
     SoftPackets(u64),
     /// `-esn`, FreeBSD's.
     Esn,
-    /// `-peer-window packets`: ours.
-    PeerWindow(u32),
     /// `-df copy|set|clear`: ours, as those that follow.
     Df(Df),
     /// `-frag before|after`: ours.

@@ -29,7 +29,7 @@ const TWO_GATEWAYS: &str = r#"
 flush; spdflush;
 
 add 203.0.113.1 203.0.113.2 esp 0x1001 -m tunnel -r 8 -u 7 -f seq-pad
-    -lh 3600 -ls 3000 -bh 1000000 -ph 500 -peer-window 64
+    -lh 3600 -ls 3000 -bh 1000000 -ph 500
     -E aes-gcm-16 0x00112233445566778899aabbccddeeff01020304 ;   # outbound
 add 203.0.113.2 203.0.113.1 esp 4098 -m tunnel -r 4 -esn
     -E chacha20-poly1305 "0123456789abcdef0123456789abcdefsalt";
@@ -81,11 +81,11 @@ fn a_gateway_s_file_means_what_it_says() {
     let [out, inbound] = conf.sas() else { panic!("{conf:?}") };
     let c = &out.config;
     assert_eq!((c.spi, c.mode, c.suite, c.reqid), (Spi(0x1001), Mode::Tunnel, Suite::Aes128Gcm16, 7));
-    assert_eq!((c.replay, c.peer_window, c.padding, c.esn), (64, 64, Padding::Seq, false));
+    assert_eq!((c.replay, c.padding, c.esn), (64, Padding::Seq, false));
     assert_eq!(c.hard, Lifetime { bytes: Some(1_000_000), packets: Some(500), seconds: Some(3600) });
     assert_eq!(c.soft, Lifetime { bytes: None, packets: None, seconds: Some(3000) });
     let c = &inbound.config;
-    assert_eq!((c.spi, c.suite, c.replay, c.peer_window), (Spi(4098), Suite::ChaCha20Poly1305, 32, 32));
+    assert_eq!((c.spi, c.suite, c.replay), (Spi(4098), Suite::ChaCha20Poly1305, 32));
     assert!(c.esn && c.padding == Padding::Lenient);
     assert_eq!(inbound.key.expose(), b"0123456789abcdef0123456789abcdefsalt");
     let policies = conf.policies();
@@ -236,7 +236,6 @@ fn every_error_says_where_it_is_and_what_would_be_right() {
             format!("add 10.0.0.1 10.0.0.2 esp 999 -bs 9 -bh 8 {key};"),
             "1:5: the soft lifetime of 9 bytes ends after",
         ),
-        (format!("add 10.0.0.1 10.0.0.2 esp 999 -peer-window 0 {key};"), "1:31: no peer has such a window"),
         (format!("add 10.0.0.1 10.0.0.2 esp 999 -f random-pad {key};"), "1:31: random padding"),
         (format!("add 10.0.0.1 10.0.0.2 esp 999 -z {key};"), "1:31: \"-z\" is not an option of add"),
         ("add 10.0.0.1 10.0.0.2 esp 999;".to_owned(), "1:1: this SA has no algorithm"),
@@ -598,7 +597,6 @@ mod print {
             Extension::HardPackets(n) => format!("-ph {n}"),
             Extension::SoftPackets(n) => format!("-ps {n}"),
             Extension::Esn => "-esn".to_owned(),
-            Extension::PeerWindow(n) => format!("-peer-window {n}"),
             Extension::Sequence(n) => format!("-seq {n}"),
             Extension::Flag(FlagWord::Align8) => "-f align8".to_owned(),
             Extension::Fragment(Fragment::Before) => "-frag before".to_owned(),
@@ -710,7 +708,6 @@ fn any_extension() -> impl Strategy<Value = Extension> {
         any::<u64>().prop_map(Extension::SoftBytes),
         any::<u64>().prop_map(Extension::HardPackets),
         Just(Extension::Esn),
-        any::<u32>().prop_map(Extension::PeerWindow),
         (..u64::MAX).prop_map(Extension::Sequence),
         (0u8..64).prop_map(Extension::Dscp),
         (1u8..).prop_map(Extension::Ttl),

@@ -8,13 +8,12 @@
 //! (RFC 6040, normal mode); DF copied, and set over IPv6 (whose routers do not fragment); flow label 0.
 
 use super::{
-    Busy, Declined, Failed, LoopTurn, beet, finished,
+    Busy, Declined, Failed, LoopTurn, Releasing, beet, finished,
     layout::{Layout, PADDING, TRAILER},
     transport,
 };
 use crate::{
     ah, ipcomp, natt,
-    order::{Leave, Ticket, Worker},
     sa::{NotNow, Protocol, Sa, SaLevel},
     seq::Numbers,
     transform::Failures,
@@ -24,11 +23,10 @@ use kern::{
     lock::{Before, Held},
     time::Instant,
 };
-use std::{
-    ops::{Deref, DerefMut},
-    sync::Arc,
-};
+use std::ops::{Deref, DerefMut};
 use wire::{IpProto, ipv4};
+
+pub use crate::transform::RUN;
 
 /// A run between [`begin`] and [`finish`]: numbered, not sealed yet.
 ///
@@ -40,18 +38,11 @@ pub struct Pending<S, B> {
     sa: S,
     run: B,
     numbers: Numbers,
-    ticket: Ticket,
-    now: Instant,
-}
-
-/// A run that waits for its turn to leave.
-struct Sealed<S, B> {
-    pending: Pending<S, B>,
-    /// Octets of the packets as they came.
+    /// Of the packets as they came.
     octets: u64,
 }
 
-/// Numbers the packets of `run`, at most [`Sa::run_max`] of them.
+/// Numbers the packets of `run`, at most [`RUN`] of them.
 #[inline]
 pub fn begin<S, B>(
     sa: S,
@@ -64,12 +55,13 @@ where
     B: DerefMut<Target = Batch>,
 {
     let want = run.len();
-    if want > sa.run_max() {
+    if want > RUN {
         return Err(Declined { run, why: NotNow::TooMany });
     }
-    match sa.reserve(want, now, held) {
-        Ok((numbers, ticket)) => Ok(Pending { sa, run, numbers, ticket, now }),
-        Err(why) => Err(Declined { run, why }),
+    let octets = run.iter().map(|m| m.len() as u64).sum();
+    match sa.reserve(want, octets, now, held) {
+        Ok(numbers) => Ok(Pending { sa, run, numbers, octets }),
+        Err(why) => Err(Declined { run, why: NotNow::Over(why) }),
     }
 }
 
@@ -142,27 +134,19 @@ where
     /// Lays the packets out and seals them, one after the other: the processor writes one packet's headers while the one
     /// before is still in the cipher. Those that cannot be sent go to `sink`; their numbers are not used again.
     #[inline(always)]
-    fn seal(
-        mut self,
-        held: &mut Held<'_, impl Before<SaLevel>>,
-        sink: &mut impl FnMut(Mbuf, Why),
-    ) -> Sealed<S, B> {
+    fn seal(&mut self, held: &mut Held<'_, impl Before<SaLevel>>, sink: &mut impl FnMut(Mbuf, Why)) {
         let (sa, numbers) = (&*self.sa, self.numbers);
         let protocol = sa.layout.protocol();
-        let (mut failed, mut octets) = (Failed::of(protocol), 0);
+        let mut failed = Failed::of(protocol);
         let failures = {
             let (base, run) = (sa.iv_base(), self.run.as_mut_slice());
-            let lay_out = |place, m: &mut Mbuf| {
-                let inner = m.len() as u64;
-                match number(numbers, place).and_then(|seq| lay_out(&sa.layout, m, seq).map(|at| (seq, at))) {
-                    Ok(laid_out) => {
-                        octets += inner;
-                        Some(laid_out)
-                    }
-                    Err(why) => {
-                        failed.note(place, why);
-                        None
-                    }
+            let lay_out = |place, m: &mut Mbuf| match number(numbers, place)
+                .and_then(|seq| lay_out(&sa.layout, m, seq).map(|at| (seq, at)))
+            {
+                Ok(laid_out) => Some(laid_out),
+                Err(why) => {
+                    failed.note(place, why);
+                    None
                 }
             };
             sa.transform.seal_each(run, lay_out, |m, (seq, at)| {
@@ -181,10 +165,9 @@ where
         if self.sa.layout.has_checksum() {
             self.run.iter_mut().for_each(natt::fill_checksum);
         }
-        Sealed { pending: self, octets }
     }
 
-    /// Takes out what could not be laid out, and what could not be sealed.
+    /// Takes out what could not be laid out, and what could not be sealed: it does not count as carried.
     #[cold]
     fn take_out(
         &mut self,
@@ -194,15 +177,21 @@ where
         sink: &mut impl FnMut(Mbuf, Why),
     ) {
         let mut failed = Failed::of(self.sa.layout.protocol());
-        for place in 0..self.run.len() {
+        let mut octets = 0;
+        for (place, m) in self.run.iter().enumerate() {
             if let Some(why) = not_laid_out.at(place) {
+                // As it came.
+                octets += m.len() as u64;
                 failed.note(place, why);
             } else if failures.has(place) {
+                octets += m.len().saturating_sub(self.sa.overhead()) as u64;
                 failed.note(place, Why::EspEngine);
             }
         }
+        self.octets = self.octets.saturating_sub(octets);
         failed.give_back(&mut self.run, sink);
         self.sa.count_refused(failed.whys(), false, held);
+        held.lock(self.sa.outbound()).0.take_back(failed.whys().count(), octets);
     }
 }
 
@@ -221,64 +210,51 @@ fn lay_out(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<usize, Why> {
     otherwise(layout, m, seq).map(|()| m.l4() + layout.udp())
 }
 
-impl<S, B> Sealed<S, B>
-where
-    S: Deref<Target = Sa>,
-    B: DerefMut<Target = Batch>,
-{
-    /// Lets the run leave in its turn.
-    #[inline(always)]
-    fn leave(self, worker: Worker, held: &mut Held<'_, impl Before<SaLevel>>) -> (B, Leave) {
-        let Sealed { pending: Pending { sa, mut run, ticket, now, .. }, octets } = self;
-        let sent = (run.len(), octets);
-        let leave = held.lock(sa.outbound()).0.complete(ticket, worker, &mut *run, sent, now);
-        (run, leave)
-    }
-}
-
-/// Seals the run and lets it leave in its turn.
-///
-/// Unless the answer is [`Leave::Parked`], what is in the run may be transmitted now, in this order: this run, and
-/// perhaps others of the SA behind it. After [`Leave::Taken`] the worker notes the SA in its [`Releasing`](super::Releasing).
+/// Seals the run. What is in it afterwards may be transmitted now, in this order, and [`Releasing::written_output`] be told
+/// when it is; if another worker's run comes before, it is empty, and `releasing` keeps the packets until then.
 #[inline]
 pub fn finish<S, B>(
-    pending: Pending<S, B>,
-    worker: Worker,
+    mut pending: Pending<S, B>,
+    releasing: &mut Releasing,
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
-) -> (B, Leave)
+) -> B
 where
     S: Deref<Target = Sa>,
     B: DerefMut<Target = Batch>,
 {
-    pending.seal(held, &mut sink).leave(worker, held)
+    pending.seal(held, &mut sink);
+    let Pending { sa, mut run, numbers, .. } = pending;
+    releasing.leave(&sa, numbers, &mut run);
+    run
 }
 
-/// `esp_output`: both halves for a run of at most [`Sa::run_max`] packets of one SA, in place. What is in `run`
-/// afterwards may be transmitted now, in this order; it may be less than before (parked, or failed) or more (runs of
-/// others that waited behind it). Returns the octets that were sealed, as they were before.
+/// `esp_output`: both halves for a run of at most [`RUN`] packets of one SA, in place. What is in `run` afterwards may be
+/// transmitted now, in this order; it may be less than before, for some failed or all wait for their turn. Returns the octets
+/// of the packets as they came.
 ///
-/// `Err(Busy)`: the SA has too many runs out. Nothing happened; come again with the same packets.
+/// `Err(Busy)`: too many packets wait for other workers. Nothing happened; come again with the same packets.
 #[inline]
 pub fn esp_output(
-    sa: &Arc<Sa>,
+    sa: &Sa,
     run: &mut Batch,
     turn: &mut LoopTurn<'_>,
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
 ) -> Result<u64, Busy> {
-    let pending = match begin(&**sa, &mut *run, turn.now, held) {
-        Ok(pending) => pending,
+    if run.len() > turn.releasing.room() {
+        return Err(Busy);
+    }
+    match begin(sa, &mut *run, turn.now, held) {
+        Ok(pending) => {
+            let octets = pending.octets;
+            finish(pending, turn.releasing, held, sink);
+            Ok(octets)
+        }
         Err(Declined { run, why: NotNow::Over(why) }) => {
             run.drain().for_each(|m| sink(m, why));
-            return Ok(0);
+            Ok(0)
         }
-        Err(_) => return Err(Busy),
-    };
-    let sealed = pending.seal(held, &mut sink);
-    let octets = sealed.octets;
-    if let (_, Leave::Taken) = sealed.leave(turn.worker, held) {
-        turn.releasing.note_output(sa);
+        Err(_) => Err(Busy),
     }
-    Ok(octets)
 }

@@ -199,8 +199,6 @@ pub struct SaConfig {
     pub esn: bool,
     /// Packets the replay window spans; 0 means no check.
     pub replay: u32,
-    /// Packets the peer's replay window spans: we leave order by no more than a quarter of it.
-    pub peer_window: u32,
     /// Padding.
     pub padding: Padding,
     /// What the RFCs leave open.

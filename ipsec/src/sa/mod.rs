@@ -32,9 +32,9 @@ pub(crate) use moving::{Inbound, Outbound};
 
 use crate::{
     esp::Layout,
-    order::Ticket,
+    exit::Exit,
     seq::{Numbers, Sequence},
-    transform::{Engine, KeyError, RUN, Transform},
+    transform::{Engine, KeyError, Transform},
 };
 use kern::{
     Why,
@@ -42,7 +42,7 @@ use kern::{
     secret::SecretBytes,
     time::Instant,
 };
-use moving::{Limit, quarter};
+use moving::Limit;
 use peer::configured_peer;
 use std::{
     net::SocketAddr,
@@ -98,7 +98,6 @@ pub struct Sa {
     moving: Arc<Moving>,
     soft: Limit,
     hard: Limit,
-    run_max: usize,
 }
 
 impl Sa {
@@ -147,8 +146,6 @@ impl Sa {
         moving: Arc<Moving>,
         setup: &Setup,
     ) -> Result<Sa, KeyError> {
-        // The ring of parked runs was made for the window of the first configuration.
-        let room = moving.run_max;
         Ok(Sa {
             peer,
             index,
@@ -158,8 +155,6 @@ impl Sa {
             soft: Limit::new(config.soft, moving.made),
             hard: Limit::new(config.hard, moving.made),
             moving,
-            // Alone, nobody overtakes us.
-            run_max: if setup.workers > 1 { quarter(config.peer_window).min(room) } else { RUN },
             config,
         })
     }
@@ -192,12 +187,6 @@ impl Sa {
     /// Whether this is its key. Takes the same time wherever they differ.
     pub fn has_key(&self, key: &SecretBytes) -> bool {
         *self.key == *key
-    }
-
-    /// The longest run to hand to [`esp::output::begin`](crate::esp::output::begin) at a time.
-    #[inline(always)]
-    pub fn run_max(&self) -> usize {
-        self.run_max
     }
 
     /// How its life goes.
@@ -282,6 +271,9 @@ impl Sa {
     pub fn set_next_sequence(&self, held: &mut Held<'_, impl Before<SaLevel>>, next: u64) {
         let mut out = held.lock(&self.moving.outbound.0).0;
         out.sequence = Sequence::new(self.config.esn).starting_at(next);
+        if let Some(exit) = self.exit() {
+            exit.written_up_to(next);
+        }
     }
 
     /// The highest number received, for an SA that another machine had before.
@@ -291,6 +283,26 @@ impl Sa {
 
     pub(crate) fn iv_base(&self) -> u64 {
         self.moving.iv_base
+    }
+
+    /// Whether the other is the same SA, perhaps configured anew.
+    pub(crate) fn shares_numbers(&self, other: &Sa) -> bool {
+        Arc::ptr_eq(&self.moving, &other.moving)
+    }
+
+    /// Asks for what [`esp_output`](crate::esp::output::esp_output) writes to: another worker may have it.
+    #[inline(always)]
+    pub fn prefetch_outbound(&self) {
+        if let Some(exit) = self.exit() {
+            kern::prefetch_write(self.outbound());
+            kern::prefetch_write(exit);
+        }
+    }
+
+    /// Where its runs leave in order; `None` if one worker alone sends by it.
+    #[inline(always)]
+    pub(crate) fn exit(&self) -> Option<&Exit> {
+        self.moving.exit.as_ref()
     }
 
     pub(crate) fn outbound(&self) -> &SpinMutex<SaLevel, Outbound> {
@@ -322,29 +334,27 @@ impl Sa {
         self.moving.life.fetch_max(life as u8, Ordering::Relaxed);
     }
 
-    /// Reserves numbers and a ticket for a run.
+    /// Reserves numbers for a run of `want` packets with so many octets, which counts as carried from now on.
     #[inline(always)]
     pub(crate) fn reserve(
         &self,
         want: usize,
+        octets: u64,
         now: Instant,
         held: &mut Held<'_, impl Before<SaLevel>>,
-    ) -> Result<(Numbers, Ticket), NotNow> {
+    ) -> Result<Numbers, Why> {
         let (mut out, _held) = held.lock(self.outbound());
         if !self.is_alive(&out.used, now) {
             out.refused.expired += want as u64;
-            return Err(NotNow::Over(self.config.protocol.why(Why::EspLifetime)));
-        }
-        if out.turns.is_full() {
-            return Err(NotNow::Busy);
+            return Err(self.config.protocol.why(Why::EspLifetime));
         }
         let Some(numbers) = out.sequence.reserve(want as u32) else {
             self.note(Life::Dead);
             out.refused.expired += want as u64;
-            return Err(NotNow::Over(self.config.protocol.why(Why::EspSequence)));
+            return Err(self.config.protocol.why(Why::EspSequence));
         };
-        let ticket = out.turns.ticket().ok_or(NotNow::Busy)?;
-        Ok((numbers, ticket))
+        out.used.add(want, octets, now);
+        Ok(numbers)
     }
 
     /// Counts refusals; only ever called when there are some.

@@ -1,12 +1,7 @@
 //! The moving part of an SA: one lock each way, and a life that both look at.
 
 use super::{Cause, Lifetime, Protocol, SaConfig, SaLevel, Setup, path_mtu::PathMtu};
-use crate::{
-    order::{Leave, PARKED, Queue, Ticket, Turns, Worker},
-    replay::Window,
-    seq::Sequence,
-    transform::RUN,
-};
+use crate::{exit::Exit, order::Turns, replay::Window, seq::Sequence, transform::RUN};
 use kern::{Mbuf, Why, lock::SpinMutex, time::Instant};
 use std::{
     net::SocketAddr,
@@ -63,7 +58,7 @@ pub struct Used {
 
 impl Used {
     #[inline(always)]
-    fn add(&mut self, packets: usize, bytes: u64, now: Instant) {
+    pub(super) fn add(&mut self, packets: usize, bytes: u64, now: Instant) {
         if packets == 0 {
             return;
         }
@@ -133,15 +128,15 @@ impl Life {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Outbound {
-    pub(crate) turns: Turns<Mbuf>,
     pub(crate) sequence: Sequence,
+    /// Counted when numbers are reserved; what then could not be sealed is taken back.
     pub(crate) used: Used,
     /// When the last keepalive was sent.
     pub(crate) kept: Instant,
     pub(crate) refused: Refused,
 }
 
-/// The moving part, inbound. In this order as [`Outbound`].
+/// The moving part, inbound. In this order for the same reason.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Inbound {
@@ -163,8 +158,9 @@ pub(super) struct Apart<T>(pub(super) T);
 pub struct Moving {
     pub(super) outbound: Apart<SpinMutex<SaLevel, Outbound>>,
     pub(super) inbound: Apart<SpinMutex<SaLevel, Inbound>>,
+    /// Where several workers send by it.
+    pub(super) exit: Option<Exit>,
     pub(super) iv_base: u64,
-    pub(super) run_max: usize,
     pub(super) life: AtomicU8,
     /// Whether `came_from` has changed and the control thread does not know.
     pub(super) moved: AtomicBool,
@@ -178,7 +174,6 @@ pub struct Moving {
 impl Moving {
     pub(super) fn new(config: &SaConfig, setup: &Setup) -> Moving {
         let outbound = Outbound {
-            turns: Turns::new(quarter(config.peer_window), PARKED, setup.workers),
             // IPComp has no numbers; what it counts must not run out.
             sequence: Sequence::new(config.esn || config.protocol == Protocol::Ipcomp),
             used: Used::default(),
@@ -197,8 +192,8 @@ impl Moving {
         Moving {
             outbound: Apart(SpinMutex::new(outbound)),
             inbound: Apart(SpinMutex::new(inbound)),
+            exit: (setup.workers > 1).then(|| Exit::new(Sequence::FIRST)),
             iv_base: setup.iv_base.unwrap_or_else(|| kern::time::nanos_of(since_1970)),
-            run_max: quarter(config.peer_window),
             life: AtomicU8::new(Life::Mature as u8),
             moved: AtomicBool::new(false),
             told: AtomicU8::new(Life::Mature as u8),
@@ -207,11 +202,6 @@ impl Moving {
             made_on,
         }
     }
-}
-
-/// The longest run that cannot push a window of this size past the run before it, with room to spare.
-pub(super) fn quarter(peer_window: u32) -> usize {
-    (peer_window / 4).clamp(1, RUN as u32) as usize
 }
 
 /// Runs of one SA that may be opened at a time.
@@ -241,17 +231,11 @@ pub struct Status {
 }
 
 impl Outbound {
-    #[inline(always)]
-    pub(crate) fn complete(
-        &mut self,
-        ticket: Ticket,
-        worker: Worker,
-        run: &mut impl Queue<Mbuf>,
-        sent: (usize, u64),
-        now: Instant,
-    ) -> Leave {
-        self.used.add(sent.0, sent.1, now);
-        self.turns.complete(ticket, worker, run)
+    /// Some of the packets for which numbers were reserved could not be sealed: they were not carried.
+    #[cold]
+    pub(crate) fn take_back(&mut self, packets: usize, octets: u64) {
+        self.used.packets = self.used.packets.saturating_sub(packets as u64);
+        self.used.bytes = self.used.bytes.saturating_sub(octets);
     }
 }
 

@@ -34,7 +34,6 @@ fn sa_of(mode: Mode, index: u32, src: IpAddr, dst: IpAddr, reqid: u32) -> Arc<Sa
         suite: Suite::Aes128Gcm16,
         esn: false,
         replay: 64,
-        peer_window: 32,
         padding: Padding::Lenient,
         handling: Handling::default(),
         soft: Lifetime::default(),

@@ -275,8 +275,6 @@ pub struct SaReport {
     pub esn: bool,
     /// Packets our replay window spans.
     pub replay: u32,
-    /// Packets the peer's replay window spans.
-    pub peer_window: u32,
     /// Last sequence number sent.
     pub sequence: u64,
     /// Highest sequence number received.

@@ -59,7 +59,6 @@ impl SaReport {
             state: status.life.name().to_owned(),
             esn: sa.esn,
             replay: sa.replay,
-            peer_window: sa.peer_window,
             sequence: status.sequence,
             top: status.top,
             sent: SaUse::new(&status.sent, &status.sent_refused),

@@ -23,6 +23,11 @@ use kern::{
 use pf::{Direction, Via};
 use std::sync::Arc;
 
+/// Packets that are sealed before the stages nearer to the wire have a turn, where several workers send by several SAs: until
+/// these are written those that other workers seal for the same SAs wait. By a single SA the workers take turns anyway, and the
+/// fewer the better.
+const SHARED: usize = 16;
+
 /// Stage: packets that a policy protects, into their tunnels.
 pub(crate) fn esp_output(
     cx: &mut Cx<'_>,
@@ -31,23 +36,35 @@ pub(crate) fn esp_output(
     out: &mut Pending,
 ) {
     let mut survey = Survey::new();
-    let alone = turn::gather(cx, batch, |m| {
-        survey.add(m);
-        m.hdr().sa
-    });
-    let unchanged = pf_enc_out(cx, held, batch, &survey, out);
-    // Of whom all is known that a run must know.
-    let mut plain = (alone && unchanged).then_some(&survey);
+    // What this stage left of a batch is gathered and has been shown to pf.
+    let rest = std::mem::take(&mut cx.local.gathered) == batch.len();
+    let (mut plain, mut alone) = (None, false);
+    if !rest {
+        alone = turn::gather(cx, batch, |m| {
+            survey.add(m);
+            m.hdr().sa
+        });
+        let unchanged = pf_enc_out(cx, held, batch, &survey, out);
+        // Of whom all is known that a run must know.
+        plain = (alone && unchanged).then_some(&survey);
+    }
     let mut run = cx.local.run.take().unwrap_or_default();
-    let net = cx.net;
+    if !cx.local.releasing.is_empty() {
+        // The stages nearer to the wire have nothing: all that left has been written.
+        turn::written_output(cx, &mut run, out);
+    }
+    let mut left = if cx.shared.workers > 1 && !alone { SHARED } else { usize::MAX };
+    let (net, mut gathered) = (cx.net, true);
     // Groups are taken from the end, where nothing has to close up behind them.
-    while let Some(last) = batch.as_slice().last() {
+    while left > 0
+        && let Some(last) = batch.as_slice().last()
+    {
         let Some(sa) = SaIndex::from_header(last.hdr().sa).and_then(|i| still(net, i)) else {
             batch.pop().into_iter().for_each(|m| cx.end(m, Why::SpNoSa));
             continue;
         };
-        let room = out.room(Stage::IpOutput).min(run.room());
-        let limit = sa.run_max().min(room);
+        let room = out.room(Stage::IpOutput).min(cx.local.releasing.room());
+        let limit = esp::output::RUN.min(room).min(left);
         if limit == 0 {
             break;
         }
@@ -57,12 +74,21 @@ pub(crate) fn esp_output(
         if run.is_empty() {
             continue;
         }
+        left -= run.len().min(left);
+        // While this run is sealed.
+        if let Some(next) = batch.as_slice().last().and_then(|m| SaIndex::from_header(m.hdr().sa)) {
+            net.sad.get(next).into_iter().for_each(|sa| sa.prefetch_outbound());
+        }
         if !seal(cx, held, sa, way, &mut run, out) {
             turn::keep(cx, batch, &mut run);
+            gathered = false;
             break;
         }
     }
-    mark_seen(cx, batch);
+    if !rest {
+        mark_seen(cx, batch);
+    }
+    cx.local.gathered = if gathered { batch.len() } else { 0 };
     cx.local.run = Some(run);
 }
 

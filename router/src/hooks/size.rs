@@ -57,8 +57,9 @@ pub(super) fn fill_run(
         return std::mem::swap(batch, run);
     }
     let from = batch.last_group(|m| m.hdr().sa);
-    if is_plain(batch, from, inner_mtu) {
-        return batch.move_from(from, limit - run.len(), run);
+    let room = limit.saturating_sub(run.len());
+    if is_plain(batch.as_slice().get(from..).unwrap_or_default().iter().take(room), inner_mtu) {
+        return batch.move_from(from, room, run);
     }
     mark_seen(cx, batch);
     let mut stuck = false;
@@ -79,11 +80,10 @@ fn is_plain_all(survey: &Survey, mtu: usize) -> bool {
     !survey.any_super() && survey.longest() <= mtu && !survey.any(PktFlags::PARTIAL)
 }
 
-/// Whether all packets from a place on can be sealed as they are.
+/// Whether all these packets can be sealed as they are.
 #[inline(always)]
-fn is_plain(batch: &Batch, from: usize, mtu: usize) -> bool {
-    let packets = batch.as_slice().get(from..).unwrap_or_default();
-    packets.iter().all(|m| {
+fn is_plain<'m>(mut packets: impl Iterator<Item = &'m Mbuf>, mtu: usize) -> bool {
+    packets.all(|m| {
         let h = m.hdr();
         // What is left of a bundle makes a packet grow, too.
         h.gso == Gso::None && m.len() <= mtu && h.nexthop == 0 && !h.flags.has(PktFlags::PARTIAL)

@@ -38,6 +38,14 @@ pub(super) fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
     std::mem::swap(batch, run);
 }
 
+/// What ESP let go has been written: sends on what waited for that.
+#[inline]
+pub(super) fn written_output(cx: &mut Cx<'_>, spare: &mut Box<Batch>, out: &mut Pending) {
+    if cx.local.releasing.written_output(|sa| cx.net.sad.get(sa), spare) {
+        esp_output::send_sealed(cx, 0, 0, spare, out);
+    }
+}
+
 /// The loop has written everything it had: what was parked behind it may follow.
 #[inline]
 pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pending) {
@@ -47,9 +55,8 @@ pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pe
     }
     let (_softnet, mut held) = cx.shared.locks.enter_softnet(top);
     let mut run = cx.local.run.take().unwrap_or_default();
-    cx.local.releasing.written_output(order::Worker(cx.me as u16), &mut run, &mut held);
-    run.set_owner(Owner::Worker);
-    esp_output::send_sealed(cx, 0, 0, &mut run, out);
+    written_output(cx, &mut run, out);
+    cx.local.releasing.keep(|sa| cx.net.sad.get(sa));
     let (ledger, me, now) = (&cx.stats.ledger, worker(cx), cx.now);
     cx.local.releasing.written_input(me, now, &mut run, &mut held, |m, why| ledger.end(m, why));
     run.set_owner(Owner::Worker);

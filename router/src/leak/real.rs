@@ -32,7 +32,7 @@ const RULES: &str = "block drop in quick proto tcp from any to any port 23\n\
 /// A run between the halves.
 pub enum Job {
     /// Sealed, to leave in its turn.
-    Out(Arc<Sa>, output::Pending<Arc<Sa>, Box<Batch>>),
+    Out(output::Pending<Arc<Sa>, Box<Batch>>),
     /// Opened, to be looked at in its turn.
     In(Arc<Sa>, input::Opened<Arc<Sa>, Box<Batch>>),
 }
@@ -94,7 +94,7 @@ impl Real {
 
     /// A packet as the peer sends it: what its SA makes of it, with the outer header in front.
     fn protected(&self, hand: &mut Hand, m: Mbuf) -> Option<Mbuf> {
-        let Hand { root, ledger, worker, now, .. } = hand;
+        let Hand { root, ledger, now, .. } = hand;
         let peer = self.tunnel.peer(number_of(&m));
         let mut run = Box::new(Batch::new());
         if let Err(m) = run.push(m) {
@@ -104,14 +104,9 @@ impl Real {
         let mut top = root.top();
         match output::begin(&**peer, run, *now, &mut top) {
             Ok(pending) => {
-                let (mut run, leave) =
-                    output::finish(pending, *worker, &mut top, |m, why| ledger.end(m, why));
-                if leave == Leave::Taken {
-                    let mut owed = Releasing::default();
-                    owed.note_output(peer);
-                    owed.written_output(*worker, &mut run, &mut top);
-                }
-                run.pop()
+                // The peer is one, whoever plays it here: it has an SA for one worker.
+                let mut owed = Releasing::default();
+                output::finish(pending, &mut owed, &mut top, |m, why| ledger.end(m, why)).pop()
             }
             Err(mut declined) => {
                 ledger.end_all(&mut declined.run, Why::EspSequence);
@@ -195,7 +190,7 @@ impl Freight for Real {
         m.set_owner(Owner::Crypto);
         let Hand { root, ledger, now, .. } = hand;
         let sa = if out { self.tunnel.out(&m) } else { self.tunnel.inbound(&m) };
-        let (sa, own) = (Arc::clone(sa), Arc::clone(sa));
+        let sa = Arc::clone(sa);
         let mut run = Box::new(Batch::new());
         if let Err(m) = run.push(m) {
             ledger.end(m, Why::PendingFull);
@@ -203,8 +198,9 @@ impl Freight for Real {
         }
         let mut top = root.top();
         let begun = if out {
-            output::begin(sa, run, *now, &mut top).map(|pending| Job::Out(own, pending))
+            output::begin(sa, run, *now, &mut top).map(Job::Out)
         } else {
+            let own = Arc::clone(&sa);
             input::begin(sa, run, *now, &mut top, |m, why| ledger.end(m, why))
                 .map(|pending| Job::In(own, pending.open(&mut top, |m, why| ledger.end(m, why))))
         };
@@ -215,12 +211,8 @@ impl Freight for Real {
         let Hand { root, ledger, worker, out_owed, in_owed, .. } = hand;
         let mut top = root.top();
         let (mut run, parked) = match job {
-            Job::Out(sa, pending) => {
-                let (run, leave) = output::finish(pending, *worker, &mut top, |m, why| ledger.end(m, why));
-                if leave == Leave::Taken {
-                    out_owed.note_output(&sa);
-                }
-                (run, leave == Leave::Parked)
+            Job::Out(pending) => {
+                (output::finish(pending, out_owed, &mut top, |m, why| ledger.end(m, why)), false)
             }
             Job::In(sa, opened) => {
                 let (run, leave) = input::finish(opened, *worker, &mut top, |m, why| ledger.end(m, why));
@@ -235,17 +227,14 @@ impl Freight for Real {
     }
 
     fn owed(&self, hand: &mut Hand, out: bool, done: &mut Vec<Mbuf>) -> bool {
-        let Hand { root, ledger, worker, out_owed, in_owed, now, .. } = hand;
-        if if out { out_owed.is_empty() } else { in_owed.is_empty() } {
+        let Hand { root, ledger, worker, in_owed, now, .. } = hand;
+        // Out, nothing waits for its turn.
+        if out || in_owed.is_empty() {
             return false;
         }
         let mut top = root.top();
         let mut more = Batch::new();
-        let owed = if out {
-            out_owed.written_output(*worker, &mut more, &mut top)
-        } else {
-            in_owed.written_input(*worker, *now, &mut more, &mut top, |m, why| ledger.end(m, why))
-        };
+        let owed = in_owed.written_input(*worker, *now, &mut more, &mut top, |m, why| ledger.end(m, why));
         done.extend(more.drain());
         owed || !done.is_empty()
     }

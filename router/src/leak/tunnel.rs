@@ -32,17 +32,18 @@ impl Tunnel {
     pub(super) fn new(vcpus: usize, v6: bool, transform: Protocol) -> Result<Tunnel, SetupError> {
         let us: IpAddr = if v6 { "2001:db8::1" } else { "203.0.113.1" }.parse().map_err(SetupError::of)?;
         let peer: IpAddr = if v6 { "2001:db8::2" } else { "203.0.113.2" }.parse().map_err(SetupError::of)?;
-        let sas = |src, dst, first| -> Result<Vec<_>, _> {
-            (0..SAS).map(|n| sa(transform, src, dst, first + n, vcpus)).collect()
+        // On the way out packets went as they were done in 2013: to an SA that has no order it has one worker.
+        let sas = |src, dst, first, workers| -> Result<Vec<_>, _> {
+            (0..SAS).map(|n| sa(transform, src, dst, first + n, workers)).collect()
         };
         let [ours, theirs] = FIRST;
-        let one = |src, dst, first| sa(transform, src, dst, first + SAS, vcpus);
+        let one = |src, dst, first, workers| sa(transform, src, dst, first + SAS, workers);
         Ok(Tunnel {
-            alone: [one(us, peer, ours)?, one(peer, us, theirs)?],
+            alone: [one(us, peer, ours, 1)?, one(peer, us, theirs, vcpus)?],
             transform,
-            out: sas(us, peer, ours)?,
-            inbound: sas(peer, us, theirs)?,
-            peer: sas(peer, us, theirs)?,
+            out: sas(us, peer, ours, 1)?,
+            inbound: sas(peer, us, theirs, vcpus)?,
+            peer: sas(peer, us, theirs, 1)?,
         })
     }
 
@@ -100,7 +101,6 @@ fn sa(protocol: Protocol, src: IpAddr, dst: IpAddr, spi: u32, workers: usize) ->
         suite,
         esn: false,
         replay,
-        peer_window: 32,
         padding: Padding::Lenient,
         handling: Handling::default(),
         soft: Lifetime::default(),

@@ -114,6 +114,8 @@ pub struct Local {
     pub(crate) tx: Option<Box<Batch>>,
     pub(crate) burst: Option<Box<Batch>>,
     pub(crate) run: Option<Box<Batch>>,
+    /// Packets in front of `esp_output` that stand by SA already.
+    pub(crate) gathered: usize,
     pub(crate) exceptions: Option<Vec<(Mbuf, pf::Exception)>>,
     pub(crate) victims: Option<Victims>,
     /// Packets made where no batch was at hand; the loop sends them on after the stage.
@@ -138,6 +140,7 @@ impl Local {
             tx: None,
             burst: None,
             run: None,
+            gathered: 0,
             exceptions: Some(Vec::with_capacity(kern::mbuf::BATCH)),
             victims: Some(Victims::new()),
             late: Vec::with_capacity(LATE),
@@ -296,7 +299,7 @@ impl Worker {
                 &mut self.pending,
             );
         }
-        busy |= !self.pending.is_empty();
+        busy |= !self.pending.is_empty() || cx.local.releasing.is_waiting();
         if busy {
             run_stages(&mut cx, &mut top, &mut self.pending);
             cx.stats.count.loops.inc();
@@ -320,6 +323,7 @@ impl Worker {
         while let Some(stage) = self.pending.nearest() {
             self.stats.ledger.end_all(self.pending.at(stage), Why::Shutdown);
         }
+        self.local.releasing.give_up().for_each(|m| m.end(Why::Shutdown, &self.stats.ledger));
         self.ports
     }
 }

@@ -138,7 +138,7 @@ const OUT: u8 = 1;
 /// Rekeys under traffic both ways, with several workers in turns as chance has it; says how many packets went through.
 fn rekeys(workers: usize, generations: u32, packets: u64, chance: &mut Chance) -> u64 {
     let shape = Shape { workers, ..Shape::default() };
-    let options = "-peer-window 256 -r 64";
+    let options = "-r 64";
     let ipsec = [0, 1].map(|side| sas(0, options) + &policies(side));
     let mut bed = Bed::new(shape, [None; 2], [&ipsec[0], &ipsec[1]]);
     let each: [Vec<Vec<u8>>; 2] = [0, 1].map(|from| {

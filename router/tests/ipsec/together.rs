@@ -171,7 +171,7 @@ const RULES: &[&str] = &[
 
 /// A gateway's keys: none, one generation, or the next beside it, in either order.
 fn keys(chance: &mut Chance, generation: u32) -> String {
-    let options = chance.one_of(&["", "-df set", "-df clear", "-peer-window 256 -r 64"]);
+    let options = chance.one_of(&["", "-df set", "-df clear", "-r 64"]);
     match chance.below(6) {
         0 => String::new(),
         1 => sas(generation + 1, options) + &sas(generation, options),

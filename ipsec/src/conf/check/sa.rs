@@ -17,9 +17,6 @@ use kern::secret::SecretBytes;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// The peer's replay window if the file does not say: what Linux has.
-const PEER_WINDOW: u32 = 32;
-
 impl Checker<'_> {
     pub(super) fn add(&mut self, add: &Add, place: Place) {
         let name = &add.name;
@@ -144,14 +141,6 @@ impl Checker<'_> {
                 Extension::HardPackets(n) => config.hard.packets = Some(*n),
                 Extension::SoftPackets(n) => config.soft.packets = Some(*n),
                 Extension::Esn => config.esn = true,
-                Extension::PeerWindow(n) if (1..=replay::MAX).contains(n) => config.peer_window = *n,
-                Extension::PeerWindow(_) => {
-                    self.errors.add(
-                        place,
-                        "no peer has such a window",
-                        format!("1 to {} packets", replay::MAX),
-                    );
-                }
                 Extension::Flag(FlagWord::Align8) => config.handling.align8 = true,
                 Extension::Df(df) => config.handling.df = *df,
                 Extension::Fragment(when) => config.handling.fragment = *when,
@@ -409,7 +398,6 @@ fn blank(add: &Add, protocol: Protocol) -> SaConfig {
         suite: Suite::Aes128Gcm16,
         esn: false,
         replay: 0,
-        peer_window: PEER_WINDOW,
         padding: Padding::default(),
         handling: Handling::default(),
         soft: Lifetime::default(),

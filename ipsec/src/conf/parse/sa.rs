@@ -113,9 +113,6 @@ impl Parser<'_> {
             "-ph" => self.number_up_to("a number of packets", max)?.map(Extension::HardPackets),
             "-ps" => self.number_up_to("a number of packets", max)?.map(Extension::SoftPackets),
             "-esn" => Some(Extension::Esn),
-            "-peer-window" => self
-                .number_up_to("a window in packets", u32::MAX.into())?
-                .map(|n| Extension::PeerWindow(n as u32)),
             "-df" => {
                 let words = [("copy", Df::Copy), ("set", Df::Set), ("clear", Df::Clear)];
                 let token = self.word("what becomes of DF")?;
@@ -147,7 +144,7 @@ impl Parser<'_> {
                 Some(Extension::Context)
             }
             _ => {
-                let help = "-m -inner -u -pcpu-num -r -f -lh -ls -bh -bs -ph -ps -esn -seq -peer-window -df -frag -dscp -noecn -ttl -flow-label -tfc -threshold -natt -keepalive, then -E, -A or -C";
+                let help = "-m -inner -u -pcpu-num -r -f -lh -ls -bh -bs -ph -ps -esn -seq -df -frag -dscp -noecn -ttl -flow-label -tfc -threshold -natt -keepalive, then -E, -A or -C";
                 self.note(option.place, format!("{} is not an option of add", quote(option)), help);
                 return Err(Broken);
             }
