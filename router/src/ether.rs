@@ -50,7 +50,11 @@ fn strip(interface: &Interface, m: &mut Mbuf) -> bool {
         [0x86, 0xdd] => 6,
         _ => return false,
     };
-    if header[..6] != interface.mac.0 || header[6] & 1 != 0 {
+    // The destination and the first octets of the source in one, of which only the group bit matters.
+    const ASKED: u64 = u64::from_le_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0]);
+    let (Some(ends), mut own) = (header.first_chunk(), [0; 8]) else { return false };
+    own[..6].copy_from_slice(&interface.mac.0);
+    if u64::from_le_bytes(*ends) & ASKED != u64::from_le_bytes(own) {
         return false;
     }
     m.hdr_mut().family = family;
