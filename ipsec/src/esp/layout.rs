@@ -42,6 +42,8 @@ const ECN: u8 = 0b11;
 pub struct Layout {
     /// ESP in a tunnel: what the packet path is made for.
     plain: bool,
+    /// And over IPv4, with nothing that is out of the ordinary.
+    simple: bool,
     /// In BEET mode, whose packets it is for.
     inner: Option<Inner>,
     protocol: Protocol,
@@ -112,12 +114,20 @@ impl Layout {
             None => (0, [[0; 2]; 2]),
         };
         let esp = ip + udp;
+        let plain = config.protocol == Protocol::Esp && matches!(config.mode, Mode::Tunnel | Mode::Any);
         if udp > 0 {
             template[ip..ip + 4].copy_from_slice(ports.as_flattened());
         }
         template[esp..esp + 4].copy_from_slice(&config.spi.0.to_be_bytes());
         Layout {
-            plain: config.protocol == Protocol::Esp && matches!(config.mode, Mode::Tunnel | Mode::Any),
+            plain,
+            // The trailer of a packet and what little padding it needs are then written as one word.
+            simple: plain
+                && !v6
+                && udp == 0
+                && handling.tfc == 0
+                && config.suite.align() <= 4
+                && config.suite.icv_len() >= 8,
             inner: Inner::of(config),
             protocol: config.protocol,
             mode: config.mode,
@@ -173,6 +183,12 @@ impl Layout {
     #[inline(always)]
     pub(super) const fn is_plain(&self) -> bool {
         self.plain
+    }
+
+    /// Whether [`write_simply`](Self::write_simply) can write its headers.
+    #[inline(always)]
+    pub(super) const fn is_simple(&self) -> bool {
+        self.simple
     }
 
     /// Whose packets it is for, in BEET mode.
@@ -281,6 +297,12 @@ impl Layout {
     #[inline(always)]
     pub(super) const fn pad(&self, inner: usize) -> usize {
         (inner + TRAILER).wrapping_neg() & self.align_mask as usize
+    }
+
+    /// The longest outer packet.
+    #[inline(always)]
+    pub(super) const fn max(&self) -> usize {
+        self.max
     }
 
     /// Whether an inner packet of this length makes an outer one that exists.
@@ -407,6 +429,36 @@ impl Layout {
         head[10..12].copy_from_slice(&checksum::finish(sum).to_be_bytes());
         self.number(&mut head[ipv4::HEADER_LEN..], seq);
         Ok(())
+    }
+
+    /// Writes what stands around an IPv4 packet of `inner` octets in `data`, word by word: the outer header, that of ESP, `pad`
+    /// octets of padding and the trailer. What the first word of the trailer has too much the ICV will overwrite.
+    #[inline(always)]
+    pub(super) fn write_simply(
+        &self,
+        data: &mut [u8],
+        inner: usize,
+        pad: usize,
+        (class, df): (u8, bool),
+        seq: u64,
+    ) -> Option<()> {
+        let total = data.len() as u64;
+        let (class, df) = (u64::from(self.outer_class(class)), self.outer_df(df));
+        // RFC 6864: only what may be fragmented needs an identification, and the sequence number is one.
+        let (id, flags) = if df { (0, u64::from(ipv4::DF)) } else { (seq & 0xffff, 0) };
+        let sum = checksum::finish(self.sum + (class + total + id + flags) as u32);
+        let [_, _, _, _, _, _, _, _, middle @ ..] = &self.template;
+        let middle = u64::from_le_bytes(*middle.first_chunk()?) | u64::from(sum.to_be()) << 16;
+        let head = data.first_chunk_mut::<{ ipv4::HEADER_LEN + ESP }>()?;
+        let first = 0x45 << 56 | class << 48 | total << 32 | id << 16 | flags;
+        head[..8].copy_from_slice(&first.to_be_bytes());
+        head[8..16].copy_from_slice(&middle.to_le_bytes());
+        head[16..20].copy_from_slice(&self.template[16..20]);
+        self.number(&mut head[ipv4::HEADER_LEN..], seq);
+        let padding = u64::from_le_bytes(*self.padding.first_chunk()?) & ((1 << (8 * pad)) - 1);
+        let trailer = (pad as u64 | u64::from(IpProto::IPV4.0) << 8) << (8 * pad);
+        *data.get_mut(self.head() + inner..)?.first_chunk_mut()? = (padding | trailer).to_le_bytes();
+        Some(())
     }
 
     /// Writes SPI and number in one: the cipher is about to authenticate both, and would wait for two.

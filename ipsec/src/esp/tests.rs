@@ -30,14 +30,14 @@ use std::{
 use wire::{IpProto, build, ipv4, ipv6};
 
 const ME: Worker = Worker(0);
-const V4: [IpAddr; 2] =
+pub(super) const V4: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), IpAddr::V4(Ipv4Addr::new(203, 0, 113, 2))];
 const V6: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 2)),
 ];
 
-fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
+pub(super) fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
     SaConfig {
         src: ends[0],
         dst: ends[1],

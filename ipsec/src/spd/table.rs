@@ -21,7 +21,14 @@ use std::net::IpAddr;
 const FEW: usize = 6;
 
 /// An address as a number.
-trait Bits: Copy + PartialOrd + std::ops::BitAnd<Output = Self> {
+trait Bits:
+    Copy
+    + Default
+    + PartialOrd
+    + std::ops::BitAnd<Output = Self>
+    + std::ops::BitOr<Output = Self>
+    + std::ops::BitXor<Output = Self>
+{
     fn fold(self) -> u64;
     fn take(addr: IpAddr) -> Option<Self>;
     fn mask(len: u8) -> Self;
@@ -59,20 +66,22 @@ impl Bits for u128 {
     }
 }
 
+/// What is asked of every rule stands in front.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 struct Rule<A> {
     src: A,
     dst: A,
     src_mask: A,
     dst_mask: A,
-    upper: Upper,
-    /// Whether ports that can not be seen count as right.
-    unseen: bool,
+    policy: u32,
     /// Whether the masks alone tell.
     plain: bool,
+    /// Whether ports that can not be seen count as right.
+    unseen: bool,
+    upper: Upper,
     /// From the first address to the last, where the masks take in more.
     spans: [Option<(A, A)>; 2],
-    policy: u32,
 }
 
 /// The first and the last of addresses that are no prefix.
@@ -103,7 +112,8 @@ impl<A: Bits> Rule<A> {
     /// Whether the prefixes match, or those that take in the addresses meant.
     #[inline(always)]
     fn covers(&self, src: A, dst: A) -> bool {
-        dst & self.dst_mask == self.dst && src & self.src_mask == self.src
+        // One branch: which of the two does not match nobody can foresee.
+        (dst & self.dst_mask ^ self.dst | src & self.src_mask ^ self.src) == A::default()
     }
 
     /// What the masks do not tell.
@@ -247,12 +257,9 @@ impl<A: Bits> Table<A> {
 /// The first of few rules that matches.
 #[inline(always)]
 fn few<A: Bits>(rules: &[Rule<A>], src: A, dst: A, data: &[u8]) -> Option<u32> {
-    let at = rules.iter().position(|rule| rule.covers(src, dst))?;
-    let rest = rules.get(at..)?;
-    match rest.first()? {
-        rule if rule.plain => Some(rule.policy),
-        _ => few_closely(rest, src, dst, data),
-    }
+    let rule = rules.iter().find(|rule| rule.covers(src, dst))?;
+    // Rules that look closer are rare among few, and are asked from the front.
+    if rule.plain { Some(rule.policy) } else { few_closely(rules, src, dst, data) }
 }
 
 #[inline(never)]
