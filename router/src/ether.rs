@@ -215,7 +215,7 @@ pub(crate) fn destination(m: &Mbuf) -> IpAddr {
     }
 }
 
-/// Whether an address is the packet's destination.
+/// Whether an address is the packet's destination: compared as octets, for to read the packet's into an [`IpAddr`] takes longer.
 #[inline(always)]
 fn is_to(m: &Mbuf, to: IpAddr) -> bool {
     let (data, family) = (m.data(), m.hdr().family);

@@ -6,8 +6,8 @@
 //!
 //! Between [`begin`] and [`finish`] the header's `state` and `state_gen` hold the 64-bit sequence number: the pf state of
 //! the outer packet has been used by then, and the inner one's is not known yet. So does `hash` hold the octets of payload
-//! of a packet that has been unwrapped and is not marked yet, and above them the reason for which one could not be (`family` [`SPOILT`]). `cursor` tells the port that ESP in UDP came from ([`natt`])
-//! until it is opened.
+//! of a packet that has been unwrapped and is not marked yet, and above them the reason for which one could not be (`family`
+//! [`SPOILT`]). `cursor` tells the port that ESP in UDP came from ([`natt`]) until it is opened.
 //!
 //! Most packets are unwrapped one by one as the cipher is done with each: the processor then works on one packet's headers
 //! while the next one's keystream is on its way, and finds them in its first cache. They are marked all together.
@@ -172,7 +172,7 @@ where
         let failures = match sa.layout.protocol() {
             Protocol::Esp if unwraps_at_once(&sa.layout) => {
                 let sa_field = sa.index().to_header();
-                sa.transform.open_each(self.run.as_mut_slice(), part, |_, m| {
+                sa.transform.open_each(self.run.as_mut_slice(), part, |m| {
                     unwrap_at_once(&sa.layout, m, sa_field);
                 })
             }

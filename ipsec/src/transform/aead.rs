@@ -259,13 +259,13 @@ impl AeadKey {
         &self,
         items: &mut [T],
         job: impl for<'t> Fn(&'t mut T) -> Open<'t>,
-        mut after: impl FnMut(usize, &mut T),
+        mut after: impl FnMut(&mut T),
     ) -> Failures {
         with_engine!(self, key => {
             let mut failures = Failures::default();
             for (place, item) in items.iter_mut().enumerate() {
                 if key.open(job(item)) {
-                    after(place, item);
+                    after(item);
                 } else {
                     failures.mark(place, true);
                 }

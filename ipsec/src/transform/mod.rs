@@ -232,7 +232,7 @@ impl Transform {
         &self,
         items: &mut [T],
         part: impl for<'t> Fn(&'t mut T) -> (&'t mut [u8], u64),
-        mut after: impl FnMut(usize, &mut T),
+        mut after: impl FnMut(&mut T),
     ) -> Failures {
         let open = |(packet, seq)| Job { packet, seq, iv: 0 };
         match &self.keyed {
@@ -255,7 +255,7 @@ impl Transform {
             Keyed::Composed(cipher) => {
                 let failures = cipher.open(&mut items.iter_mut().map(&part).map(open).collect::<Jobs>());
                 let opened = items.iter_mut().enumerate().filter(|(place, _)| !failures.has(*place));
-                opened.for_each(|(place, item)| after(place, item));
+                opened.for_each(|(_, item)| after(item));
                 failures
             }
             Keyed::Mac(_) | Keyed::Deflate => Failures::of(items.iter().map(|_| false)),
