@@ -116,6 +116,7 @@ fn super_frames_carry_tcp_faster_than_frames() {
         return;
     }
     let (rounds, seconds) = if soak() { (3, 10) } else { (3, 1) };
+    let mut missed = Vec::new();
     for (tunnel, wanted) in [(false, 4.0), (true, 2.0)] {
         let mut gbps = [Vec::new(), Vec::new()];
         for _ in 0..rounds {
@@ -136,6 +137,9 @@ fn super_frames_carry_tcp_faster_than_frames() {
             "tunnel {tunnel}: super-frames {with:.2} Gb/s, frames {without:.2} Gb/s, ratio {ratio:.2} (wanted {wanted})"
         );
         // A busy machine measures little in a second; the figure itself is demanded at the full size.
-        assert!(ratio >= if soak() { wanted } else { 1.0 }, "ratio {ratio:.2}");
+        if ratio < if soak() { wanted } else { 1.0 } {
+            missed.push(ratio);
+        }
     }
+    assert!(missed.is_empty(), "ratio {missed:.2?}");
 }
