@@ -98,7 +98,8 @@ pub struct Reading<'a> {
     pub defines: &'a [(String, String)],
     /// The anchor that the rules go into (`-a`); empty for the main ruleset.
     pub anchor: &'a str,
-    /// The fingerprints in force: what the rules of an anchor speak of.
+    /// The fingerprints in force, if the text speaks of them unless it names others: the rules of an anchor do (`pfctl
+    /// -a`), and what changes only some options (`pfctl -m`).
     pub fingerprints: Option<&'a Arc<Fingerprints>>,
     /// The options in force, if the text is to change only those that it sets (`pfctl -m`).
     pub options: Option<&'a Options>,

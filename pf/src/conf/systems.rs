@@ -1,7 +1,7 @@
 //! `os "..."` and `set fingerprints`: the file of fingerprints is read, and every name must be one of its systems.
 //!
 //! A line of that file that is wrong is left out with a warning, as pfctl does. The rules of an anchor speak of the
-//! fingerprints that are in force.
+//! fingerprints that are in force, and so does a text that changes only the options that it sets.
 
 use std::{path::Path, sync::Arc};
 
@@ -69,7 +69,7 @@ impl Loader<'_> {
 
     /// Finds the fingerprints that the rules speak of, and that these are of the systems that they name.
     pub(super) fn check_systems(&mut self) -> Arc<Fingerprints> {
-        if let Some(known) = self.reading.fingerprints.or(self.systems.read.as_ref()).map(Arc::clone) {
+        if let Some(known) = self.systems.read.as_ref().or(self.reading.fingerprints).map(Arc::clone) {
             self.check_names(&known);
             return known;
         }

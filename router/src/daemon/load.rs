@@ -10,6 +10,7 @@ use crate::{
 use pf::{
     Fresh, PfConf, Which,
     conf::{ConfError, Section},
+    osfp::Fingerprints,
 };
 use std::sync::Arc;
 
@@ -177,7 +178,7 @@ pub(super) fn read_conf(
         env,
         defines: &load.defines,
         anchor: &load.anchor,
-        fingerprints: loaded.filter(|_| !load.anchor.is_empty()).map(|rules| &rules.conf().fingerprints),
+        fingerprints: fingerprints_for(load, loaded.map(pf::Ruleset::conf)),
         engines: !load.check,
         options: loaded.filter(|_| load.merge).map(|rules| &rules.conf().options),
     };
@@ -187,6 +188,14 @@ pub(super) fn read_conf(
     })?;
     pf::optimize::optimize(&mut conf, load.optimizer, loaded);
     Ok(conf)
+}
+
+/// The fingerprints that a text speaks of unless it names others, instead of those that it would look for: an anchor's rules
+/// mean those in force, and what is merged leaves them as they are. Where there are none, since they were flushed or never
+/// read, a merge looks for them as any load does.
+fn fingerprints_for<'c>(load: &PfLoad, loaded: Option<&'c PfConf>) -> Option<&'c Arc<Fingerprints>> {
+    let known = &loaded?.fingerprints;
+    (!load.anchor.is_empty() || (load.merge && known.count() != 0)).then_some(known)
 }
 
 /// The sections that pfctl was asked to load; all if it was not asked for any.
@@ -203,4 +212,29 @@ fn sections(parts: &[Part]) -> Vec<Section> {
         Part::Tables => &[Section::Tables],
     };
     parts.iter().flat_map(some).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_anchor_and_a_merge_speak_of_the_fingerprints_that_are_loaded() {
+        let load = |anchor: &str, merge| PfLoad {
+            name: "pf.conf".into(),
+            text: String::new(),
+            anchor: anchor.into(),
+            check: false,
+            merge,
+            defines: Vec::new(),
+            parts: Vec::new(),
+            optimizer: None,
+        };
+        let text = "set fingerprints \"../pf/tests/pf.os\"\n";
+        let loaded = pf::conf::load_text("pf.conf", text, &pf::Environment::default(), &[]).unwrap();
+        let speaks = |anchor, merge, conf| fingerprints_for(&load(anchor, merge), conf).is_some();
+        assert!(speaks("", true, Some(&loaded)) && speaks("a", false, Some(&loaded)));
+        assert!(!speaks("", false, Some(&loaded)), "a load that is no merge begins anew");
+        assert!(!speaks("", true, None) && !speaks("", true, Some(&PfConf::default())), "there are none");
+    }
 }
