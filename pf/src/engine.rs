@@ -72,11 +72,13 @@ pub(crate) struct Seen {
     refused: Option<Why>,
     /// It is the SYN that a cookie stood for.
     cookie: Option<Cookie>,
+    /// A scrub rule says that its state looks at timestamps.
+    stamped: bool,
 }
 
 impl Seen {
     pub(crate) const NOTHING: Seen =
-        Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None, cookie: None };
+        Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None, cookie: None, stamped: false };
 }
 
 /// pf for one batch at one instant.
@@ -112,8 +114,7 @@ impl<'a> PfCx<'a> {
         if self.pass_unseen(direction, index, m) {
             return Verdict::pass();
         }
-        self.normalise(direction, index, m);
-        let mut seen = Seen::NOTHING;
+        let mut seen = Seen { stamped: self.normalise(direction, index, m), ..Seen::NOTHING };
         self.look(direction, m, &mut seen);
         self.decide(direction, index, m, &seen)
     }
@@ -156,8 +157,8 @@ impl<'a> PfCx<'a> {
         let mut ahead = std::mem::take(&mut self.worker.ahead);
         for chunk in batch.as_mut_slice().chunks_mut(AHEAD) {
             if !self.rules.scrub.is_empty() {
-                for m in chunk.iter_mut() {
-                    self.normalise(direction, via.of(m), m);
+                for (m, seen) in chunk.iter_mut().zip(&mut ahead) {
+                    seen.stamped = self.normalise(direction, via.of(m), m);
                 }
             }
             if !unseen {
@@ -210,16 +211,14 @@ impl<'a> PfCx<'a> {
         removed
     }
 
-    /// What scrub rules do to a packet.
+    /// Does to a packet what scrub rules say; whether its state is to look at timestamps.
     #[inline(always)]
-    fn normalise(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) {
+    fn normalise(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) -> bool {
         let rules = self.rules;
-        if !rules.scrub.is_empty()
+        !rules.scrub.is_empty()
             && rules.constant(direction, index) == Constant::Look
             && !m.hdr().flags.has(PktFlags::NO_PF)
-        {
-            rules.scrub.normalise(direction, index, m, &rules.known, &mut self.worker.ids);
-        }
+            && rules.scrub.normalise(direction, index, m, &rules.known, &mut self.worker.ids)
     }
 
     /// Reads a packet, and says what to look for in the state table.

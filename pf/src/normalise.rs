@@ -121,7 +121,8 @@ impl ScrubRules {
         }
     }
 
-    /// What the first rule that matches does to a packet.
+    /// Does to a packet what the first rule that matches says; whether its state is to look at timestamps. That is to be
+    /// asked now: the rule need not match what it has made of the packet.
     #[cold]
     pub(crate) fn normalise(
         &self,
@@ -130,30 +131,17 @@ impl ScrubRules {
         m: &mut Mbuf,
         known: &Known,
         ids: &mut Ids,
-    ) {
-        if let Some((normalise, _)) = self.first(direction, index, m, known)
-            && !normalise.is_none()
-        {
+    ) -> bool {
+        let Some((normalise, _)) = self.first(direction, index, m, known) else { return false };
+        if !normalise.is_none() {
             normalise.apply(m, || ids.next());
         }
+        normalise.reassemble_tcp
     }
 
     /// Whether states look at timestamps, by any of the rules.
     pub(crate) fn looks_at_timestamps(&self) -> bool {
         self.rules.iter().any(|(_, normalise, _)| normalise.reassemble_tcp)
-    }
-
-    /// Whether the state of a packet is to look at timestamps.
-    #[cold]
-    pub(crate) fn reassembles_tcp(
-        &self,
-        direction: Direction,
-        index: IfIndex,
-        m: &Mbuf,
-        known: &Known,
-    ) -> bool {
-        self.looks_at_timestamps()
-            && self.first(direction, index, m, known).is_some_and(|(normalise, _)| normalise.reassemble_tcp)
     }
 
     fn first(

@@ -223,6 +223,48 @@ fn a_scrub_rule_is_for_the_syns_of_a_system_and_no_other_segment() {
 }
 
 #[test]
+fn a_scrub_rule_matches_once_for_what_it_does_to_the_syn_and_what_it_says_of_the_state() {
+    // Behind `min-ttl` the SYN is nobody's.
+    let mut w = World::new(
+        "set fingerprints \"tests/pf.os\"\n\
+         scrub in proto tcp from any os Linux min-ttl 100 reassemble tcp\npass all\n",
+    );
+    let stamp = |data: &[u8]| data[20 + 20 + MSS.len() + SACK.len() + 2..][..4].to_vec();
+    let sent = Sent::linux().inet();
+    let mut m = w.packet(&sent);
+    m.set_l4(20);
+    m.hdr_mut().proto = IpProto::TCP.0;
+    assert!(matches!(w.test(IN, LAN, &mut m), pf::Verdict::Pass(_)));
+    assert_eq!(m.data()[8], 100);
+    assert_ne!(stamp(m.data()), stamp(&sent), "its timestamps are shifted");
+    w.fixture.done(m);
+}
+
+#[test]
+fn what_changes_only_some_options_speaks_of_the_fingerprints_in_force() {
+    let env = router();
+    let read = |text: &str, loaded: &PfConf| {
+        let (fingerprints, options) = (Some(&loaded.fingerprints), Some(&loaded.options));
+        let reading = Reading { env: &env, defines: &[], anchor: "", fingerprints, options, engines: true };
+        reading.text("pf.conf", text)
+    };
+    let conf = pf::conf::load_text("pf.conf", "set fingerprints \"tests/pf.os\"\n", &env, &[]).unwrap();
+    let merged = read("set limit states 500\npass in proto tcp from any os Printer\n", &conf).unwrap();
+    assert_eq!(
+        (merged.fingerprints.count(), merged.fingerprints.count() > 0),
+        (conf.fingerprints.count(), true)
+    );
+    // Others that it names itself come first.
+    let dir = std::env::temp_dir().join(format!("softnet-osfp-merged-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("pf.os");
+    std::fs::write(&file, "1024:64:0:40:.:Mine:::fine\n").unwrap();
+    let own = read(&format!("set fingerprints \"{}\"\nblock from any os Mine\n", file.display()), &conf);
+    assert_eq!(own.unwrap().fingerprints.count(), 2);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
 fn rules_that_stay_mean_the_same_systems_in_other_fingerprints() {
     let env = router();
     let mut w = World::new("");

@@ -313,8 +313,7 @@ impl<'a> PfCx<'a> {
         let making = Making {
             rule,
             treatment: treatment_number,
-            stamped: treatment.normalise.reassemble_tcp
-                || self.rules.scrub.reassembles_tcp(direction, index, m, &self.rules.known),
+            stamped: treatment.normalise.reassemble_tcp || (seen.stamped && !self.rules.scrub.is_empty()),
             binds: if becomes.family() == p.family {
                 Routed::binds(treatment.route, hops, direction, index)
             } else {
