@@ -158,6 +158,8 @@ pub struct Tables {
 #[derive(Debug)]
 struct Registry {
     all: BTreeMap<(String, String), Shared>,
+    /// Tables that are only counted, and their entries.
+    elsewhere: (usize, usize),
     limit_tables: u32,
     limit_entries: u32,
     /// Versions that a worker may be looking at.
@@ -168,6 +170,7 @@ impl Tables {
     pub(crate) fn new(workers: usize) -> Tables {
         let registry = Registry {
             all: BTreeMap::new(),
+            elsewhere: (0, 0),
             limit_tables: LIMIT_TABLES,
             limit_entries: LIMIT_ENTRIES,
             retired: Vec::new(),
@@ -205,13 +208,18 @@ impl Tables {
         })
     }
 
-    /// Tables of which only this one is there, with what is in it now: to see what a change would come to (`-n`).
+    /// Tables of which only this one is there, with what is in it now: to see what a change would come to (`-n`). The
+    /// others count against the limits.
     #[must_use]
     pub fn rehearsal(&self, anchor: &str, name: &str) -> Tables {
-        let (limit_tables, limit_entries) = self.limits();
-        let own = self.find(anchor, name).map(|table| Arc::new(table.rehearsal()));
-        let all = own.map(|table| ((anchor.to_owned(), name.to_owned()), table)).into_iter().collect();
-        let registry = Registry { all, limit_tables, limit_entries, retired: Vec::new() };
+        let registry = self.inner.with(|r| {
+            let own = r.find(anchor, name).map(|table| Arc::new(table.rehearsal()));
+            let all: BTreeMap<_, _> =
+                own.map(|table| ((anchor.to_owned(), name.to_owned()), table)).into_iter().collect();
+            let of_own = all.values().map(|t| t.len()).sum::<usize>();
+            let elsewhere = (r.count() - all.len(), r.entries() - of_own);
+            Registry { all, elsewhere, retired: Vec::new(), ..*r }
+        });
         Tables { workers: 1, inner: Leaf::new(registry) }
     }
 
@@ -466,7 +474,7 @@ impl Registry {
                 let created = !table.active.load(Ordering::Relaxed);
                 (table, created)
             }
-            None if self.all.len() >= self.limit_tables as usize => {
+            None if self.count() >= self.limit_tables as usize => {
                 return Err(TableError::Tables(self.limit_tables));
             }
             None => (Arc::new(Table::new(anchor, name, workers, now)), true),
@@ -480,8 +488,12 @@ impl Registry {
         Ok(created)
     }
 
+    fn count(&self) -> usize {
+        self.all.len() + self.elsewhere.0
+    }
+
     fn entries(&self) -> usize {
-        self.all.values().map(|t| t.len()).sum()
+        self.all.values().map(|t| t.len()).sum::<usize>() + self.elsewhere.1
     }
 
     /// Stores the next version of a table.

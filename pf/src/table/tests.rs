@@ -59,6 +59,23 @@ fn a_rehearsal_says_what_would_be_done_and_does_nothing() {
 }
 
 #[test]
+fn in_a_rehearsal_the_other_tables_count_against_the_limits() {
+    let tables = Tables::new(1);
+    tables.set_limits(2, 3);
+    tables.add("", "t", &entries(&["10.0.0.1"]), 0).unwrap();
+    tables.add("a", "other", &entries(&["10.0.0.1", "10.0.0.2"]), 0).unwrap();
+    let one_more = entries(&["10.0.0.9"]);
+    let full = Err(TableError::Entries { wanted: 4, limit: 3 });
+    assert_eq!(tables.rehearsal("", "t").add("", "t", &one_more, 0), full);
+    assert_eq!(tables.rehearsal("", "new").add("", "new", &one_more, 0), Err(TableError::Tables(2)));
+    let replaced = tables.rehearsal("", "t").set("", "t", &one_more, 0).unwrap();
+    assert_eq!((replaced.added, replaced.deleted), (1, 1));
+    tables.set_limits(3, 4);
+    assert_eq!(tables.rehearsal("", "new").add("", "new", &one_more, 0).unwrap().added, 1);
+    assert_eq!(tables.add("", "new", &one_more, 0).unwrap().added, 1, "and so it is");
+}
+
+#[test]
 fn the_longest_prefix_decides_and_a_negated_one_takes_out() {
     let tables = Tables::new(1);
     tables
