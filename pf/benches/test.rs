@@ -72,7 +72,7 @@ fn run(case: &Case) {
     let pf = Pf::new(1, case.flows.max(1000));
     let conf = pf::conf::load_text("bench", &case.rules, &env, &[]).unwrap_or_else(|e| panic!("{}", e[0]));
     let ruleset = pf.compile(&Arc::new(conf), &env, &mut Names::new()).expect("rules compile");
-    pf.enforce(&ruleset);
+    pf.enforce(&mut Root::claim().top().at(), &ruleset);
     let mut worker = pf.worker(0);
     let fixture = Fixture::new(8192);
     let mut root = Root::claim();

@@ -123,6 +123,11 @@ impl Prefix {
         (self.bits, self.bits | low_bits(self.family.width() - self.len))
     }
 
+    /// Whether an address is one of its.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        Prefix::new(addr, self.len) == *self
+    }
+
     /// The bits that count, and their value.
     pub const fn mask(&self) -> (u128, u128) {
         let all = low_bits(self.family.width());

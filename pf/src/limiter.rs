@@ -13,13 +13,15 @@
 //! faster; then the rules say something else, so they are asked again. Packets of a state never come here.
 //!
 //! Limiters live as long as the process, by number: a reload changes what they allow, and states go on to count where they
-//! have counted.
+//! have counted. One that a reload drops is closed when no worker looks at the old rules any more: only an anchor can name
+//! it by then, and finds no room.
 
 mod all;
 mod bucket;
 mod by_source;
 mod by_state;
 mod show;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +32,7 @@ use crate::{
 
 pub(crate) use all::{Limiters, Share};
 pub use show::{LimiterInfo, LimiterSource};
+pub(crate) use tables::TableChange;
 
 /// The limiters of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,12 @@ impl Limiter {
     /// Whether it is the same limiter, as it is now or was before.
     fn is_same(&self, other: &Limiter) -> bool {
         (self.by_source, self.id) == (other.by_source, other.id)
+    }
+
+    /// Whether sources of both go into one table, or into none.
+    fn has_same_table(&self, other: &Limiter) -> bool {
+        let name = |l: &Limiter| l.table.as_ref().map(|t| t.name.clone());
+        name(self) == name(other)
     }
 }
 

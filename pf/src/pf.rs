@@ -21,13 +21,13 @@ use crate::{
     engine::{AHEAD, Seen},
     env::Environment,
     ids::Names,
-    limiter::{LimiterInfo, Share},
+    limiter::{LimiterInfo, Share, TableChange},
     normalise::Ids,
     random::Random,
     ruleset::{CompileError, Ruleset},
     slab::RuleSlab,
     state::{SlotCache, States, info::StateInfo, proxy::Segment},
-    table::{TableError, Tables},
+    table::{TableError, Tables, wall_clock},
     track::{Overloading, SourceInfo},
 };
 
@@ -97,9 +97,9 @@ impl Pf {
         Ruleset::disabled(&self.slab)
     }
 
-    /// Puts limits, timeouts and tables of a ruleset into effect, for states there are too. To be called when it is
-    /// published.
-    pub fn enforce(&self, ruleset: &Ruleset) {
+    /// Puts limits, timeouts and tables of a ruleset into effect, for states there are too. To be called just before it is
+    /// published; [`Pf::retire`] is for afterwards.
+    pub fn enforce(&self, held: &mut Held<'_, PfRules>, ruleset: &Ruleset) {
         let options = &ruleset.conf().options;
         self.states.set_limit(options.limit_states);
         self.states.cookies.set(options.syncookies, options.limit_states);
@@ -109,8 +109,18 @@ impl Pf {
         self.states.set_timeouts(&options.timeouts);
         self.tables.set_limits(options.limits.get(Limit::Tables), options.limits.get(Limit::TableEntries));
         self.states.nodes().set_limit(options.limits.get(Limit::SrcNodes));
-        self.states.limiters.set(&ruleset.conf().limiters);
+        // Before the tables: what the ruleset itself puts into one stays there. An entry for which there is no room is
+        // owed to nobody, since its limiter is gone.
+        for change in self.states.limiters.set(held, &ruleset.conf().limiters) {
+            let _ = self.change_table(&change, wall_clock());
+        }
         self.tables.commit(ruleset.tables());
+    }
+
+    /// Ends what only earlier rulesets had: limiters that are defined no more take no further states. To be called when
+    /// every worker has seen the ruleset that was [enforced](Self::enforce) last.
+    pub fn retire(&self) {
+        self.states.limiters.close_undefined();
     }
 
     /// All tables; for the control thread.
@@ -152,19 +162,36 @@ impl Pf {
         settled.map(|()| reported)
     }
 
-    /// Puts sources of limiters into their tables and takes them out: all that can be, and says what could not.
+    /// Puts sources of limiters into their tables and takes them out: all that can be, and says what could not for the
+    /// first time.
     fn settle_limiters(&self, now: u64) -> Result<(), TableError> {
         let mut settled = Ok(());
-        for (table, prefix, add) in self.states.limiters.reported() {
-            let entries = [Entry { not: false, prefix }];
-            let done = if add {
-                self.tables.add("", &table, &entries, now)
-            } else {
-                self.tables.delete("", &table, &entries)
-            };
-            settled = settled.and(done.map(|_| ()));
+        let mut full: Vec<String> = Vec::new();
+        for change in self.states.limiters.reported(now) {
+            if change.add && full.contains(&change.table) {
+                self.states.limiters.owe(&change);
+                continue;
+            }
+            let Err(error) = self.change_table(&change, now) else { continue };
+            if change.add {
+                self.states.limiters.owe(&change);
+                full.push(change.table);
+            }
+            if !change.again {
+                settled = settled.and(Err(error));
+            }
         }
         settled
+    }
+
+    fn change_table(&self, change: &TableChange, now: u64) -> Result<(), TableError> {
+        let entries = [Entry { not: false, prefix: change.prefix }];
+        let changed = if change.add {
+            self.tables.add("", &change.table, &entries, now)
+        } else {
+            self.tables.delete("", &change.table, &entries)
+        };
+        changed.map(|_| ())
     }
 
     /// The limiters of a kind, by number.

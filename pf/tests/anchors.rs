@@ -142,8 +142,7 @@ fn replace(w: &mut World, path: &str, text: &str) {
     let new = reading.text(path, text).unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
     let (conf, fresh) = w.ruleset.conf().with(path, new, &Section::ALL);
     let ruleset = w.pf.compile_over(&w.ruleset, &fresh, &Arc::new(conf), &env, &mut w.names).unwrap();
-    w.pf.enforce(&ruleset);
-    w.ruleset = ruleset;
+    w.publish(ruleset);
 }
 
 #[test]
@@ -251,8 +250,7 @@ fn only_what_is_fresh_is_compiled_anew() {
     };
     let env = router();
     let next = w.pf.compile_over(&w.ruleset, &fresh, &Arc::new(conf), &env, &mut w.names).unwrap();
-    w.pf.enforce(&next);
-    w.ruleset = next;
+    w.publish(next);
     assert!(w.pf.tables().find("", "t").unwrap().is_empty(), "tables stay as they are");
     let rules = show::rules(&w.ruleset, "", Kind::Filter, &env);
     assert_eq!(rules[0].evaluations, 0, "rules begin anew");

@@ -18,7 +18,7 @@ use kern::{
     testing::Fixture,
     time::Instant,
 };
-use pf::{LimiterInfo, Names, Pf, PfCx, Verdict};
+use pf::{LimiterInfo, Names, Pf, PfCx, Verdict, table::TableError};
 use wire::build;
 
 fn udp(from: u8, port: u16) -> Vec<u8> {
@@ -40,9 +40,11 @@ fn only(w: &World, by_source: bool) -> LimiterInfo {
 }
 
 fn settle(w: &World) {
-    let mut root = Root::claim();
-    let mut held = root.top();
-    w.pf.settle(&mut held.at::<PfRules>(), 1).unwrap();
+    settle_at(w, 1).unwrap();
+}
+
+fn settle_at(w: &World, now: u64) -> Result<(), TableError> {
+    w.pf.settle(&mut Root::claim().top().at(), now).map(|_| ())
 }
 
 fn in_table(w: &World) -> Vec<String> {
@@ -177,6 +179,117 @@ fn a_busy_source_goes_into_the_table_and_comes_out_again() {
     assert!(in_table(&w).is_empty() && w.passes(IN, LAN, &other));
 }
 
+/// A source that is busy with more than two states.
+const BUSY: &str = "source limiter s id 1 entries 9 limit 9 table <busy> above 2 below 2\n";
+const BY_IT: &str = "block in quick proto udp from <busy> to port 54\npass in proto udp source limiter s\n";
+
+#[test]
+fn a_source_leaves_the_table_when_a_reload_drops_the_limiter() {
+    let table = "table <busy> persist\n";
+    for settled in [true, false] {
+        let mut w = World::new(&format!("{table}{BUSY}{BY_IT}"));
+        assert!((1..=3).all(|port| asks(&mut w, 2, port)));
+        if settled {
+            settle(&w);
+            assert_eq!(in_table(&w), ["192.0.2.2/32"]);
+        }
+        w.load(&format!("{table}block in quick proto udp from <busy> to port 54\npass in\n"));
+        settle(&w);
+        assert!(in_table(&w).is_empty(), "nobody would take it out any more");
+        // It is defined again, for another table: the source is in that one once it asks for more.
+        w.load(&format!("table <other> persist\n{table}{}{BY_IT}", BUSY.replace("<busy>", "<other>")));
+        assert!(asks(&mut w, 2, 4));
+        settle(&w);
+        assert_eq!((in_table(&w).len(), w.pf.tables().find("", "other").unwrap().len()), (0, 1));
+        w.kill(|_| true);
+        settle(&w);
+        assert!(w.pf.tables().find("", "other").unwrap().is_empty());
+    }
+}
+
+#[test]
+fn what_a_reload_itself_puts_into_the_table_stays_and_so_does_a_source_that_is_never_to_leave() {
+    let mut w = World::new(&format!("table <busy> persist\n{BUSY}{BY_IT}"));
+    assert!((1..=3).all(|port| asks(&mut w, 2, port)));
+    settle(&w);
+    w.load("table <busy> persist { 192.0.2.2 }\nblock in quick proto udp from <busy> to port 54\npass in\n");
+    settle(&w);
+    assert_eq!(in_table(&w), ["192.0.2.2/32"]);
+
+    let forever = BUSY.replace(" below 2", "");
+    let mut w = World::new(&format!("table <busy> persist\n{forever}{BY_IT}"));
+    assert!((1..=3).all(|port| asks(&mut w, 2, port)));
+    w.load("table <busy> persist\nblock in quick proto udp from <busy> to port 54\npass in\n");
+    settle(&w);
+    assert_eq!(in_table(&w), ["192.0.2.2/32"]);
+}
+
+#[test]
+fn a_source_for_which_the_table_has_no_room_comes_into_it_when_there_is_some() {
+    let rules = format!("set limit table-entries 1\ntable <busy> persist\n{BUSY}{BY_IT}");
+    let mut w = World::new(&rules);
+    assert!((1..=3).all(|port| asks(&mut w, 2, port) && asks(&mut w, 3, port) && asks(&mut w, 4, port)));
+    assert!(matches!(settle_at(&w, 1), Err(TableError::Entries { wanted: 2, limit: 1 })));
+    assert_eq!(in_table(&w), ["192.0.2.2/32"]);
+    assert_eq!(settle_at(&w, 2), Ok(()), "that has been said");
+    w.kill(|s| s.wire[0].0 == Ipv4Addr::new(192, 0, 2, 2));
+    assert_eq!((settle_at(&w, 3), in_table(&w).len()), (Ok(()), 0));
+    // One of the two that wait is busy no more.
+    w.kill(|s| s.wire[0].0 == Ipv4Addr::new(192, 0, 2, 3));
+    assert_eq!(settle_at(&w, 4), Ok(()));
+    assert_eq!(in_table(&w), ["192.0.2.4/32"]);
+    w.kill(|_| true);
+    assert_eq!((settle_at(&w, 5), settle_at(&w, 6), in_table(&w).len()), (Ok(()), Ok(()), 0));
+}
+
+#[test]
+fn a_source_that_comes_as_the_masks_change_is_given_back_what_it_took() {
+    let rules = |mask, table| {
+        format!(
+            "table <busy> persist\ntable <other> persist\nsource limiter s id 1 entries 9 limit 9 inet mask {mask} table <{table}> above 1 below 1\npass in proto udp source limiter s\n"
+        )
+    };
+    let mut w = World::new(&rules(24, "busy"));
+    let conf = pf::conf::load_text("pf.conf", &rules(30, "other"), &router(), &[]).unwrap();
+    let next = w.pf.compile(&Arc::new(conf), &router(), &mut w.names).unwrap();
+    // There were no sources when that was looked at, and are now.
+    assert!(asks(&mut w, 9, 1) && asks(&mut w, 9, 2) && asks(&mut w, 8, 1));
+    settle(&w);
+    assert_eq!(in_table(&w), ["192.0.2.0/24"]);
+    w.publish(next);
+    assert!(in_table(&w).is_empty(), "that is not its table any more");
+    assert!(asks(&mut w, 9, 3));
+    let states = |w: &World| {
+        let sources = only(w, true).sources;
+        sources.iter().map(|s| (s.prefix.to_string(), s.states)).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&w), [("192.0.2.0/24".to_owned(), 3), ("192.0.2.8/30".to_owned(), 1)]);
+    w.kill(|s| s.wire[0] == (Ipv4Addr::new(192, 0, 2, 9).into(), 1));
+    assert_eq!(states(&w)[0].1, 2);
+    let forgotten = {
+        let (mut root, source) = (Root::claim(), Ipv4Addr::new(192, 0, 2, 8).into());
+        w.pf.forget_source(&mut root.top().at(), 1, source)
+    };
+    assert_eq!((forgotten, only(&w, true).states, only(&w, true).sources.len()), (Some(3), 0, 0));
+    w.kill(|_| true);
+    assert_eq!((only(&w, true).states, only(&w, true).sources.len()), (0, 0));
+}
+
+#[test]
+fn a_limiter_that_a_reload_drops_is_open_until_nobody_asks_by_the_old_rules() {
+    let mut w = World::new(
+        "state limiter s id 1 limit 9\nsource limiter t id 1 entries 9 limit 9\nblock in\npass in proto udp state limiter s source limiter t\n",
+    );
+    let conf = pf::conf::load_text("pf.conf", "pass in proto udp\n", &router(), &[]).unwrap();
+    let next = w.pf.compile(&Arc::new(conf), &router(), &mut w.names).unwrap();
+    w.pf.enforce(&mut Root::claim().top().at(), &next);
+    assert!(asks(&mut w, 9, 1), "by the rules that are still in force");
+    w.pf.retire();
+    assert!(!asks(&mut w, 9, 2));
+    w.ruleset = next;
+    assert!(asks(&mut w, 9, 2));
+}
+
 #[test]
 fn a_reload_keeps_what_is_counted_of_a_limiter_whose_number_stays() {
     let rules = |limit: u32| {
@@ -258,7 +371,7 @@ fn workers_at_the_limit_never_exceed_it() {
     let text = "state limiter s id 1 limit 5\nsource limiter t id 1 entries 2 limit 3\nblock in\npass in proto udp state limiter s source limiter t\n";
     let conf = Arc::new(pf::conf::load_text("pf.conf", text, &router(), &[]).unwrap());
     let rules = pf.compile(&conf, &router(), &mut Names::new()).unwrap();
-    pf.enforce(&rules);
+    pf.enforce(&mut Root::claim().top().at(), &rules);
     let barrier = Barrier::new(WORKERS);
     let passed: usize = thread::scope(|scope| {
         let work = |id: usize| {

@@ -68,7 +68,7 @@ fn ruleset(pf: &Pf, limit: u32) -> Ruleset {
     );
     let conf = pf::conf::load_text("pf.conf", &text, &router(), &[]).unwrap();
     let rules = pf.compile(&Arc::new(conf), &router(), &mut Names::new()).unwrap();
-    pf.enforce(&rules);
+    pf.enforce(&mut Root::claim().top().at(), &rules);
     rules
 }
 

@@ -86,8 +86,9 @@ fn a_rule_stays_spent_until_it_is_loaded_anew() {
 
 #[test]
 fn who_asks_what_a_rule_would_do_does_not_spend_it() {
-    let (env, mut root) = (router(), Root::claim());
+    let env = router();
     let mut w = World::new("block all\npass in proto udp no state once\n");
+    let mut root = Root::claim();
     let question = "in on lan0 proto udp from 192.0.2.9 port 4000 to 198.51.100.1 port 53";
     let question = Question::parse(question, &env).unwrap();
     let mut fate =

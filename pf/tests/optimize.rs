@@ -24,8 +24,7 @@ fn load(w: &mut World, text: &str, optimizer: Optimizer, sections: &[Section]) {
     optimize(&mut new, Some(optimizer), Some(&w.ruleset));
     let (conf, fresh) = w.ruleset.conf().with("", new, sections);
     let ruleset = w.pf.compile_over(&w.ruleset, &fresh, &Arc::new(conf), &env, &mut w.names).unwrap();
-    w.pf.enforce(&ruleset);
-    w.ruleset = ruleset;
+    w.publish(ruleset);
 }
 
 /// Whether a datagram to this host and port comes in.

@@ -259,13 +259,15 @@ impl Router {
             Kind::Vlan { .. } | Kind::Ipsec(_) => None,
         };
         if let Some(rules) = &net.pf {
-            self.shared.pf.enforce(rules);
+            self.shared.pf.enforce(&mut root.top().at(), rules);
             let options = &rules.conf().options;
             let frags = options.limits.get(pf::conf::Limit::Frags) as usize;
             let wait = options.timeouts.get(pf::timeout::Timeout::Fragment);
             self.shared.pf_frags.limit(&mut root.top(), frags, wait);
         }
-        self.publish(root, net)?;
+        let published = self.publish(root, net);
+        self.shared.pf.retire();
+        published?;
         for was in &old {
             let stays =
                 device(was).is_none_or(|d| new.iter().filter_map(|i| device(i)).any(|n| Arc::ptr_eq(&n, &d)));

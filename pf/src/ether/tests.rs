@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kern::lock::Root;
 use proptest::{collection::vec, option::of, prelude::*, sample::select};
 
 use super::*;
@@ -169,7 +170,7 @@ fn loaded(text: &str) -> (Pf, Ruleset, Names) {
         conf::load_text("pf.conf", text, &env(), &[]).unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
     let (pf, mut names) = (Pf::new(1, 1), Names::new());
     let ruleset = pf.compile(&Arc::new(conf), &env(), &mut names).unwrap();
-    pf.enforce(&ruleset);
+    pf.enforce(&mut Root::claim().top().at(), &ruleset);
     (pf, ruleset, names)
 }
 

@@ -10,6 +10,7 @@ use crate::{
     Names, Pf, PfConf, arbitrary,
     rule::{Anchor, AnchorCall, Rule, Rules},
 };
+use kern::lock::Root;
 use proptest::prelude::*;
 
 /// What may be called from where: never what calls oneself.
@@ -75,7 +76,7 @@ proptest! {
         });
         let pf = Pf::new(1, 1);
         let ruleset = pf.compile(&conf, &env(), &mut names).unwrap();
-        pf.enforce(&ruleset);
+        pf.enforce(&mut Root::claim().top().at(), &ruleset);
         for (p, inward, index) in packets {
             let direction = if inward { Direction::In } else { Direction::Out };
             let (mut seen, mut translated) = (p, p);

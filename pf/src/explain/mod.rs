@@ -162,7 +162,7 @@ impl Ruleset {
             (bench.tag, bench.queue) = (tag, queue);
         }
         let pf = Pf::new(1, 16);
-        pf.states().limiters.set(&self.conf().limiters);
+        pf.states().limiters.set(&mut top.at(), &self.conf().limiters);
         let mut worker = pf.worker(0);
         // No worker has this number: nothing is counted for it.
         worker.id = usize::MAX;

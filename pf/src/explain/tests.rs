@@ -31,7 +31,7 @@ fn ruleset(text: &str, names: &mut Names) -> (Pf, Ruleset) {
         conf::load_text("pf.conf", text, &env(), &[]).unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
     let pf = Pf::new(1, 100);
     let ruleset = pf.compile(&Arc::new(conf), &env(), names).unwrap();
-    pf.enforce(&ruleset);
+    pf.enforce(&mut Root::claim().top().at(), &ruleset);
     (pf, ruleset)
 }
 
@@ -259,7 +259,7 @@ proptest! {
         let mut names = Names::new();
         let pf = Pf::new(1, 1000);
         let ruleset = pf.compile(&Arc::new(conf), &env(), &mut names).unwrap();
-        pf.enforce(&ruleset);
+        pf.enforce(&mut Root::claim().top().at(), &ruleset);
         let fixture = Fixture::new(16);
         let (mut root, mut worker) = (Root::claim(), pf.worker(0));
         let known: Vec<RuleSlot> = ruleset

@@ -18,14 +18,13 @@ use super::{
     Full, Limited, Limiter,
     by_source::{self, SourceLimiter},
     by_state::StateLimiter,
+    tables::{Report, Reports, TableChange},
 };
 use crate::{
-    addr::{Family, Prefix, bits},
+    addr::{Family, Prefix},
     rule::LimiterRef,
 };
 
-/// Changes of tables that may wait for the control thread.
-const REPORTS: usize = 4096;
 /// Numbers of limiters; 0 is none.
 const IDS: usize = 256;
 
@@ -34,10 +33,22 @@ const IDS: usize = 256;
 pub(crate) struct Share {
     pub(crate) state: u8,
     pub(crate) source: u8,
+    /// Leading bits of the source that it counts at: those may be others by now.
+    pub(crate) mask: u8,
 }
 
 impl Share {
-    pub(crate) const NONE: Share = Share { state: 0, source: 0 };
+    pub(crate) const NONE: Share = Share { state: 0, source: 0, mask: 0 };
+
+    /// What it has of a source limiter alone.
+    pub(crate) fn of_source(self) -> Share {
+        Share { state: 0, ..self }
+    }
+
+    /// The source that it counts at, of a state with this source address.
+    pub(crate) fn counts_at(self, (family, address): (Family, u128)) -> Prefix {
+        Prefix::new(family.address(address), self.mask)
+    }
 }
 
 /// What one worker counts of one limiter.
@@ -108,14 +119,6 @@ impl<T> Place<T> {
     }
 }
 
-/// A source that is to be put into the table of a limiter, or taken out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Report {
-    id: u8,
-    prefix: Prefix,
-    add: bool,
-}
-
 /// All limiters.
 #[derive(Debug)]
 pub(crate) struct Limiters {
@@ -124,7 +127,7 @@ pub(crate) struct Limiters {
     workers: usize,
     /// Those that the ruleset in force defines.
     pub(super) defined: Leaf<Vec<Limiter>>,
-    reports: Leaf<Vec<Report>>,
+    reports: Reports,
     /// Row that the purge looks at next.
     at: AtomicU32,
 }
@@ -136,7 +139,7 @@ impl Limiters {
             by_source: (0..IDS).map(|_| OnceLock::new()).collect(),
             workers,
             defined: Leaf::new(Vec::new()),
-            reports: Leaf::new(Vec::with_capacity(REPORTS)),
+            reports: Reports::new(),
             at: AtomicU32::new(0),
         }
     }
@@ -149,16 +152,15 @@ impl Limiters {
         self.by_source.get(usize::from(id))?.get()
     }
 
-    /// Puts the limiters of a ruleset into force; for the control thread. States there are keep their shares.
-    pub(crate) fn set(&self, limiters: &[Limiter]) {
-        let old = self.defined.with(|defined| std::mem::replace(defined, limiters.to_vec()));
-        for gone in old.iter().filter(|o| !limiters.iter().any(|l| l.is_same(o))) {
-            if gone.by_source {
-                self.source(gone.id).into_iter().for_each(|place| place.limiter.close());
-            } else {
-                self.state(gone.id).into_iter().for_each(|place| place.limiter.close());
-            }
-        }
+    /// Puts the limiters of a ruleset into force; for the control thread. States there are keep their shares. Those that it
+    /// does not define stay open until they are [closed](Self::close_undefined), but the sources that they have put into
+    /// tables leave these: what is to be done about that, in order.
+    pub(crate) fn set(&self, held: &mut Held<'_, PfRules>, limiters: &[Limiter]) -> Vec<TableChange> {
+        let old = self.defined.with(|defined| defined.clone());
+        let has_its_table = |o: &Limiter| limiters.iter().any(|l| l.is_same(o) && l.has_same_table(o));
+        let leave = old.iter().filter(|o| o.by_source && !has_its_table(o));
+        let left = leave.flat_map(|o| self.leave_table(held, o)).collect();
+        self.defined.with(|defined| *defined = limiters.to_vec());
         for limiter in limiters {
             let id = usize::from(limiter.id);
             let is_new = !old.iter().any(|o| o.is_same(limiter));
@@ -173,19 +175,48 @@ impl Limiters {
                 place.begin(is_new);
             }
         }
+        left
+    }
+
+    /// Takes the sources of a limiter out of the table that it has had, all but those that were to stay there for good.
+    fn leave_table(&self, held: &mut Held<'_, PfRules>, limiter: &Limiter) -> Vec<TableChange> {
+        let (Some(place), Some(table)) = (self.source(limiter.id), &limiter.table) else { return Vec::new() };
+        let left = place.limiter.leave_table(held);
+        // Nobody reports of this limiter any more.
+        let mut reports = self.reports.take_of(limiter.id);
+        if table.below != 0 {
+            reports.extend(left.into_iter().map(|prefix| Report { id: limiter.id, prefix, add: false }));
+        }
+        reports.into_iter().map(|report| TableChange::of(report, &table.name, false)).collect()
+    }
+
+    /// Closes what no ruleset defines any more.
+    pub(crate) fn close_undefined(&self) {
+        let all = self.defined.with(|defined| defined.clone());
+        let is_defined =
+            |by_source, id| all.iter().any(|l| l.by_source == by_source && usize::from(l.id) == id);
+        for (id, place) in self.by_state.iter().enumerate() {
+            if let Some(place) = place.get().filter(|_| !is_defined(false, id)) {
+                place.limiter.close();
+            }
+        }
+        for (id, place) in self.by_source.iter().enumerate() {
+            if let Some(place) = place.get().filter(|_| !is_defined(true, id)) {
+                place.limiter.close();
+            }
+        }
     }
 
     /// Which of these cannot be put into force: one whose sources are counted, or put into a table, in another way now.
     pub(crate) fn conflict<'l>(&self, limiters: &'l [Limiter]) -> Option<&'l Limiter> {
         let busy =
             |l: &&Limiter| l.by_source && self.source(l.id).is_some_and(|place| place.limiter.sources() != 0);
-        let table = |l: &Limiter| l.table.as_ref().map(|t| t.name.clone());
         let differs = |l: &&Limiter| {
             // A limiter that is defined no more still counts the sources it has by its masks.
             self.source(l.id).is_some_and(|place| place.limiter.masks() != by_source::masks(l))
                 || self.defined.with(|defined| {
                     let old = defined.iter().find(|o| o.by_source && o.id == l.id);
-                    old.is_some_and(|old| table(old) != table(l))
+                    old.is_some_and(|old| !old.has_same_table(l))
                 })
         };
         limiters.iter().filter(busy).find(differs)
@@ -235,13 +266,13 @@ impl Limiters {
             share.state = by.id;
         }
         if let Some(by) = limited.source {
-            let mut report = |prefix, add| self.report(Report { id: by.id, prefix, add });
-            let taken = self.source(by.id).is_some_and(|p| p.limiter.take(held, source, now, &mut report));
-            if !taken {
+            let mut report = |prefix, add| self.reports.tell(Report { id: by.id, prefix, add });
+            let taken = self.source(by.id).and_then(|p| p.limiter.take(held, source, now, &mut report));
+            let Some(counts_at) = taken else {
                 self.leave(held, share, source);
                 return None;
-            }
-            share.source = by.id;
+            };
+            (share.source, share.mask) = (by.id, counts_at.length());
         }
         if let Some(place) = self.state(share.state) {
             place.admit(worker);
@@ -258,8 +289,8 @@ impl Limiters {
             place.limiter.leave();
         }
         if let Some(place) = self.source(share.source) {
-            let mut report = |prefix, add| self.report(Report { id: share.source, prefix, add });
-            place.limiter.leave(held, source, &mut report);
+            let mut report = |prefix, add| self.reports.tell(Report { id: share.source, prefix, add });
+            place.limiter.leave(held, share.counts_at(source), &mut report);
         }
     }
 
@@ -269,50 +300,32 @@ impl Limiters {
         for (id, place) in self.by_source.iter().enumerate() {
             let Some(place) = place.get().filter(|place| place.limiter.sources() != 0) else { continue };
             let at = *at.get_or_insert_with(|| self.at.fetch_add(16, Relaxed));
-            let mut report = |prefix, add| self.report(Report { id: id as u8, prefix, add });
+            let mut report = |prefix, add| self.reports.tell(Report { id: id as u8, prefix, add });
             place.limiter.purge(held, at, now, &mut report);
         }
     }
 
-    /// Tells the control thread what is to be done about a table, unless it has more to do than it can hear of.
-    fn report(&self, report: Report) -> bool {
-        self.reports.with(|reports| {
-            let heard = reports.len() < REPORTS;
-            if heard {
-                reports.push(report);
-            }
-            heard
-        })
-    }
-
-    /// What is to be done about tables, in order: table, source, and whether it is to be in; for the control thread.
-    pub(crate) fn reported(&self) -> Vec<(String, Prefix, bool)> {
-        let mut room = Vec::new();
-        self.reports.with(|reports| {
-            if !reports.is_empty() {
-                room = std::mem::replace(reports, Vec::with_capacity(REPORTS));
-            }
-        });
-        let table = |id: u8| {
+    /// What is to be done about tables, in order; for the control thread. `now` is in seconds.
+    pub(crate) fn reported(&self, now: u64) -> Vec<TableChange> {
+        let (heard, owed) = (self.reports.take(), self.reports.take_owed(now));
+        let all = owed.into_iter().map(|r| (r, true)).chain(heard.into_iter().map(|r| (r, false)));
+        let change = |(report, again): (Report, bool)| {
             self.defined.with(|defined| {
-                let limiter = defined.iter().find(|l| l.by_source && l.id == id)?;
-                limiter.table.as_ref().map(|t| t.name.clone())
+                let limiter = defined.iter().find(|l| l.by_source && l.id == report.id)?;
+                Some(TableChange::of(report, &limiter.table.as_ref()?.name, again))
             })
         };
-        room.into_iter().filter_map(|r| Some((table(r.id)?, r.prefix, r.add))).collect()
+        all.filter_map(change).collect()
     }
 
-    /// Forgets a source that has no states left; says whether there was one.
+    /// A source could not be put into its table.
+    pub(crate) fn owe(&self, change: &TableChange) {
+        let &TableChange { id, prefix, add, .. } = change;
+        self.reports.owe(Report { id, prefix, add });
+    }
+
+    /// Forgets the source of an address that has no states left; says whether there was one.
     pub(crate) fn forget(&self, held: &mut Held<'_, PfRules>, id: u8, source: IpAddr) -> bool {
-        let (family, address) = (Family::of(source), bits(source));
-        self.source(id).is_some_and(|place| place.limiter.forget(held, family, address))
-    }
-
-    /// Whether an address belongs to a source of a limiter: of the addresses that count there as one.
-    pub(crate) fn is_of(&self, id: u8, source: IpAddr, family: Family, address: u128) -> bool {
-        Family::of(source) == family
-            && self
-                .source(id)
-                .is_some_and(|p| p.limiter.prefix(family, bits(source)) == p.limiter.prefix(family, address))
+        self.source(id).is_some_and(|place| place.limiter.forget(held, source))
     }
 }

@@ -1,7 +1,10 @@
 //! A source limiter: so many states of each source, and so many sources. A source is an address, or with a mask all
 //! addresses of a prefix; it is there while it has states, and until its bucket is full again.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use kern::lock::{
     Held, SpinMutex,
@@ -90,16 +93,35 @@ impl SourceLimiter {
         self.entries.store(0, Relaxed);
     }
 
-    /// Forgets a source that has no states left; says whether there was one, with states or without.
-    pub(super) fn forget(&self, held: &mut Held<'_, PfRules>, family: Family, address: u128) -> bool {
-        let prefix = self.prefix(family, address);
-        let (mut row, _held) = held.lock(self.row(&prefix));
-        let Some(at) = row.iter().position(|s| s.prefix == prefix) else { return false };
-        if self.is_done_with(&row[at]) {
-            row.swap_remove(at);
-            self.sources.fetch_sub(1, Relaxed);
+    /// Its sources leave the table: which these are. None comes into one until the limiter is [set](Self::set) anew.
+    pub(super) fn leave_table(&self, held: &mut Held<'_, PfRules>) -> Vec<Prefix> {
+        self.above.store(NEVER, Relaxed);
+        let mut left = Vec::new();
+        for row in &self.rows {
+            let (mut row, _held) = held.lock(row);
+            for source in row.iter_mut().filter(|source| source.in_table) {
+                source.in_table = false;
+                left.push(source.prefix);
+            }
         }
-        true
+        left
+    }
+
+    /// Forgets the source of an address that has no states left; says whether there was one, with states or without. If
+    /// the masks changed just as it came, there are two.
+    pub(super) fn forget(&self, held: &mut Held<'_, PfRules>, address: IpAddr) -> bool {
+        let mut found = false;
+        for row in &self.rows {
+            let (mut row, _held) = held.lock(row);
+            row.retain(|source| {
+                let is = source.prefix.contains(address);
+                found |= is;
+                let goes = is && self.is_done_with(source);
+                self.sources.fetch_sub(goes.into(), Relaxed);
+                !goes
+            });
+        }
+        found
     }
 
     pub(super) fn sources(&self) -> u32 {
@@ -112,7 +134,7 @@ impl SourceLimiter {
     }
 
     /// The source that an address belongs to.
-    pub(super) fn prefix(&self, family: Family, address: u128) -> Prefix {
+    fn prefix(&self, family: Family, address: u128) -> Prefix {
         let mask = match family {
             Family::Inet => self.masks[0].load(Relaxed),
             Family::Inet6 => self.masks[1].load(Relaxed),
@@ -159,14 +181,14 @@ impl SourceLimiter {
         self.bucket.take(source.full, now).ok_or(Full::Rate)
     }
 
-    /// Takes a share, if there still is room.
+    /// Takes a share, if there still is room: of which source.
     pub(super) fn take(
         &self,
         held: &mut Held<'_, PfRules>,
         (family, address): (Family, u128),
         now: u64,
         report: Report<'_>,
-    ) -> bool {
+    ) -> Option<Prefix> {
         let prefix = self.prefix(family, address);
         let (mut row, _held) = held.lock(self.row(&prefix));
         let at = row.iter().position(|s| s.prefix == prefix).or_else(|| {
@@ -177,24 +199,18 @@ impl SourceLimiter {
             row.push(Source { prefix, states: 0, admitted: 0, refused: [0; 2], full: 0, in_table: false });
             Some(row.len() - 1)
         });
-        let Some(source) = at.and_then(|at| row.get_mut(at)) else { return false };
-        let Ok(full) = self.room(source, now) else { return false };
+        let source = at.and_then(|at| row.get_mut(at))?;
+        let full = self.room(source, now).ok()?;
         source.full = full;
         source.states += 1;
         source.admitted += 1;
         self.states.fetch_add(1, Relaxed);
         self.mind_table(source, report);
-        true
+        Some(prefix)
     }
 
     /// Gives a share back.
-    pub(super) fn leave(
-        &self,
-        held: &mut Held<'_, PfRules>,
-        (family, address): (Family, u128),
-        report: Report<'_>,
-    ) {
-        let prefix = self.prefix(family, address);
+    pub(super) fn leave(&self, held: &mut Held<'_, PfRules>, prefix: Prefix, report: Report<'_>) {
         let (mut row, _held) = held.lock(self.row(&prefix));
         let Some(at) = row.iter().position(|s| s.prefix == prefix) else { return };
         let Some(left) = row[at].states.checked_sub(1) else { return };

@@ -134,11 +134,11 @@ fn limiters_are_what_a_plain_model_is() {
         let rate = (!chance.is(3)).then(|| (1 + chance.below(5_u32), 1 + chance.below(9_u32)));
         let limiter = limiter(by_source, 1 + chance.below(4_u32), rate);
         let limiters = Limiters::new(1);
-        limiters.set(std::slice::from_ref(&limiter));
-        let mut model = Model { limiter, sources: BTreeMap::new(), table: Vec::new() };
         let mut root = Root::claim();
         let mut top = root.top();
         let mut held = top.at::<PfRules>();
+        limiters.set(&mut held, std::slice::from_ref(&limiter));
+        let mut model = Model { limiter, sources: BTreeMap::new(), table: Vec::new() };
         let (mut now, mut shares, mut table) = (SECOND, Vec::new(), Vec::new());
         let (mut admitted, mut lost) = (0, 0);
         for _ in 0..300 {
@@ -161,7 +161,7 @@ fn limiters_are_what_a_plain_model_is() {
                     (admitted, lost) = (admitted + u64::from(looked), lost + u64::from(!looked));
                 }
             }
-            for (name, prefix, add) in limiters.reported() {
+            for TableChange { table: name, prefix, add, .. } in limiters.reported(now / SECOND) {
                 assert_eq!(name, "t");
                 if add { table.push(prefix) } else { table.retain(|p| *p != prefix) }
             }
@@ -191,7 +191,7 @@ fn racing_workers_never_exceed_a_limit() {
     const THREADS: usize = 4;
     for by_source in [false, true] {
         let limiters = Limiters::new(THREADS);
-        limiters.set(&[limiter(by_source, 3, None)]);
+        limiters.set(&mut Root::claim().top().at(), &[limiter(by_source, 3, None)]);
         let (out, most) = (AtomicU32::new(0), AtomicU32::new(0));
         let barrier = Barrier::new(THREADS);
         thread::scope(|scope| {

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use kern::lock::Root;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
@@ -228,7 +229,7 @@ proptest! {
         let (pf, mut names) = (Pf::new(1, 1), Names::new());
         let shorter = Arc::new(shorter);
         let ruleset = pf.compile(&shorter, &env(), &mut names).unwrap();
-        pf.enforce(&ruleset);
+        pf.enforce(&mut Root::claim().top().at(), &ruleset);
         let slots: HashMap<_, _> = shorter.rules.filter.iter().enumerate().map(|(n, rule)| {
             (ruleset.counted("", anchor::Kind::Filter, n).unwrap().0, rule)
         }).collect();

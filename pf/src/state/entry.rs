@@ -110,9 +110,9 @@ pub(crate) struct State {
     pub(crate) low_delay_queue: u16,
     /// Index of the timeout it is under.
     pub(crate) class: u8,
-    pub(crate) flags: u16,
     /// What it has of limiters; here because here was room.
     pub(crate) share: Share,
+    pub(crate) flags: u16,
     pub(crate) generation: u32,
     /// The end that sent the first packet.
     pub(crate) src: PeerState,

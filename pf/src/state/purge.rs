@@ -19,7 +19,7 @@ use super::{
     entry::{Phase, flag},
     table::NEVER,
 };
-use crate::{limiter::Share, timeout::Timeout};
+use crate::timeout::Timeout;
 
 /// How far purging has come: slots looked at since the clock's zero, over all rounds.
 #[derive(Debug, Default)]
@@ -92,19 +92,18 @@ impl States {
         let mut forgotten = 0;
         for slot in 0..self.table.capacity() {
             let Some(place) = self.table.slot(slot) else { continue };
-            let key = {
+            let had = {
                 let (mut state, _held) = held.lock(&place.state);
-                let key = (state.source_family(), state.source());
-                let is = state.phase == Phase::Live
-                    && state.share.source == id
-                    && self.limiters.is_of(id, source, key.0, key.1);
+                let (share, key) = (state.share, (state.source_family(), state.source()));
+                let is =
+                    state.phase == Phase::Live && share.source == id && share.counts_at(key).contains(source);
                 if is {
                     state.share.source = 0;
                 }
-                is.then_some(key)
+                is.then_some((share, key))
             };
-            if let Some(key) = key {
-                self.limiters.leave(held, Share { state: 0, source: id }, key);
+            if let Some((share, key)) = had {
+                self.limiters.leave(held, share.of_source(), key);
                 forgotten += 1;
             }
         }

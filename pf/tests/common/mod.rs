@@ -78,8 +78,15 @@ impl World {
         let env = router();
         let conf = pf::conf::load_text("pf.conf", rules, &env, &[])
             .unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
-        self.ruleset = self.pf.compile(&Arc::new(conf), &env, &mut self.names).expect("rules compile");
-        self.pf.enforce(&self.ruleset);
+        let ruleset = self.pf.compile(&Arc::new(conf), &env, &mut self.names).expect("rules compile");
+        self.publish(ruleset);
+    }
+
+    /// Puts a ruleset into force.
+    pub fn publish(&mut self, ruleset: Ruleset) {
+        self.pf.enforce(&mut Root::claim().top().at(), &ruleset);
+        self.ruleset = ruleset;
+        self.pf.retire();
     }
 
     /// A packet with these octets; a fragment or not as its header says.

@@ -44,7 +44,7 @@ pub(crate) fn explain_conf(
 ) -> Result<ExplainReport, String> {
     let (pf, mut names) = (Pf::new(1, 16), pf::Names::new());
     let rules = pf.compile(&Arc::new(conf), env, &mut names).map_err(|e| e.to_string())?;
-    pf.enforce(&rules);
+    pf.enforce(&mut root.top().at(), &rules);
     let explained = rules.explain(question, env, &mut names, &mut root.top());
     explained.map(|e| ExplainReport::new(&e)).map_err(|e| e.to_string())
 }

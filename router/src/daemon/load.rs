@@ -96,7 +96,9 @@ impl Daemon {
     /// Keeps rules for when pf is on again; their tables and limits are in force already.
     pub(super) fn park(&mut self, rules: Option<Arc<pf::Ruleset>>) {
         if let Some(rules) = &rules {
-            self.router.shared().pf.enforce(rules);
+            let pf = &self.router.shared().pf;
+            pf.enforce(&mut self.root.top().at(), rules);
+            pf.retire();
         }
         self.parked = rules;
     }
