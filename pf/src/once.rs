@@ -5,7 +5,7 @@
 //! its copies share whether it is spent. A worker that finds that another one was faster evaluates the rules again.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::{
     Arc,

@@ -91,6 +91,17 @@ fn a_limiter_may_block_and_then_no_later_rule_is_asked() {
 }
 
 #[test]
+fn what_a_limiter_blocks_is_blocked_in_the_counters_of_tables_too() {
+    let mut w = World::new(
+        "table <known> counters { 192.0.2.0/24 }\nstate limiter s id 1 limit 1\npass in proto udp from <known> state limiter s (block)\n",
+    );
+    assert!(asks(&mut w, 9, 1) && !asks(&mut w, 9, 2) && !asks(&mut w, 9, 3));
+    let known = w.pf.tables().find("", "known").unwrap();
+    let [[blocked, _], [passed, _], _] = known.entries()[0].counts.unwrap()[0];
+    assert_eq!((blocked, passed), (2, 1));
+}
+
+#[test]
 fn a_rate_lets_so_many_states_begin_in_so_many_seconds() {
     let mut w = World::new(
         "state limiter server id 9 limit 1000 rate 3/6\nblock in\npass in proto udp state limiter id 9\n",

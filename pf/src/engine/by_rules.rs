@@ -88,14 +88,14 @@ impl<'a> PfCx<'a> {
             return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
         };
         if let Some(why) = outcome.full {
-            self.count_decided(direction, rule, outcome.anchor, &p);
+            self.count_decided(direction, rule, outcome.anchor, &p, Fate::Block);
             return self.block(why);
         }
-        if rule.once.as_ref().is_some_and(|once| !self.spends(once)) {
+        if !self.takes(rule, opens, &seen.p) {
             return self.judge(direction, index, m, seen, decision);
         }
         if let Action::Block(reply) = rule.action {
-            self.count_decided(direction, rule, outcome.anchor, &p);
+            self.count_decided(direction, rule, outcome.anchor, &p, Fate::Block);
             return refuse(reply, &seen.p);
         }
         if !opens && rule.translates.iter().any(Translate::changes_family) {
@@ -105,20 +105,36 @@ impl<'a> PfCx<'a> {
         if opens && !rule.translates.is_empty() {
             let mut walk = self.walk(direction, index, opens, m, &seen.p);
             if let Err(why) = walk.translate(rule, &mut p) {
+                self.give_back(&seen.p);
                 return self.block(why);
             }
             by = walk.by;
         }
-        let Some(share) = self.share(rule, opens, &seen.p) else {
-            return self.judge(direction, index, m, seen, decision);
-        };
-        self.worker.share = share;
         let verdict = self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
+        self.give_back(&seen.p);
+        verdict
+    }
+
+    /// Takes what a rule does not have for every packet: a share of its limiters, and the one packet of `once`. If another
+    /// worker has been faster with either, nothing is taken, and the rules say something else.
+    #[inline(always)]
+    fn takes(&mut self, rule: &Compiled, opens: bool, came: &Packet) -> bool {
+        let Some(share) = self.share(rule, opens, came) else { return false };
+        self.worker.share = share;
+        let has_it = rule.once.as_ref().is_none_or(|once| self.spends(once));
+        if !has_it {
+            self.give_back(came);
+        }
+        has_it
+    }
+
+    /// Gives back the share that no state has got.
+    #[inline(always)]
+    fn give_back(&mut self, came: &Packet) {
         let unused = std::mem::take(&mut self.worker.share);
         if unused != Share::NONE {
-            self.pf.states.limiters.leave(&mut self.held, unused, (seen.p.family, seen.p.src));
+            self.pf.states.limiters.leave(&mut self.held, unused, (came.family, came.src));
         }
-        verdict
     }
 
     /// Takes a share of the limiters of a rule for the state that it makes; none if another worker has taken the last.
@@ -132,6 +148,8 @@ impl<'a> PfCx<'a> {
 
     #[cold]
     fn take_share(&mut self, limited: Limited, came: &Packet) -> Option<Share> {
+        #[cfg(test)]
+        crate::once::tests::step();
         let now = self.now.nanos_since(Instant::default());
         let source = (came.family, came.src);
         self.pf.states.limiters.take(&mut self.held, self.worker.id, limited, source, now)
@@ -191,10 +209,17 @@ impl<'a> PfCx<'a> {
 
     /// Counts a packet of the rule that decides on it, of the call that led there, and in the rule's tables.
     #[inline]
-    fn count_decided(&self, direction: Direction, rule: &Compiled, call: Option<&Compiled>, p: &Packet) {
+    fn count_decided(
+        &self,
+        direction: Direction,
+        rule: &Compiled,
+        call: Option<&Compiled>,
+        p: &Packet,
+        fate: Fate,
+    ) {
         self.count(rule.slot, direction, p.segments, p.bytes);
         self.count_call(direction, call, p);
-        self.count_tables(direction, rule, p);
+        self.count_tables(direction, rule, p, fate);
     }
 
     #[inline]
@@ -206,16 +231,9 @@ impl<'a> PfCx<'a> {
 
     /// Counts a packet in the tables of the rule that decides on it.
     #[inline]
-    fn count_tables(&self, direction: Direction, rule: &Compiled, p: &Packet) {
-        let blocks = matches!(rule.action, Action::Block(_));
-        let counted = Counted {
-            direction,
-            family: p.family,
-            fate: if blocks { Fate::Block } else { Fate::Pass },
-            not: false,
-            packets: p.segments,
-            bytes: p.bytes,
-        };
+    fn count_tables(&self, direction: Direction, rule: &Compiled, p: &Packet, fate: Fate) {
+        let counted =
+            Counted { direction, family: p.family, fate, not: false, packets: p.segments, bytes: p.bytes };
         rule.src.count(self.worker.id, p.src, &counted);
         rule.dst.count(self.worker.id, p.dst, &counted);
     }
@@ -244,9 +262,9 @@ impl<'a> PfCx<'a> {
         // A rule that translates has been counted when it did.
         if by.is_some_and(|by| by.rule.slot == rule.slot) {
             self.count_call(direction, outcome.anchor, counted);
-            self.count_tables(direction, rule, counted);
+            self.count_tables(direction, rule, counted, Fate::Pass);
         } else {
-            self.count_decided(direction, rule, outcome.anchor, counted);
+            self.count_decided(direction, rule, outcome.anchor, counted, Fate::Pass);
         }
         if p.options && !rule.allow_opts && !outcome.allow_opts {
             return self.block(Why::PfOptions);

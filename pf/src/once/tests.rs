@@ -1,6 +1,6 @@
-//! Workers that race for the one packet of a rule, in every order of their steps: a look at whether it is spent, and the
-//! attempt to spend it. Each worker is a thread with the engine itself, and stops before each step until it is told to go
-//! on; one thread walks through the orders.
+//! Workers that race for the one packet of a rule, in every order of their steps: a look at whether it is spent, the attempt
+//! to spend it, and that to take a share of the rule's limiters. Each worker is a thread with the engine itself, and stops
+//! before each step until it is told to go on; one thread walks through the orders.
 
 use std::{
     cell::RefCell,
@@ -42,7 +42,7 @@ thread_local! {
 }
 
 /// The next thing that is done can be seen by other workers.
-pub(super) fn step() {
+pub(crate) fn step() {
     LINE.with_borrow(|line| {
         if let Some(line) = line {
             line.tell.send(Told::Stands).unwrap();
@@ -85,11 +85,17 @@ fn work(pf: &Pf, rules: &Ruleset, me: usize, port: u16, line: Line) {
 /// In every order the packets of as many workers as there are rules with `once` pass, each worker's packet being of the
 /// flow with its port. Says how many orders there are.
 fn race(text: &str, ports: &[u16]) -> u32 {
+    race_for(text, ports, |rules| rules.min(ports.len()))
+}
+
+/// The same where of so many rules only some have a packet, and those are spent that do.
+fn race_for(text: &str, ports: &[u16], pass: impl Fn(usize) -> usize) -> u32 {
     let conf = conf::load_text("pf.conf", text, &Environment::default(), &[]).unwrap();
     let conf = conf::PfConf { options: arbitrary::conf().options, ..conf };
     let once: Vec<Once> = conf.rules.filter.iter().filter_map(|rule| rule.once.clone()).collect();
     let pf = Pf::new(ports.len(), 16);
     let rules = pf.compile(&Arc::new(conf), &Environment::default(), &mut Names::new()).unwrap();
+    pf.enforce(&mut Root::claim().top().at(), &rules);
     thread::scope(|scope| {
         let workers: Vec<Steered> = ports
             .iter()
@@ -120,8 +126,15 @@ fn race(text: &str, ports: &[u16]) -> u32 {
             }
             (least, most) = (least.min(steps), most.max(steps));
             let passed = told.iter().filter(|&&told| told == Told::Done(true)).count();
-            assert_eq!(passed, once.len().min(workers.len()), "{text}");
-            assert!(once.iter().all(Once::is_spent));
+            assert_eq!(passed, pass(once.len()), "{text}");
+            let spent = once.iter().filter(|once| once.is_spent()).count();
+            assert_eq!(spent, passed.min(once.len()), "{text}");
+            let used = [text.contains("state limiter s ("), text.contains("source limiter t (")];
+            for by_source in [false, true].into_iter().filter(|&by_source| used[usize::from(by_source)]) {
+                let shares =
+                    pf.limiters(&mut root.top().at(), by_source).pop().map(|info| info.states as usize);
+                assert!(shares.is_none_or(|shares| shares == passed), "{text}: {shares:?}");
+            }
         });
         assert!(least < most, "in no order had a worker to begin again");
         orders
@@ -145,4 +158,22 @@ fn in_every_order_of_steps_one_packet_has_the_rule() {
     }
     println!("{orders} orders");
     assert!(orders > if soak() { 10_000 } else { 2000 });
+}
+
+#[test]
+fn in_every_order_a_rule_whose_limiter_is_full_is_not_spent() {
+    const LIMITERS: &str = "state limiter s id 1 limit 1\nsource limiter t id 1 entries 1 limit 2\n";
+    let mut orders = 0;
+    for by in ["state limiter s (no-match)", "source limiter t (no-match) state limiter s (no-match)"] {
+        // Each packet has a rule of its own; there is room for one state.
+        let own = |port| format!("pass proto udp from any port {port} {by} once\n");
+        let text = [LIMITERS, "block all\n", &own(1), &own(2), &own(3)].concat();
+        orders += race_for(&text, &[1, 2], |_| 1) + race_for(&text, &[1, 2, 3], |_| 1);
+        // All have one rule: whoever is too late for it gives back what it has taken.
+        let one =
+            [LIMITERS, "block all\npass proto udp ", by, " once\n"].concat().replace("limit 1", "limit 9");
+        orders += race_for(&one, &[1, 2], |_| 1) + race_for(&one, &[1, 2, 3], |_| 1);
+    }
+    println!("{orders} orders");
+    assert!(orders > 100);
 }
