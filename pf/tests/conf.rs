@@ -287,3 +287,30 @@ fn antispoof_and_log_are_accepted() {
         "pass in log (all, to pflog1) on lan0 all flags S/SA keep state"
     );
 }
+
+#[test]
+fn a_string_with_quotes_is_printed_as_it_is_read() {
+    let env = common::router();
+    for (text, wanted) in [
+        ("anchor a\"", "anchor \"a\\\"\" all"),
+        ("anchor 'a\"b' on lan0", "anchor \"a\\\"b\" on lan0 all"),
+        ("pass no state label 'a\"b'", "pass all no state label \"a\\\"b\""),
+        // A backslash before a blank would take its meaning.
+        ("pass no state label 'a\\\\ b'", "pass all no state label \"a\\\\ b\""),
+        ("pass no state label 'a\\b'", "pass all no state label \"a\\b\""),
+        ("source limiter ' ' id 2 entries 5 limit 1", "source limiter \" \" id 2 entries 5 limit 1"),
+        ("set fingerprints 'a\"b'", "set fingerprints \"a\\\"b\""),
+        (
+            "pass proto tcp from any os 'a\"b' no state",
+            "pass proto tcp from any os \"a\\\"b\" to any no state",
+        ),
+    ] {
+        let read = |text: &str| {
+            let conf = pf::conf::parse_text("pf.conf", text, &env, &[]);
+            print::conf(&conf.unwrap_or_else(|e| panic!("{}", e[0].with_caret())), &env)
+        };
+        let printed = read(&format!("{text}\n"));
+        assert!(printed.lines().any(|line| line == wanted), "{text}: {printed}");
+        assert_eq!(read(&printed), printed, "{text}");
+    }
+}

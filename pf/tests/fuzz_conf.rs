@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::path::Path;
+use std::{path::Path, sync::LazyLock};
 
 use pf::Environment;
 use proptest::prelude::*;
@@ -28,6 +28,9 @@ fn lines() -> Vec<String> {
     lines.retain(|line| !opens(line));
     lines
 }
+
+/// The same, read once.
+static LINES: LazyLock<Vec<String>> = LazyLock::new(lines);
 
 /// Words, symbols and blanks of a line.
 fn pieces(line: &str) -> Vec<&str> {
@@ -120,6 +123,6 @@ proptest! {
 
     #[test]
     fn mutated_rulesets_are_read_without_panic(choices in proptest::collection::vec(any::<(u16, u16, u16, u8)>(), 1..6)) {
-        check(&mutate(&lines(), &choices), &env())?;
+        check(&mutate(&LINES, &choices), &env())?;
     }
 }

@@ -83,7 +83,7 @@ impl<'a> Expander<'a> {
 
     /// `load anchor` is printed where it stands.
     pub(crate) fn load_line(&mut self, name: &str, file: &str) {
-        self.line(format!("load anchor \"{name}\" from \"{file}\""));
+        self.line(format!("load anchor {} from {}", print::quoted(name), print::quoted(file)));
     }
 
     /// What is printed before the rules of the present anchor.
@@ -356,7 +356,7 @@ impl<'a> Expander<'a> {
                 line
             }
             Setting::Fingerprints(file) => {
-                let line = format!("fingerprints \"{file}\"");
+                let line = format!("fingerprints {}", print::quoted(&file));
                 options.fingerprints = Some(file);
                 line
             }

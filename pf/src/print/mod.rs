@@ -9,8 +9,8 @@ use std::fmt::Write;
 
 pub use altq::{altq, bandwidth, queue};
 pub use ether::ether;
-pub(crate) use rule::host;
 pub use rule::rule;
+pub(crate) use rule::{host, quoted};
 
 use crate::{
     addr::Entry,
@@ -96,7 +96,7 @@ fn inline(out: &mut String, conf: &PfConf, call: Option<&AnchorCall>, env: &Envi
 
 /// ` "name"`, or nothing for an anchor without a name.
 fn anchor_name(call: &AnchorCall) -> String {
-    if call.name.is_empty() { String::new() } else { format!(" \"{}\"", call.name) }
+    if call.name.is_empty() { String::new() } else { format!(" {}", quoted(&call.name)) }
 }
 
 /// A part of a table as it stands in a file.
@@ -133,7 +133,7 @@ pub fn table(table: &Table, parts: &[TablePart]) -> String {
                     out.push_str(" }");
                 }
                 in_list = false;
-                let _ = write!(out, " file \"{name}\"");
+                let _ = write!(out, " file {}", quoted(name));
             }
         }
     }
@@ -146,7 +146,7 @@ pub fn table(table: &Table, parts: &[TablePart]) -> String {
 /// `state limiter dns id 1 limit 1000 rate 1/10`
 pub fn limiter(l: &Limiter) -> String {
     let kind = if l.by_source { "source" } else { "state" };
-    let mut out = format!("{kind} limiter {} id {}", l.name, l.id);
+    let mut out = format!("{kind} limiter {} id {}", rule::word(&l.name), l.id);
     if l.entries != 0 {
         let _ = write!(out, " entries {}", l.entries);
     }

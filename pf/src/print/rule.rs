@@ -111,7 +111,7 @@ impl RulePrinter<'_> {
                 self.ports(out, port)?;
             }
             if let Some(os) = self.rule.os.as_ref().filter(|_| word == "from") {
-                write!(out, " os \"{os}\"")?;
+                write!(out, " os {}", quoted(os))?;
             }
         }
         Ok(())
@@ -290,15 +290,23 @@ impl Rule {
 }
 
 /// A word as it is, or quoted if it would not be read as one.
-fn word(text: &str) -> String {
+pub(super) fn word(text: &str) -> String {
     let within = |c: char| c.is_alphanumeric() || (c.is_ascii_punctuation() && !"(){}<>!=/#,\\".contains(c));
     let plain = text.starts_with(|c: char| within(c) && !"\"'$-".contains(c)) && text.chars().all(within);
     if plain { text.to_owned() } else { quoted(text) }
 }
 
-/// A string in quotes.
-pub(super) fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('"', "\\\""))
+/// A string in quotes. A quote inside, and a blank behind a backslash, has a backslash of its own when it is read.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        if c == '"' || (matches!(c, ' ' | '\t') && quoted.ends_with('\\')) {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// A share of 2^32 in per cent, with as many decimals as it needs, at most six.
