@@ -67,7 +67,8 @@ impl Request {
             Some(ends) => (config.src, config.dst) == ends,
             None => src.contains(config.src) && dst.contains(config.dst),
         };
-        let mode = config.mode == Mode::Any || config.mode == self.mode;
+        // One that leaves its mode open has no inner addresses.
+        let mode = config.mode == self.mode || (config.mode == Mode::Any && self.mode != Mode::Beet);
         let reqid = match self.level {
             Level::Unique(id) => config.reqid == id,
             _ => true,

@@ -26,7 +26,11 @@ pub use bundle::{BUNDLE, Hop, Path, Request, Rest};
 pub use cache::FlowCache;
 pub use worker::preferred;
 
-use crate::{sa::Sa, sad::Sad, selector::Selector};
+use crate::{
+    sa::{Mode, Sa, SaConfig},
+    sad::Sad,
+    selector::{Prefix, Selector},
+};
 use bundle::Bundles;
 use kern::{Why, time::Instant};
 use std::{
@@ -102,7 +106,7 @@ pub enum Decision {
 }
 
 /// An SA that a packet needs and that is not there (what SADB_ACQUIRE of RFC 2367 asks a key manager for).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wanted {
     /// The number of the policy.
     pub policy: u32,
@@ -112,8 +116,21 @@ pub struct Wanted {
     pub src: IpAddr,
     /// To whom.
     pub dst: IpAddr,
+    /// In BEET mode, source and destination of the packets it is to be for: each pair has an SA of its own.
+    pub inner: Option<(IpAddr, IpAddr)>,
     /// The worker that is to have it for itself.
     pub worker: Option<u16>,
+}
+
+impl Wanted {
+    /// Whether an SA so configured is what is wanted.
+    pub fn is_answered_by(&self, config: &SaConfig) -> bool {
+        let (src, dst) = self.inner.unwrap_or((self.src, self.dst));
+        let host = |address| Prefix::host(address).into();
+        self.worker.is_none_or(|worker| config.worker == Some(worker))
+            && (config.src, config.dst) == (self.src, self.dst)
+            && self.request.has(config, &host(src), &host(dst))
+    }
 }
 
 /// A policy's action with its SAs found.
@@ -207,8 +224,9 @@ impl Spd {
         }
         let request = *requests.get(missing)?;
         let (src, dst) = request.ends.unwrap_or(ends);
+        let inner = (request.mode == Mode::Beet).then_some(ends);
         let worker = self.bundles.is_per_worker(*first, missing).then_some(cache.worker());
-        Some(Wanted { policy: policy.id, request, src, dst, worker })
+        Some(Wanted { policy: policy.id, request, src, dst, inner, worker })
     }
 
     /// What becomes of a packet that has been through an SA of its bundle. [`Decision::Bypass`]: it is done. A rest that

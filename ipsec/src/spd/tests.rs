@@ -1,5 +1,6 @@
 //! Policies against a list gone through one by one, and the rules of RFC 4301 one by one.
 
+mod beet;
 mod workers;
 
 use super::*;

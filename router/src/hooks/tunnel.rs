@@ -146,7 +146,7 @@ pub(crate) fn tunnel_output(cx: &mut Cx<'_>, interface: &Interface, mut m: Mbuf,
 fn acquire(cx: &mut Cx<'_>, interface: &Interface, m: &Mbuf) {
     let Kind::Ipsec(Ends { local, remote, unique }) = interface.kind else { return };
     let request = Request::tunnel(local, remote, Level::Unique(unique));
-    let wanted = Wanted { policy: NO_POLICY, request, src: local, dst: remote, worker: None };
+    let wanted = Wanted { policy: NO_POLICY, request, src: local, dst: remote, inner: None, worker: None };
     cx.local.asked.ask(&cx.shared.acquires, wanted, &Packet::read(m), cx.now);
 }
 

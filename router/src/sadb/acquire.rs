@@ -123,7 +123,7 @@ impl Asked {
 /// What a want is called by; not the packet that had it.
 fn hash(wanted: &Wanted) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (wanted.policy, wanted.request, wanted.src, wanted.dst, wanted.worker).hash(&mut hasher);
+    wanted.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -147,14 +147,7 @@ impl Unanswered {
 
     /// Forgets what has been answered, and what nobody has asked for again in time.
     pub(super) fn answered(&mut self, sad: &Sad, now: Instant) {
-        let is_there = |wanted: &Wanted| {
-            sad.newest_first().any(|sa| {
-                let config = sa.config();
-                let own = wanted.worker.is_none_or(|worker| config.worker == Some(worker));
-                own && (config.protocol, config.src, config.dst)
-                    == (wanted.request.protocol, wanted.src, wanted.dst)
-            })
-        };
+        let is_there = |wanted: &Wanted| sad.newest_first().any(|sa| wanted.is_answered_by(sa.config()));
         self.0.retain(|_, (wanted, again)| *again > now && !is_there(wanted));
     }
 }
