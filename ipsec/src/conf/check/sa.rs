@@ -2,6 +2,7 @@
 
 use super::{
     Checker, Larval, SaId, ValidSa,
+    beet::inner_left,
     words::{CIPHERS, HASHES, Words},
 };
 use crate::{
@@ -108,6 +109,7 @@ impl Checker<'_> {
     }
 
     fn extensions(&mut self, add: &Add, mut config: SaConfig) -> SaConfig {
+        config.inner = inner_left(add, &config);
         for At { value, place } in &add.extensions {
             let place = *place;
             match value {

@@ -72,3 +72,42 @@ fn what_is_no_beet_mode_is_refused_where_it_says_so() {
         refused(text, expected);
     }
 }
+
+#[test]
+fn an_update_to_beet_mode_answers_for_what_the_sa_had_before() {
+    let name = "203.0.113.1 203.0.113.2 esp 0x1001";
+    let updated =
+        |options: &str, update: &str| format!("add {name} {options} {KEY};\nupdate {name} {update};");
+    let beet = "-m beet -inner 10.0.0.1 10.0.0.2";
+    for option in ["-df set", "-frag before", "-dscp 8", "-noecn", "-ttl 9", "-flow-label", "-tfc 1000"] {
+        let word = option.split(' ').next().unwrap();
+        refused(
+            &updated(&format!("-m tunnel {option}"), beet),
+            &format!("2:43: the SA has {word}, and in BEET mode"),
+        );
+    }
+    // What is the same in every mode stays, and so do what is as always and what is named together with the mode.
+    let kept = valid(&updated("-m tunnel -f align8 -threshold 7 -ttl 64 -ps 9", beet));
+    let config = &kept.sas()[0].config;
+    assert_eq!((config.mode, config.handling.threshold, config.soft.packets), (Mode::Beet, 7, Some(9)));
+    refused(&updated("-m tunnel -ttl 9", &format!("{beet} -ttl 64")), "2:76: in BEET mode the outer header");
+}
+
+#[test]
+fn the_inner_addresses_go_with_their_mode() {
+    let name = "203.0.113.1 203.0.113.2 esp 0x1001";
+    let beet = "-m beet -inner 10.0.0.1 10.0.0.2";
+    let updated = |update: &str| format!("add {name} {beet} {KEY};\nupdate {name} {update};");
+    for (update, mode) in
+        [("-m tunnel -ttl 9", Mode::Tunnel), ("-m transport", Mode::Transport), ("-m any", Mode::Any)]
+    {
+        let config = valid(&updated(update)).sas()[0].config.clone();
+        assert_eq!((config.mode, config.inner), (mode, None), "{update}");
+    }
+    let config = valid(&updated("-inner 10.0.0.1 10.0.0.3 -u 5")).sas()[0].config.clone();
+    let pair = ["10.0.0.1", "10.0.0.3"].map(|a| a.parse().unwrap());
+    assert_eq!((config.mode, config.inner), (Mode::Beet, Some(pair.into())));
+    let config = valid(&updated("-m beet -ps 5")).sas()[0].config.clone();
+    assert_eq!(config.inner.map(|(_, dst)| dst.to_string()), Some("10.0.0.2".to_owned()));
+    refused(&updated("-m tunnel -inner 10.0.0.1 10.0.0.3"), "2:53: only BEET mode has inner addresses");
+}
