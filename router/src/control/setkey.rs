@@ -100,12 +100,15 @@ pub struct Acquire {
     pub policy: u32,
     /// `esp`, `ah` or `ipcomp`.
     pub proto: String,
-    /// `tunnel` or `transport`.
+    /// `tunnel`, `transport` or `beet`.
     pub mode: String,
     /// Source of the SA that is wanted.
     pub src: IpAddr,
     /// Its destination.
     pub dst: IpAddr,
+    /// In BEET mode, source and destination of the packets it must be for: its `-inner`.
+    #[serde(default)]
+    pub inner: Option<(IpAddr, IpAddr)>,
     /// The `-u` it must have; 0 if any will do.
     pub reqid: u32,
     /// The `-pcpu-num` it must have: that worker has none of its own, and others have.
@@ -129,6 +132,7 @@ impl Acquire {
             mode: wanted.request.mode.name().to_owned(),
             src: wanted.src,
             dst: wanted.dst,
+            inner: wanted.inner,
             reqid: match wanted.request.level {
                 Level::Unique(id) => id,
                 _ => 0,
@@ -192,8 +196,10 @@ impl SaEvent {
             }
             SaEvent::Acquire(a) => {
                 let ports = a.packet_ports.map_or_else(String::new, |(src, dst)| format!(" {src} {dst}"));
+                let inner = a.inner.map_or_else(String::new, |(src, dst)| format!(" inner {src} {dst}"));
+                let worker = a.worker.map_or_else(String::new, |n| format!(" pcpu-num {n}"));
                 format!(
-                    "acquire {} {} {}/{} reqid={} policy={} for {} {} proto {}{ports}",
+                    "acquire {} {} {}/{}{inner} reqid={}{worker} policy={} for {} {} proto {}{ports}",
                     a.src,
                     a.dst,
                     a.proto,

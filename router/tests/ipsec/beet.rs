@@ -1,6 +1,7 @@
 //! BEET mode between two gateways: pairs of hosts under the gateways' addresses, in all mixes of families.
 
-use super::bed::{Bed, Datagram, HOST4, HOST6, Shape, WAN4, WAN6};
+use super::bed::{Bed, Datagram, HOST4, HOST6, NAMES, Shape, WAN4, WAN6};
+use router::control::setkey::SaEvent;
 use std::{fmt::Write, net::IpAddr};
 
 /// Both directions' SAs and the policies of one gateway, for the hosts of one family under addresses of another.
@@ -64,13 +65,7 @@ fn each_pair_of_hosts_has_an_sa_of_its_own_and_a_pair_without_one_stays_out() {
     let texts = [0, 1].map(|side| text(side, false, false, other));
     let mut bed = Bed::new(Shape::default(), [None; 2], [&texts[0], &texts[1]]);
     for (last, arrives) in [(10, true), (11, true), (12, false)] {
-        let mut packet = Datagram::default().packet();
-        packet[15] = last;
-        packet[10..12].fill(0);
-        let sum = wire::checksum::finish(wire::checksum::sum(&packet[..20]));
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        // The UDP checksum covers the address too.
-        packet[26..28].fill(0);
+        let packet = from_host(last);
         assert!(bed.send(0, 0, &packet));
         bed.run(20);
         let arrived = bed.arrived(1);
@@ -78,6 +73,58 @@ fn each_pair_of_hosts_has_an_sa_of_its_own_and_a_pair_without_one_stays_out() {
         assert!(arrived.iter().all(|p| p[12..16] == packet[12..16]));
     }
     assert_eq!((bed.count(0, "spd.no_sa"), bed.nothing_in_clear()), (1, 2));
+    bed.finish();
+}
+
+/// A datagram from another host of a's network.
+fn from_host(last: u8) -> Vec<u8> {
+    let mut packet = Datagram::default().packet();
+    packet[15] = last;
+    packet[10..12].fill(0);
+    let sum = wire::checksum::finish(wire::checksum::sum(&packet[..20]));
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    // The UDP checksum covers the address too.
+    packet[26..28].fill(0);
+    packet
+}
+
+#[test]
+fn each_pair_of_hosts_is_asked_for_once_and_answered_by_its_own_sa() {
+    let texts = [0, 1].map(|side| text(side, false, false, ""));
+    let mut bed = Bed::new(Shape::default(), [None; 2], [&texts[0], &texts[1]]);
+    let asked = |bed: &mut Bed| -> Vec<(IpAddr, IpAddr)> {
+        let one = |event: SaEvent| match event {
+            SaEvent::Acquire(acquire) => {
+                assert_eq!((&*acquire.mode, acquire.src), ("beet", IpAddr::V4(WAN4[0])));
+                acquire.inner
+            }
+            _ => None,
+        };
+        bed.net.sa_events(NAMES[0]).into_iter().filter_map(one).collect()
+    };
+    let send = |bed: &mut Bed| {
+        for last in [10, 11, 12, 13, 11, 12, 13] {
+            assert!(bed.send(0, 0, &from_host(last)));
+            bed.run(20);
+        }
+        bed.arrived(1).len()
+    };
+    let pair = |last| (IpAddr::from([192, 0, 2, last]), IpAddr::V4(HOST4[1]));
+    assert_eq!(send(&mut bed), 1);
+    assert_eq!(asked(&mut bed), [pair(11), pair(12), pair(13)]);
+    let answer = "add 203.0.113.1 203.0.113.2 esp 0x2000 -m beet -inner 192.0.2.12 198.51.100.10 -r 4 \
+                  -E aes-gcm-16 0x00000000000000000000000000000000000000ff;";
+    for side in [1, 0] {
+        bed.setkey(side, answer);
+    }
+    assert_eq!((send(&mut bed), asked(&mut bed)), (3, vec![]), "the others have been asked for");
+    // The one that was answered is another question when it is gone again.
+    for side in [1, 0] {
+        bed.setkey(side, "delete 203.0.113.1 203.0.113.2 esp 0x2000;");
+    }
+    bed.run(2000);
+    assert_eq!((send(&mut bed), asked(&mut bed)), (1, vec![pair(12)]));
+    assert_eq!((bed.count(0, "spd.no_sa"), bed.nothing_in_clear()), (16, 5));
     bed.finish();
 }
 
