@@ -45,6 +45,15 @@ pub(crate) struct Tunnels {
 struct Outbound {
     interface: u16,
     sas: Box<[Arc<Sa>]>,
+    /// Whether some of them are of one worker alone.
+    per_worker: bool,
+}
+
+/// By what a worker sends on an interface.
+struct Choice<'t> {
+    sa: Option<&'t Arc<Sa>>,
+    /// Whether it should have an SA of its own, as other workers have.
+    lacks_own: bool,
 }
 
 impl Tunnels {
@@ -64,7 +73,8 @@ impl Tunnels {
                     inbound[at] = index;
                 }
             }
-            outbound.push(Outbound { interface: index, sas: own.into() });
+            let per_worker = own.iter().any(|sa| sa.config().worker.is_some());
+            outbound.push(Outbound { interface: index, sas: own.into(), per_worker });
         }
         Tunnels { inbound: inbound.into(), outbound: outbound.into() }
     }
@@ -84,17 +94,20 @@ impl Tunnels {
     }
 
     /// The SA by which a worker sends on an interface: of several the newest that is alive.
-    pub(crate) fn sa(&self, interface: u16, worker: u16) -> Option<&Arc<Sa>> {
-        preferred(self.of(interface)?.iter(), worker)
+    fn choose(&self, interface: u16, worker: u16) -> Choice<'_> {
+        let Some(out) = self.of(interface) else { return Choice { sa: None, lacks_own: false } };
+        let sa = preferred(out.sas.iter(), worker);
+        let lacks_own = out.per_worker && sa.is_none_or(|sa| sa.config().worker.is_none());
+        Choice { sa, lacks_own }
     }
 
     /// Whether an interface has an SA to send by.
     pub(crate) fn is_up(&self, interface: u16) -> bool {
-        self.of(interface).is_some_and(|sas| !sas.is_empty())
+        self.of(interface).is_some_and(|out| !out.sas.is_empty())
     }
 
-    fn of(&self, interface: u16) -> Option<&[Arc<Sa>]> {
-        Some(&self.outbound.iter().find(|out| out.interface == interface)?.sas)
+    fn of(&self, interface: u16) -> Option<&Outbound> {
+        self.outbound.iter().find(|out| out.interface == interface)
     }
 }
 
@@ -111,17 +124,18 @@ fn is_of(sa: &Sa, ends: Ends) -> bool {
 #[inline(never)]
 pub(crate) fn tunnel_output(cx: &mut Cx<'_>, interface: &Interface, mut m: Mbuf, out: &mut Pending) {
     let counters = cx.stats.interface(interface.index.0);
-    let sa = match cx.net.tunnels.sa(interface.index.0, cx.me as u16) {
+    let Choice { sa, lacks_own } = cx.net.tunnels.choose(interface.index.0, cx.me as u16);
+    if lacks_own || sa.is_none() {
+        acquire(cx, interface, &m, lacks_own);
+    }
+    let sa = match sa {
         // An outer packet that leads back into its own tunnel would never come out.
         Some(sa) if ether::destination(&m) == sa.destination() && m.hdr().flags.has(PktFlags::PROTECTED) => {
             Err(Why::TooManyPasses)
         }
         Some(_) if m.hdr().hops > NESTED => Err(Why::TooManyPasses),
         Some(sa) => Ok(sa.index().to_header()),
-        None => {
-            acquire(cx, interface, &m);
-            Err(Why::SpNoSa)
-        }
+        None => Err(Why::SpNoSa),
     };
     let (frames, bytes) = crate::iface::vnet::on_the_wire(&m);
     match sa {
@@ -141,12 +155,13 @@ pub(crate) fn tunnel_output(cx: &mut Cx<'_>, interface: &Interface, mut m: Mbuf,
     }
 }
 
-/// Tells the control thread that an interface has no SA to send with.
+/// Tells the control thread that an interface has no SA to send with, or this worker none of its own.
 #[cold]
-fn acquire(cx: &mut Cx<'_>, interface: &Interface, m: &Mbuf) {
+fn acquire(cx: &mut Cx<'_>, interface: &Interface, m: &Mbuf, own: bool) {
     let Kind::Ipsec(Ends { local, remote, unique }) = interface.kind else { return };
     let request = Request::tunnel(local, remote, Level::Unique(unique));
-    let wanted = Wanted { policy: NO_POLICY, request, src: local, dst: remote, inner: None, worker: None };
+    let worker = own.then_some(cx.me as u16);
+    let wanted = Wanted { policy: NO_POLICY, request, src: local, dst: remote, inner: None, worker };
     cx.local.asked.ask(&cx.shared.acquires, wanted, &Packet::read(m), cx.now);
 }
 

@@ -280,6 +280,64 @@ fn altq_on_ipsec0_is_refused_and_a_rule_on_ipsec0_says_the_queue_of_its_esp() {
     bed.finish();
 }
 
+/// SAs of single workers for `ipsec0` between the gateways, from a to b.
+fn of_workers(workers: &[Option<u16>]) -> String {
+    let one = |worker: &Option<u16>| {
+        let spi = 0x2000 + worker.map_or(0, |n| u32::from(n) + 1);
+        let own = worker.map_or_else(String::new, |n| format!("-pcpu-num {n}"));
+        format!(
+            "add 203.0.113.1 203.0.113.2 esp {spi:#x} -m tunnel -u 100 -r 4 {own} -E aes-gcm-16 0x{spi:040x};\n"
+        )
+    };
+    workers.iter().map(one).collect()
+}
+
+#[test]
+fn each_worker_asks_for_an_sa_of_ipsec0_of_its_own_as_soon_as_another_has_one() {
+    let shape = Shape { workers: 2, ..shape() };
+    let both = of_workers(&[None]);
+    let mut bed = Bed::new(shape, [None; 2], [&both; 2]);
+    // Datagrams by both workers; how many arrive, and which workers ask.
+    let send = |bed: &mut Bed| {
+        for n in 0..10 {
+            for worker in [0, 1] {
+                let ports = (1000 + n, 2000 + worker as u16);
+                assert!(bed.send(0, worker, &Datagram { ports, ..Datagram::default() }.packet()));
+            }
+            bed.run(1);
+        }
+        bed.run(50);
+        let one = |event: SaEvent| match event {
+            SaEvent::Acquire(acquire) => Some((acquire.worker, acquire.policy, acquire.reqid)),
+            _ => None,
+        };
+        let mut asked: Vec<_> = bed.net.sa_events(NAMES[0]).into_iter().filter_map(one).collect();
+        asked.sort_unstable();
+        (bed.arrived(1).len(), asked)
+    };
+    let own = |worker| (Some(worker), 0, 100);
+    assert_eq!(send(&mut bed), (20, vec![]), "nobody has one of his own");
+    let install = |bed: &mut Bed, text: &str| [1, 0].iter().for_each(|&side| drop(bed.setkey(side, text)));
+    install(&mut bed, &of_workers(&[Some(0)]));
+    assert_eq!(send(&mut bed), (20, vec![own(1)]), "the other goes on by the one for all");
+    assert_eq!(send(&mut bed), (20, vec![]), "and has asked");
+    install(&mut bed, &of_workers(&[Some(1)]));
+    assert_eq!(send(&mut bed), (20, vec![]));
+    // Without one for all a worker's packets end, and it asks for its own.
+    bed.run(2000);
+    install(
+        &mut bed,
+        "delete 203.0.113.1 203.0.113.2 esp 0x2000; delete 203.0.113.1 203.0.113.2 esp 0x2001;",
+    );
+    assert_eq!(send(&mut bed), (10, vec![own(0)]));
+    assert_eq!(bed.count(0, "spd.no_sa"), 10);
+    bed.run(2000);
+    install(&mut bed, "flush;");
+    assert_eq!(send(&mut bed), (0, vec![(None, 0, 100)]), "without any they ask for one for all");
+    bed.nothing_in_clear();
+    bed.finish();
+}
+
 #[test]
 fn a_tunnel_without_an_sa_asks_for_one() {
     let mut bed = Bed::new(shape(), [None; 2], [""; 2]);
