@@ -34,6 +34,13 @@ pass out on enc0 proto udp to port 2001 queue voice
 pass on wan0 proto esp all no state
 ";
 
+/// Both families on one worker and on two, with locks of either kind; the host's packets come to the last worker.
+fn shapes() -> impl Iterator<Item = (bool, Shape)> {
+    let locking = [1, 2].into_iter().flat_map(|workers| ["fine", "giant"].map(|locking| (workers, locking)));
+    let shapes = locking.map(|(workers, locking)| Shape { workers, locking, ..Shape::default() });
+    shapes.flat_map(|shape| [(false, shape.clone()), (true, shape)])
+}
+
 /// Packets that went through each class of wan0's queue.
 fn classes(bed: &mut Bed, side: usize) -> Vec<(String, u64)> {
     bed.net.with_root(NAMES[side], |node, root| {
@@ -51,11 +58,12 @@ fn classes(bed: &mut Bed, side: usize) -> Vec<(String, u64)> {
 
 #[test]
 fn the_queue_of_an_inner_packet_is_that_of_its_esp_unless_a_rule_on_the_outside_says_otherwise() {
-    for v6 in [false, true] {
-        let mut bed = Bed::with_tunnel(Shape::default(), Some(ORDER));
+    for (v6, shape) in shapes() {
+        let worker = shape.workers - 1;
+        let mut bed = Bed::with_tunnel(shape, Some(ORDER));
         let udp = |port| Datagram { v6, ports: (1000, port), ..Datagram::default() }.packet();
         for port in [2000, 2001] {
-            assert!(bed.send(0, 0, &udp(port)));
+            assert!(bed.send(0, worker, &udp(port)));
             bed.run(100);
         }
         let queue =
@@ -67,7 +75,7 @@ fn the_queue_of_an_inner_packet_is_that_of_its_esp_unless_a_rule_on_the_outside_
             &(sas(0, "") + &policies(0)),
         );
         let before = queue(&mut bed, "voice");
-        assert!(bed.send(0, 0, &udp(2001)));
+        assert!(bed.send(0, worker, &udp(2001)));
         bed.run(100);
         assert_eq!((queue(&mut bed, "voice"), queue(&mut bed, "esp")), (before, 1), "v6: {v6}");
         assert_eq!(bed.arrived(1).len(), 3);
@@ -90,9 +98,10 @@ fn pf_sees_a_packet_before_encapsulation_and_its_esp_after_and_the_other_way_rou
     // And these never match: ESP is not seen on enc0, the inner packet not on wan0, in neither direction.
     let idle =
         "block quick on wan0 proto udp\nblock quick on enc0 proto esp\nblock quick on lan0 proto esp\n";
-    for v6 in [false, true] {
+    for (v6, shape) in shapes() {
         let ipsec = [0, 1].map(|side| sas(0, "") + &policies(side));
-        let mut bed = Bed::with_tunnel(Shape::default(), Some(ORDER));
+        let worker = shape.workers - 1;
+        let mut bed = Bed::with_tunnel(shape, Some(ORDER));
         let (head, rules) = ORDER.split_once("block all").unwrap();
         let mut port = 1000;
         for (side, stop, esp) in stops {
@@ -105,7 +114,7 @@ fn pf_sees_a_packet_before_encapsulation_and_its_esp_after_and_the_other_way_rou
                 bed.on_the_wire();
                 assert!(bed.send(
                     0,
-                    0,
+                    worker,
                     &Datagram { v6, ports: (port, 2000), ..Datagram::default() }.packet()
                 ));
                 bed.run(100);
@@ -120,15 +129,16 @@ fn pf_sees_a_packet_before_encapsulation_and_its_esp_after_and_the_other_way_rou
 
 #[test]
 fn altq_shapes_esp_by_its_outer_size() {
-    for v6 in [false, true] {
-        let mut bed = Bed::with_tunnel(Shape::default(), Some(ORDER));
+    for (v6, shape) in shapes() {
+        let worker = shape.workers - 1;
+        let mut bed = Bed::with_tunnel(shape, Some(ORDER));
         // The gateways find each other.
-        assert!(bed.send(0, 0, &Datagram { v6, ..Datagram::default() }.packet()));
+        assert!(bed.send(0, worker, &Datagram { v6, ..Datagram::default() }.packet()));
         bed.run(500);
         assert_eq!(bed.arrived(1).len(), 1);
         bed.on_the_wire();
         for _ in 0..50 {
-            assert!(bed.send(0, 0, &Datagram { v6, len: 1000, ..Datagram::default() }.packet()));
+            assert!(bed.send(0, worker, &Datagram { v6, len: 1000, ..Datagram::default() }.packet()));
         }
         // The queue sends what it saved up while it was idle at once.
         let start = bed.net.clock.now();
