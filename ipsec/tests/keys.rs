@@ -1,4 +1,5 @@
-//! What is left of a key in this process when its SA is gone: nothing, neither the key nor the schedule made of it.
+//! Where a key is in this process, and the schedule made of it: in key memory, which is not dumped, and nowhere else; and
+//! nowhere at all when its SA is gone.
 //!
 //! The whole of the writable memory is read as a debugger would read it. One test, so that no other thread's stack is in the
 //! way; and what is looked for is kept inverted, so that the search does not find itself.
@@ -26,46 +27,112 @@ impl Hidden {
     }
 
     fn is_at(&self, memory: &[u8]) -> bool {
-        self.octets.iter().zip(memory).all(|(hidden, byte)| *byte == !hidden)
+        memory.len() >= self.octets.len()
+            && self.octets.iter().zip(memory).all(|(hidden, byte)| *byte == !hidden)
     }
 }
 
-/// Where in writable memory the patterns are. The buffer it reads into is wiped and not looked at.
-fn search(patterns: &[Hidden]) -> Vec<String> {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let memory = File::open("/proc/self/mem").unwrap();
-    let mut buffer = vec![0u8; 1 << 20];
-    let own = buffer.as_ptr() as usize..buffer.as_ptr() as usize + buffer.len();
-    let mut found = vec![];
-    for line in maps.lines().filter(|line| line.contains(" rw")) {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let (from, to) = (usize::from_str_radix(from, 16).unwrap(), usize::from_str_radix(to, 16).unwrap());
-        let mut at = from;
-        while at < to {
-            let len = buffer.len().min(to - at);
-            if memory.read_exact_at(&mut buffer[..len], at as u64).is_err() {
-                break;
-            }
-            for pattern in patterns {
-                let first = !pattern.octets[0];
-                let mut from = 0;
-                while let Some(next) = buffer[from..len].iter().position(|byte| *byte == first) {
-                    let place = from + next;
-                    if len - place >= pattern.octets.len()
-                        && pattern.is_at(&buffer[place..len])
-                        && !own.contains(&(at + place))
-                    {
-                        found.push(format!("{} at {:#x} in {line}", pattern.what, at + place));
-                    }
-                    from = place + 1;
-                }
-            }
-            // A pattern across two reads is seen by the second.
-            at += if len == to - at { len } else { len - 64 };
+/// A mapping of this process that can be written.
+struct Mapping {
+    from: usize,
+    to: usize,
+    /// Neither written to core files nor, where the system lets us, to swap.
+    is_key_memory: bool,
+    line: String,
+}
+
+fn mappings() -> Vec<Mapping> {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut all: Vec<Mapping> = vec![];
+    for line in smaps.lines() {
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        if let Some((from, to)) = range.and_then(|(from, to)| number(from).zip(number(to))) {
+            all.push(Mapping { from, to, is_key_memory: false, line: line.to_owned() });
+        } else if let (true, Some(last)) = (line.starts_with("VmFlags:"), all.last_mut()) {
+            last.is_key_memory = line.split(' ').any(|flag| flag == "dd");
         }
     }
+    all.retain(|mapping| mapping.line.contains(" rw"));
+    all
+}
+
+/// Shows a mapping piece by piece, with where each begins; of two pieces one after the other the second begins 64 octets before
+/// the first ends. The buffer it reads into is wiped.
+fn read(mapping: &Mapping, mut show: impl FnMut(usize, &[u8])) {
+    let memory = File::open("/proc/self/mem").unwrap();
+    let mut buffer = vec![0u8; 1 << 20];
+    let own = buffer.as_ptr() as usize;
+    let mut at = mapping.from;
+    while at < mapping.to {
+        let len = buffer.len().min(mapping.to - at);
+        if memory.read_exact_at(&mut buffer[..len], at as u64).is_err() {
+            break;
+        }
+        // What was read of the buffer is what it held before.
+        let (from, to) = (own.saturating_sub(at).min(len), (own + buffer.len()).saturating_sub(at).min(len));
+        buffer[from..to].fill(0);
+        show(at, &buffer[..len]);
+        at += if len == mapping.to - at { len } else { len - 64 };
+    }
     buffer.fill(0);
+}
+
+/// A pattern that was found.
+struct Found {
+    what: &'static str,
+    is_in_key_memory: bool,
+    place: String,
+}
+
+/// Where in writable memory the patterns are.
+fn search(patterns: &[Hidden]) -> Vec<Found> {
+    let pair = |a: u8, b: u8| usize::from(a) << 8 | usize::from(b);
+    let mut begins = vec![false; 1 << 16];
+    for pattern in patterns {
+        begins[pair(!pattern.octets[0], !pattern.octets[1])] = true;
+    }
+    let mut found = vec![];
+    for mapping in mappings() {
+        read(&mapping, |start, octets| {
+            for (place, window) in octets.windows(16).enumerate() {
+                if !begins[pair(window[0], window[1])] {
+                    continue;
+                }
+                for pattern in patterns.iter().filter(|pattern| pattern.is_at(&octets[place..])) {
+                    found.push(Found {
+                        what: pattern.what,
+                        is_in_key_memory: mapping.is_key_memory,
+                        place: format!("{} at {:#x} in {}", pattern.what, start + place, mapping.line),
+                    });
+                }
+            }
+        });
+    }
     found
+}
+
+/// Everything that looks like chance in key memory: keys, round keys, GHASH's tables, states of hashes, as whoever made them
+/// lays them out.
+fn schedule() -> Vec<Hidden> {
+    let mut lanes: Vec<Vec<u8>> = vec![];
+    for mapping in mappings().iter().filter(|mapping| mapping.is_key_memory) {
+        read(mapping, |_, octets| {
+            for lane in octets.chunks_exact(16) {
+                let mut seen = [false; 256];
+                for byte in lane {
+                    seen[usize::from(*byte)] = true;
+                }
+                // Two addresses in a row have four zeros.
+                if seen.iter().filter(|seen| **seen).count() >= 14 {
+                    lanes.push(lane.iter().map(|byte| !byte).collect());
+                }
+            }
+        });
+    }
+    lanes.sort_unstable();
+    lanes.dedup();
+    lanes.into_iter().map(|octets| Hidden { what: "schedule", octets }).collect()
 }
 
 /// AES's S-box: the inverse in GF(2^8), then the affine map (FIPS 197, 5.1.1).
@@ -158,19 +225,35 @@ fn set_up(suite: Suite, engine: Engine, material: &mut [u8]) -> Sa {
     Sa::new(SaIndex(1), config, key, &setup).unwrap()
 }
 
+/// Of these patterns, what is where it may be read when it should not.
+fn outside(found: Vec<Found>) -> Vec<String> {
+    found.into_iter().filter(|found| !found.is_in_key_memory).map(|found| found.place).collect()
+}
+
 #[test]
-fn nothing_of_a_key_is_left_in_memory_when_its_sa_is_gone() {
+fn a_key_lies_in_key_memory_alone_and_nothing_of_it_is_left_when_its_sa_is_gone() {
     let aeads = Suite::ALL.into_iter().flat_map(|suite| Engine::ALL.map(|engine| (suite, engine)));
     let others = Suite::esp().filter(|suite| !suite.has_engines()).map(|suite| (suite, Engine::Auto));
     let ah = Auth::all().map(|auth| (Suite::Ah(auth), Engine::Auto));
     for (n, (suite, engine)) in aeads.chain(others).chain(ah).enumerate() {
         let mut key = material(suite.material_len(), n as u64 + 1);
-        let patterns = patterns_of(suite, &key);
+        let mut patterns = patterns_of(suite, &key);
         wipe_stack();
         let sa = set_up(suite, engine, &mut key);
         drop(key);
-        assert!(search(&patterns).iter().any(|place| place.starts_with("key ")), "{suite}: the search works");
+        let schedule = schedule();
+        println!("{suite} {engine}: {} lanes", schedule.len());
+        patterns.extend(schedule);
+        let found = search(&patterns);
+        for what in ["key", "schedule"] {
+            assert!(
+                found.iter().any(|found| found.what == what),
+                "{suite} {engine}: the search finds the {what}"
+            );
+        }
+        assert_eq!(outside(found), Vec::<String>::new(), "{suite} {engine}, in use");
         drop(sa);
-        assert_eq!(search(&patterns), Vec::<String>::new(), "{suite} {engine}");
+        let left: Vec<_> = search(&patterns).into_iter().map(|found| found.place).collect();
+        assert_eq!(left, Vec::<String>::new(), "{suite} {engine}, deleted");
     }
 }

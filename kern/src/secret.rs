@@ -16,6 +16,11 @@
 //! it took the value from; the caller wipes what the caller had ([`SecretBytes::take`] does it for a buffer). A value
 //! that owns heap memory is locked without it. And whoever can read this process's memory can read its keys.
 
+#[cfg(feature = "aws-lc")]
+mod aws_lc;
+#[cfg(feature = "aws-lc")]
+pub use aws_lc::keep_aws_lc;
+
 use std::{
     fmt,
     mem::MaybeUninit,

@@ -189,8 +189,7 @@ pub(super) trait Aead {
 
 /// A key set up for one engine, in key memory.
 ///
-/// AWS-LC keeps its schedule on its own heap; what lies in key memory is the pointer to it. Its allocator wipes what
-/// it frees, but that schedule is neither locked nor left out of core dumps.
+/// That of AWS-LC is a pointer into its own heap, which is key memory too.
 #[derive(Debug)]
 pub struct AeadKey(Keyed);
 
