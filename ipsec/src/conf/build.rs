@@ -2,9 +2,9 @@
 
 use super::{ValidConf, ValidSa};
 use crate::{
-    sa::{Protocol, Sa, SaConfig, SaIndex, SaLevel, Setup, Spi},
+    sa::{Mode, Protocol, Sa, SaConfig, SaIndex, SaLevel, Setup, Spi},
     sad::Sad,
-    spd::Spd,
+    spd::{Direction, Policy, Spd},
     transform::KeyError,
 };
 use kern::lock::{Before, Held};
@@ -39,15 +39,17 @@ pub fn build(
     let old: HashMap<_, _> = previous.iter().map(|sa| (name_of(sa.config()), sa)).collect();
     let mut free = previous.free_indexes();
     let mut sas = Vec::with_capacity(conf.sas().len());
+    let policies = conf.policies();
     for valid in conf.sas() {
         let name = name_of(&valid.config);
         let before =
             old.get(&name).filter(|sa| sa.has_key(&valid.key) && sa.config().suite == valid.config.suite);
-        let sa = one(valid, before.copied(), &mut free, setup, held);
+        let config = SaConfig { mode: mode(&valid.config, &policies), ..valid.config.clone() };
+        let sa = one(valid, config, before.copied(), &mut free, setup, held);
         sas.push(sa.map_err(|cause| BuildError { spi: name.3, src: name.1, dst: name.2, cause })?);
     }
     let sad = Sad::new(sas).after(previous);
-    let spd = Spd::new(conf.policies(), &sad);
+    let spd = Spd::new(policies, &sad);
     Ok((sad, spd))
 }
 
@@ -56,14 +58,25 @@ fn name_of(config: &SaConfig) -> (Protocol, IpAddr, IpAddr, Spi) {
     (config.protocol, config.src, config.dst, config.spi)
 }
 
+/// The mode of an SA: where it leaves that open, transport mode if the first policy that sends by it asks for that.
+/// Else it stays open, which is a tunnel's on the way out and takes both on the way in.
+fn mode(config: &SaConfig, policies: &[Policy]) -> Mode {
+    if config.mode != Mode::Any {
+        return config.mode;
+    }
+    let mut out = policies.iter().filter(|policy| policy.direction == Direction::Out);
+    let transport = out.find_map(|policy| policy.asks_for(config));
+    transport.filter(|mode| *mode == Mode::Transport).unwrap_or(Mode::Any)
+}
+
 fn one(
     valid: &ValidSa,
+    config: SaConfig,
     before: Option<&Arc<Sa>>,
     free: &mut impl Iterator<Item = SaIndex>,
     setup: &Setup,
     held: &mut Held<'_, impl Before<SaLevel>>,
 ) -> Result<Arc<Sa>, KeyError> {
-    let config = valid.config.clone();
     match before {
         Some(sa) if *sa.config() == config && setup.engine.resolve(config.suite) == sa.engine() => {
             Ok(Arc::clone(sa))

@@ -3,6 +3,7 @@
 mod beet;
 mod implicit;
 mod natt;
+mod open_mode;
 
 use super::{
     statement::{Add, DirectionWord, Extension, FlagWord, ModeWord, PolicyAdd, Request, SaName, Treatment},

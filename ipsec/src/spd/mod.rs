@@ -88,6 +88,23 @@ pub struct Policy {
     pub action: Action,
 }
 
+impl Policy {
+    /// The mode of the first of its requests that an SA so configured would do for.
+    pub(crate) fn asks_for(&self, config: &SaConfig) -> Option<Mode> {
+        let Action::Protect(requests) = &self.action else { return None };
+        let (mut src, mut dst) = (self.selector.src, self.selector.dst);
+        for request in requests.iter() {
+            if request.has(config, &src, &dst) {
+                return Some(request.mode);
+            }
+            if let Some((a, b)) = request.outer() {
+                (src, dst) = (Prefix::host(a).into(), Prefix::host(b).into());
+            }
+        }
+        None
+    }
+}
+
 /// What becomes of a packet on its way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
