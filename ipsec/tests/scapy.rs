@@ -9,7 +9,7 @@ use ipsec::{
     esp::{LoopTurn, Releasing, input::esp_input, output::esp_output},
     order::Worker,
     sa::{Handling, Lifetime, Mode, Padding, Protocol, Sa, SaConfig, SaIndex, Setup, Spi},
-    transform::{AesKey, Auth, Cipher, Icv, Suite},
+    transform::{Auth, Cipher, Suite},
 };
 use kern::{Batch, Mbuf, lock::Root, secret::SecretBytes, testing::Fixture, time::Instant};
 use std::{
@@ -111,22 +111,13 @@ fn crypt_name(suite: Suite) -> Option<&'static str> {
     })
 }
 
-/// One of every cipher with one of every integrity algorithm, each at least once.
+/// All that scapy knows, too. It has neither XCBC nor implicit IVs, and no build of it MD5 for sure.
 fn suites() -> Vec<(Protocol, Suite)> {
-    let aes = [AesKey::Bits128, AesKey::Bits192, AesKey::Bits256];
-    let icvs = [Icv::Bytes8, Icv::Bytes12, Icv::Bytes16];
-    let mut all = vec![Suite::ChaCha20Poly1305];
-    for key in aes {
-        all.extend(icvs.map(|icv| Suite::gcm(key, icv)));
-        all.extend(icvs.map(|icv| Suite::Ccm(key, icv)));
-        all.push(Suite::Gmac(key));
-        all.extend([Auth::HmacSha256, Auth::HmacSha512].map(|auth| Suite::Pair(Cipher::AesCbc(key), auth)));
-        all.push(Suite::Pair(Cipher::AesCtr(key), Auth::HmacSha384));
-    }
-    all.extend([Auth::HmacSha1, Auth::AesCmac].map(|auth| Suite::Pair(Cipher::Null, auth)));
-    let esp = all.into_iter().map(|suite| (Protocol::Esp, suite));
-    let ah =
-        Auth::all().filter(|auth| auth_name(*auth).is_some()).map(|auth| (Protocol::Ah, Suite::Ah(auth)));
+    let knows = |suite: &Suite| {
+        crypt_name(*suite).is_some() && suite.auth().is_none_or(|auth| auth_name(auth).is_some())
+    };
+    let esp = Suite::esp().filter(knows).map(|suite| (Protocol::Esp, suite));
+    let ah = Auth::all().map(Suite::Ah).filter(knows).map(|suite| (Protocol::Ah, suite));
     esp.chain(ah).collect()
 }
 
