@@ -212,14 +212,15 @@ impl<'t> Parser<'t> {
     }
 
     fn udp_port(&mut self, text: &str, place: Place) -> Option<At<u16>> {
-        if text == "any" || text == "0" {
+        if text == "any" {
             return None;
         }
-        let port = text.parse().ok();
+        let port = text.parse::<u16>().ok();
         if port.is_none() {
             self.note(place, format!("{text:?} is not a UDP port"), "a number from 1 to 65535, or any");
         }
-        port.map(|port| At::new(port, place))
+        // 0 is any, with however many digits.
+        port.filter(|port| *port != 0).map(|port| At::new(port, place))
     }
 
     fn one_of<T: Copy>(&mut self, token: &Token<'_>, what: &str, words: &[(&str, T)]) -> Option<At<T>> {

@@ -71,19 +71,22 @@ impl<'t> Parser<'t> {
 
     /// `any`, `port`, or (ours) `first-last`.
     fn ports(&mut self, text: &str, place: Place) -> Option<At<Ports>> {
-        if text == "any" || text == "0" {
+        if text == "any" {
             return None;
         }
+        // 0 is any, with however many digits; so there is no way to say 0 and no other.
+        let zero = Ports::one(0);
         let ports = match text.split_once('-') {
             None => text.parse().ok().map(Ports::one),
             Some((first, last)) => {
-                first.parse().ok().zip(last.parse().ok()).and_then(|(a, b)| Ports::span(a, b))
+                let span = first.parse().ok().zip(last.parse().ok()).and_then(|(a, b)| Ports::span(a, b));
+                span.filter(|span| *span != zero)
             }
         };
         if ports.is_none() {
             self.note(place, format!("{text:?} is not a port"), "1 to 65535, first-last, or any");
         }
-        Some(At::new(ports?, place))
+        ports.filter(|ports| *ports != zero).map(|ports| At::new(ports, place))
     }
 
     pub(super) fn policy_name(&mut self) -> Read<Option<PolicyName>> {

@@ -111,3 +111,16 @@ fn the_ports_of_a_policy_s_ends_tell_peers_behind_one_translator_apart() {
     refused(&format!("{head}ah/tunnel/10.0.0.1-10.0.0.2[4500]/require;"), "1:73: only ESP goes in UDP");
     refused(&format!("{head}esp/tunnel/10.0.0.1-10.0.0.2[x]/require;"), "1:74: \"x\" is not a UDP port");
 }
+
+#[test]
+fn a_port_of_zeros_is_any_port_however_many_they_are() {
+    let key = "-E aes-gcm-16 0x00112233445566778899aabbccddeeff01020304";
+    for zeros in ["0", "00", "0000", "any"] {
+        let sa = valid(&format!("add 10.0.0.1[{zeros}] 10.0.0.2 [{zeros}] esp-udp 999 {key};"));
+        let udp = sa.sas()[0].config.encap.unwrap();
+        assert_eq!((udp.src_port, udp.dst_port), (4500, 4500), "{zeros}");
+        let policy = valid(&format!("spdadd 10.0.0.0/8[{zeros}] 10.0.0.0/8[{zeros}] any -P in none;"));
+        assert_eq!(policy.policies()[0].selector.upper, Upper::Any, "{zeros}");
+    }
+    refused("spdadd 10.0.0.0/8[0-0] 10.0.0.0/8 udp -P in none;", "1:19: \"0-0\" is not a port");
+}
