@@ -6,54 +6,17 @@ mod common;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use common::{IN, LAN, WAN, World, header, unreachable};
-use kern::{Gso, Mbuf, PktFlags};
-use pf::{IfIndex, Verdict};
+use common::{
+    IN, LAN, WAN, World,
+    families::{CLIENT6, OUTSIDE, SERVER, SERVER6, ends, packet, through},
+    header, unreachable,
+};
+use kern::{Gso, PktFlags};
+use pf::Verdict;
 use wire::{IpProto, build, checksum, icmpv4, icmpv6, ipv4, ipv6, parse};
-
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 9);
-/// The server behind the well-known prefix.
-const SERVER6: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0xc633, 0x6401);
 
 const RULES: &str = "block all\npass in on lan0 inet6 from any to 64:ff9b::/96 af-to inet from 203.0.113.1\n\
                      pass in on wan0 inet from any to 203.0.113.9 af-to inet6 from 64:ff9b::/96 to 2001:db8:a::9\n";
-
-fn packet(w: &World, octets: &[u8]) -> Mbuf {
-    let mut m = w.packet(octets);
-    let p = parse::parse_ip(octets).unwrap();
-    m.set_l4(p.l4.into());
-    m.hdr_mut().proto = p.proto.0;
-    if octets[0] >> 4 == 6 {
-        m.hdr_mut().flags.set(PktFlags::DF);
-    }
-    m
-}
-
-/// What a packet has become; its own header must say the same, and its checksums must verify.
-fn through(w: &mut World, index: IfIndex, octets: &[u8]) -> Option<Vec<u8>> {
-    let mut m = packet(w, octets);
-    let verdict = w.test(IN, index, &mut m);
-    let data = m.data().to_vec();
-    let facts = (m.hdr().family, m.hdr().proto, m.l4(), m.hdr().flags.has(PktFlags::NO_PF));
-    w.fixture.done(m);
-    if !matches!(verdict, Verdict::Pass(_)) {
-        return None;
-    }
-    let p = parse::parse_ip(&data).unwrap();
-    assert_eq!(facts, (data[0] >> 4, p.proto.0, usize::from(p.l4), true));
-    assert_eq!(p.end as usize, data.len());
-    assert!(checksum::transport_ok(&data, p.l4.into(), p.end as usize, p.proto), "{data:02x?}");
-    Some(data)
-}
-
-/// Source and destination with their ports.
-fn ends(data: &[u8]) -> ((IpAddr, u16), (IpAddr, u16)) {
-    let p = parse::parse_ip(data).unwrap();
-    let flow = p.flow(data);
-    ((flow.src(), p.src_port), (flow.dst(), p.dst_port))
-}
 
 fn syn6() -> Vec<u8> {
     let ip = ipv6::Repr {

@@ -7,7 +7,6 @@ use super::{
     altq::{AltqSpec, QueueSpec, Scheduler},
     ast::{At, IcmpDef, PoolDef, RouteDef, RuleDef},
     error::{Fault, Parsed, Pos},
-    options::Syncookies,
     resolve::Resolved,
 };
 use crate::{
@@ -42,20 +41,6 @@ pub(crate) fn whole(conf: &PfConf) -> Vec<Fault> {
     }
     faults.extend(altq_tree(&conf.altqs, &conf.queues));
     faults
-}
-
-/// A connection that a cookie opens is one of `synproxy state`, which asks the server in the client's family.
-pub(crate) fn cookies(conf: &PfConf) -> Vec<Fault> {
-    if conf.options.syncookies == Syncookies::Never {
-        return Vec::new();
-    }
-    let all = conf.rules.all().chain(conf.anchors.iter().flat_map(|a| a.rules.all()));
-    let changes = all.filter(|r| r.af_to.is_some() && r.proto.is_none_or(|proto| proto == TCP));
-    let fault = |r: &Rule| {
-        let why = "the server would be asked in the client's family, by pf itself too: none would answer";
-        Fault::unsupported(r.at, "af-to with set syncookies", why)
-    };
-    changes.map(fault).collect()
 }
 
 /// A limiter counts states, so a rule that makes none cannot have one. An anchor that is `loaded` by itself may name by
@@ -181,8 +166,12 @@ pub(crate) fn binat(at: Pos, src: &Resolved, pool: Option<&Pool>) -> Parsed<()> 
 
 /// `af-to` changes the family, of packets that come in.
 pub(crate) fn af_to(at: Pos, to: Family, from: Option<Family>, rule: &Rule) -> Parsed<()> {
+    if rule.action == Action::Match {
+        return Err(Fault::new(at, "af-to is not supported on match rules")
+            .help("a packet changes its family by a pass rule"));
+    }
     if matches!(rule.action, Action::Block(_)) || rule.anchor.is_some() {
-        return Err(Fault::new(at, "af-to is for pass and match rules"));
+        return Err(Fault::new(at, "af-to is for pass rules"));
     }
     if rule.nat.is_some() || rule.rdr.is_some() {
         return Err(Fault::new(at, "af-to does not go together with nat-to, rdr-to and binat-to"));

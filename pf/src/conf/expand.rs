@@ -70,11 +70,9 @@ impl<'a> Expander<'a> {
         check::whole(&self.conf)
     }
 
-    /// Checks what has an engine alone and not together; `loaded` is whether it is read for an anchor alone.
+    /// Checks what a load needs and a listing does not; `loaded` is whether it is read for an anchor alone.
     pub(crate) fn check_engines(&self, loaded: bool) -> Vec<Fault> {
-        let mut faults = check::cookies(&self.conf);
-        faults.extend(check::limiters(&self.conf, loaded));
-        faults
+        check::limiters(&self.conf, loaded)
     }
 
     pub(crate) fn macro_line(&mut self, name: &str, value: &str) {

@@ -44,7 +44,6 @@ pub(crate) fn option(c: &mut Cursor, env: &Environment, def: &mut RuleDef) -> Pa
         "synproxy" => {
             c.note(at, "synproxy");
             state(c, at, StateKind::Synproxy, def)?;
-            note_proxied_family(c, at, def);
         }
         "no" => {
             c.expect("state")?;
@@ -95,7 +94,6 @@ fn translation(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&s
                 c.note(at, "match ... af-to");
             }
             def.af_to = Some(At::new(at, pool::af_to(c, env)?));
-            note_proxied_family(c, at, def);
         }
         "scrub" => {
             c.parenthesised(|c| scrub::option(c, &mut def.rule.scrub))?;
@@ -195,17 +193,6 @@ fn state(c: &mut Cursor, at: Pos, kind: StateKind, def: &mut RuleDef) -> Parsed<
     options.keep.kind = kind;
     def.state = Some(At::new(at, StateWord::Keep(options)));
     Ok(())
-}
-
-/// The router asks the server in the family in which the client has asked.
-fn note_proxied_family(c: &mut Cursor, at: Pos, def: &RuleDef) {
-    let proxies = def.state.as_ref().is_some_and(|state| match &state.value {
-        StateWord::Keep(options) => options.keep.kind == StateKind::Synproxy,
-        StateWord::No => false,
-    });
-    if proxies && def.af_to.is_some() {
-        c.note(at, "synproxy with af-to");
-    }
 }
 
 /// `root`, `!= 5`, `1000 >< 2000`, `unknown`

@@ -13,10 +13,6 @@ const ASK: &str = "pf cannot ask the routing table yet";
 const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Translation.
     ("match ... af-to", "a packet changes its family by a pass rule"),
-    (
-        "synproxy with af-to",
-        "the server would be asked in the client's family, by pf itself too: none would answer",
-    ),
     ("endpoint-independent", TRANSLATION),
     ("map-e-portset", TRANSLATION),
     // Routes.

@@ -14,7 +14,7 @@ use super::{
     entry::{Phase, State, flag},
     key::{Hash, Key},
     other,
-    proxy::segment_size,
+    proxy::{largest, segment_size},
     table::{NEVER, Node},
     tcp,
     timestamps::{Restamp, Timestamps},
@@ -243,10 +243,12 @@ impl States {
         if IpProto(p.proto) == IpProto::TCP {
             let l4 = data.get(usize::from(p.l4)..).unwrap_or(&[]);
             tcp::open(&mut state, p, l4);
+            // Segments of either end must fit where the other's family has the longer header.
+            let fits = |size: u16| size.min(largest(becomes.family()));
             if let Some(Cookie { isn, size }) = making.cookie {
-                state.open_proxy(isn, size);
+                state.open_proxy(isn, fits(size));
             } else if keep.is_some_and(|k| k.kind == StateKind::Synproxy) && p.is_syn() {
-                state.open_proxy(self.isn(&key, p.tcp.seq), segment_size(p, l4));
+                state.open_proxy(self.isn(&key, p.tcp.seq), fits(segment_size(p, l4)));
             }
             if self.cookies.counts() {
                 state.flags |= flag::HALF_OPEN;

@@ -10,6 +10,7 @@
 //! ```
 //!
 //! Nothing reaches the server before the client has shown that it is where it says it is. Neither end scales its window.
+//! With `af-to` the left half of this is in one family and the right half in the other.
 
 use wire::tcp::{HeaderOption, Options};
 
@@ -81,12 +82,15 @@ impl State {
         send(outbox, Segment { mss: self.dst.max_win, ..self.segment(To::Client, seq, ack, SYN | ACK) });
     }
 
+    /// Each end is spoken to in its own family, with the addresses that it knows.
     fn segment(&self, to: To, seq: u32, ack: u32, flags: u8) -> Segment {
         let is_wire = (to == To::Client) == (self.direction == Direction::In);
-        let key = if is_wire { &self.wire } else { &self.stack };
-        let (client, server) = sides(key, self.direction);
+        let (key, direction) =
+            if is_wire { (&self.wire, self.direction) } else { (&self.stack, self.stack_direction()) };
+        let (client, server) = sides(key, direction);
         let (src, dst) = if to == To::Client { (server, client) } else { (client, server) };
-        let filtered = to == To::Server;
+        // Where the family changes, the packet has been judged as what it was, as any other of the state.
+        let filtered = to == To::Server && !self.has(flag::TWO_FAMILIES);
         Segment { family: key.family(), src, dst, seq, ack, flags, window: 0, mss: 0, filtered }
     }
 
@@ -157,13 +161,20 @@ impl State {
     }
 }
 
+/// The largest segment of a family that an Ethernet carries.
+pub(crate) const fn largest(family: Family) -> u16 {
+    match family {
+        Family::Inet => 1460,
+        Family::Inet6 => 1440,
+    }
+}
+
 /// The largest segment that the client takes: what its SYN says, and no more than an Ethernet carries.
 pub(crate) fn segment_size(p: &Packet, l4: &[u8]) -> u16 {
-    let largest = if p.family == Family::Inet { 1460 } else { 1440 };
     let area = l4.get(20..usize::from(p.tcp.header)).unwrap_or(&[]);
     let said = Options::new(area).map_while(Result::ok).find_map(|(_, option)| match option {
         HeaderOption::MaxSegmentSize(mss) => Some(mss),
         _ => None,
     });
-    said.unwrap_or(536).clamp(64, largest)
+    said.unwrap_or(536).clamp(64, largest(p.family))
 }

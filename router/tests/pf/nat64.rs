@@ -42,6 +42,10 @@ struct Bed {
 
 impl Bed {
     fn new() -> Bed {
+        Bed::with(PF)
+    }
+
+    fn with(pf: &str) -> Bed {
         let mut net = Testbed::new();
         let host = |net: &mut Testbed, cable: &str, mac: u8, addr: &str, gateway: &str| {
             let config = PeerConfig {
@@ -55,7 +59,7 @@ impl Bed {
         };
         let six = host(&mut net, "lan", 6, "2001:db8:a::10/64", "2001:db8:a::1");
         let four = host(&mut net, "wan", 4, "198.51.100.10/24", "198.51.100.1");
-        net.add(Texts { conf: CONF, pf: Some(PF), ipsec: None }).unwrap();
+        net.add(Texts { conf: CONF, pf: Some(pf), ipsec: None }).unwrap();
         let mut bed = Bed { net, six, four };
         bed.run(3000);
         // smoltcp drops an answer whose next hop it does not know yet.
@@ -101,7 +105,23 @@ fn pings_cross_the_families_both_ways() {
 
 #[test]
 fn tcp_crosses_the_families_both_ways_and_arrives_whole() {
-    let mut bed = Bed::new();
+    crosses(Bed::new());
+}
+
+#[test]
+fn tcp_crosses_when_the_router_completes_the_handshake_of_the_other_family() {
+    let proxied = PF
+        .replace("inet6 from any", "inet6 proto tcp from any")
+        .replace("inet from any", "inet proto tcp from any")
+        .replace(" af-to", " synproxy state af-to");
+    assert_eq!(proxied.matches("proto tcp").count(), 2);
+    for pf in [proxied, format!("set syncookies always\n{PF}")] {
+        crosses(Bed::with(&pf));
+    }
+}
+
+/// A connection each way.
+fn crosses(mut bed: Bed) {
     let (server, back) = (bed.four.listen(80, 200_000), bed.six.listen(80, 100_000));
     let (client, caller) = (bed.six.connect(ip(FOUR), 80, 300_000), bed.four.connect(ip(SIX), 80, 150_000));
     bed.run(30_000);
