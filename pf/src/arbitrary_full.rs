@@ -192,7 +192,7 @@ impl Dice<'_> {
         rule.max_pkt_rate = self.maybe(8, Dice::rate);
         rule.max_pkt_size = self.maybe(8, |d| d.below(2000) as u16).unwrap_or(0);
         rule.ridentifier = self.maybe(6, |d| d.below(1000)).unwrap_or(0);
-        rule.once = self.maybe(8, |_| Once::default());
+        rule.once = self.maybe(8, |_| Once::default()).filter(|_| rule.action != Action::Match);
         rule.rtable = self.maybe(8, |d| d.below(16));
         rule.dummynet = self.maybe(8, |d| Dummynet {
             pipe: d.once_in(2),
@@ -225,7 +225,7 @@ impl Dice<'_> {
         match (self.below(4), rule.family) {
             (0, family) => rule.nat = Some(self.nat(family)),
             (1, family) => rule.rdr = Some(self.rdr(family)),
-            (2, Some(family)) if rule.direction == Some(Direction::In) => {
+            (2, Some(family)) if rule.direction == Some(Direction::In) && rule.action == Action::Pass => {
                 let other = if family == Family::Inet { Family::Inet6 } else { Family::Inet };
                 let to = self.maybe(2, |d| d.pool(Some(other), false));
                 let mut from = self.pool(Some(other), false);

@@ -73,7 +73,11 @@ const REJECTED: &[(&str, &str)] = &[
     ("set bogus 1", "1:5: syntax error: unknown option `set bogus`"),
     ("set syncookies adaptive (start 5%, end 9%)", "1:16: start must be higher than end"),
     ("anchor", "1:1: anchor without a name needs rules"),
-    ("match in inet6 to 64:ff9b::/96 af-to inet from 192.0.2.1", "1:32: `match ... af-to` is not supported"),
+    (
+        "match in inet6 to 64:ff9b::/96 af-to inet from 192.0.2.1",
+        "1:32: af-to is not supported on match rules",
+    ),
+    ("anchor x in once", "1:13: 'once' only applies to pass/block rules"),
     ("pass proto tcp user root", "1:16: `user` is not supported"),
     ("pass from no-route", "1:11: `no-route` is not supported"),
     ("table <t> file \"no/such/file\"", "1:16: `no/such/file` cannot be read"),

@@ -75,10 +75,11 @@ pub(crate) fn anchor(c: &mut Cursor, env: &Environment) -> Parsed<RuleDef> {
     }
     place(c, env, &mut rule)?;
     while !c.is_done() && !c.is_sym("{") {
+        let at = c.at();
         option::option(c, env, &mut rule)?;
-    }
-    if rule.rule.once.is_some() {
-        c.note(at, "anchor ... once");
+        if rule.rule.once.is_some() {
+            return Err(option::not_once(at));
+        }
     }
     let inline = action == Action::Pass && c.accept_sym("{");
     rule.rule.anchor = Some(call(at, name, inline)?);

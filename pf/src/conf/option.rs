@@ -90,9 +90,6 @@ fn translation(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&s
             translate::check_pool(Action::Binat, def.binat.as_ref())?;
         }
         "af-to" => {
-            if def.rule.action == Action::Match {
-                c.note(at, "match ... af-to");
-            }
             def.af_to = Some(At::new(at, pool::af_to(c, env)?));
         }
         "scrub" => {
@@ -105,6 +102,11 @@ fn translation(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&s
         other => return rare(c, env, def, At::new(at, other)),
     }
     Ok(())
+}
+
+/// Only a rule that decides has a packet of its own.
+pub(crate) fn not_once(at: Pos) -> Fault {
+    Fault::new(at, "'once' only applies to pass/block rules").help("say it of the rule that decides")
 }
 
 fn respecified(at: Pos, twice: bool, what: &str) -> Parsed<()> {
@@ -131,7 +133,7 @@ fn rare(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&str>) ->
         }
         "once" => {
             if def.rule.action == Action::Match {
-                c.note(at, "match ... once");
+                return Err(not_once(at));
             }
             def.rule.once = Some(Once::default());
         }

@@ -12,7 +12,6 @@ const ASK: &str = "pf cannot ask the routing table yet";
 /// Keywords as the grammar notes them, and why there is no engine.
 const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Translation.
-    ("match ... af-to", "a packet changes its family by a pass rule"),
     ("endpoint-independent", TRANSLATION),
     ("map-e-portset", TRANSLATION),
     // Routes.
@@ -21,8 +20,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // States.
     ("set fail-policy", "a packet whose state cannot be made is dropped"),
     // Other options of rules.
-    ("match ... once", "only a rule that decides has a packet of its own"),
-    ("anchor ... once", "only a rule that decides has a packet of its own"),
     ("max-pkt-rate", "packets are not metered by rules yet"),
     ("max-pkt-size", "packets are not metered by rules yet"),
     ("ridentifier", "rules have no identifiers yet"),
