@@ -116,7 +116,11 @@ impl<'a> PfCx<'a> {
         }
         let mut seen = Seen { stamped: self.normalise(direction, index, m), ..Seen::NOTHING };
         self.look(direction, m, &mut seen);
-        self.decide(direction, index, m, &seen)
+        let verdict = self.decide(direction, index, m, &seen);
+        if let Some(Exception::Refused(refused)) = Exception::of(&verdict) {
+            self.pf.debug.end(refused.why, direction, index, m);
+        }
+        verdict
     }
 
     /// Passes packets of which no more need be known than what a survey tells, all at one interface. `None` if they have to
@@ -189,12 +193,17 @@ impl<'a> PfCx<'a> {
         self.worker.ahead = ahead;
         if !exceptions.is_empty() {
             let mut exceptions = exceptions.into_iter().peekable();
-            let mut at = 0;
+            let (mut at, debug) = (0, &self.pf.debug);
             batch.sift(|m| {
                 at += 1;
                 match exceptions.next_if(|(place, _)| *place + 1 == at) {
                     None => Some(m),
-                    Some((_, exception)) => except(m, exception),
+                    Some((_, exception)) => {
+                        if let Exception::Refused(refused) = exception {
+                            debug.end(refused.why, direction, via.of(&m), &m);
+                        }
+                        except(m, exception)
+                    }
                 }
             });
         }

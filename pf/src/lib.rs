@@ -30,6 +30,7 @@ mod arbitrary;
 mod arbitrary_full;
 pub mod conf;
 pub mod counters;
+pub mod debug;
 pub mod engine;
 pub mod env;
 mod env_file;

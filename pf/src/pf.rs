@@ -18,6 +18,7 @@ use crate::{
     anchor::Fresh,
     conf::{Limit, PfConf},
     counters::PfCounters,
+    debug::{Debug, Level, Remark},
     engine::{AHEAD, Seen},
     env::Environment,
     ids::Names,
@@ -38,6 +39,7 @@ pub struct Pf {
     pub(crate) states: Arc<States>,
     pub(crate) counters: Box<[PfCounters]>,
     tables: Tables,
+    pub(crate) debug: Debug,
     /// States removed by the control thread.
     killed: AtomicU64,
     /// What had been counted when `pfctl -F info` last was said.
@@ -55,6 +57,7 @@ impl Pf {
             states,
             counters,
             tables: Tables::new(workers),
+            debug: Debug::default(),
             killed: AtomicU64::new(0),
             cleared: Leaf::new(PfCounters::default()),
         }
@@ -115,12 +118,28 @@ impl Pf {
             let _ = self.change_table(&change, wall_clock());
         }
         self.tables.commit(ruleset.tables());
+        self.debug.set(options.debug);
     }
 
     /// Ends what only earlier rulesets had: limiters that are defined no more take no further states. To be called when
     /// every worker has seen the ruleset that was [enforced](Self::enforce) last.
     pub fn retire(&self) {
         self.states.limiters.close_undefined();
+    }
+
+    /// How much pf says.
+    pub fn debug_level(&self) -> Level {
+        self.debug.level()
+    }
+
+    /// Sets that, until the next ruleset does (`pfctl -x`).
+    pub fn set_debug_level(&self, level: Level) {
+        self.debug.set(level);
+    }
+
+    /// What pf has to say since it was last asked; for the control thread, a few times a second.
+    pub fn remarks(&self) -> Vec<Remark> {
+        self.debug.remarks(&self.counters())
     }
 
     /// All tables; for the control thread.

@@ -8,6 +8,7 @@ use crate::{
     anchor::{self, Kind},
     conf::{PfConf, Syncookies},
     counters::PfCounters,
+    debug::Level,
     env::Environment,
     ether::EtherRule,
     once::Once,
@@ -146,6 +147,8 @@ pub struct Info {
     pub enabled: bool,
     /// Seconds since it was enabled.
     pub since: u64,
+    /// How much pf says.
+    pub debug: Level,
     /// States there are.
     pub states: u32,
     /// States there may be.
@@ -163,6 +166,7 @@ pub fn info(pf: &Pf, conf: Option<&PfConf>, since: Option<u64>) -> Info {
         syncookies: when.map(|when| (when, pf.states().cookies.info())),
         enabled: since.is_some(),
         since: since.unwrap_or(0),
+        debug: pf.debug_level(),
         states: pf.states().count(),
         limit: pf.states().limit(),
         counters: pf.counters_since_cleared(),
@@ -185,7 +189,7 @@ impl Info {
         } else {
             "Status: Disabled".to_owned()
         };
-        writeln!(out, "{status:<44}{:>15}\n", "Debug: None")?;
+        writeln!(out, "{status:<44}{:>15}\n", format!("Debug: {}", self.debug.title()))?;
         writeln!(out, "{:<27} {:>14} {:>16}", "State Table", "Total", "Rate")?;
         writeln!(out, "  {:<25} {:>14} {:>14}", "current entries", self.states, "")?;
         let c = &self.counters;

@@ -263,6 +263,7 @@ impl Daemon {
             if Instant::now() >= revive_at {
                 revive_at = Instant::now() + REVIVE_EVERY;
                 self.revive();
+                self.remark();
             }
             if let Some((at, every)) = audit_at.as_mut().zip(audit)
                 && Instant::now() >= *at
@@ -294,6 +295,22 @@ impl Daemon {
                 }
             }
             Err(error) => tracing::error!("overload table: {error}"),
+        }
+    }
+
+    /// Says what pf on the workers has to say at its debug level.
+    fn remark(&self) {
+        let name = |index: ::pf::IfIndex| match index {
+            crate::hooks::ENC0 => "enc0".to_owned(),
+            index => self.router.net().interface(index.0).map_or("?".to_owned(), |i| i.name.to_string()),
+        };
+        for remark in self.router.shared().pf.remarks() {
+            let line = remark.line(name);
+            if remark.level == ::pf::debug::Level::Urgent {
+                tracing::warn!("{line}");
+            } else {
+                tracing::info!("{line}");
+            }
         }
     }
 

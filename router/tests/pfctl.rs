@@ -302,6 +302,65 @@ fn an_operating_system_is_told_by_its_syns_and_states_are_killed_by_gateway() {
 }
 
 #[test]
+#[test]
+fn the_debug_level_says_what_is_told_of_packets_that_end() {
+    if !available() {
+        return;
+    }
+    let rules = "block all\npass in on lan0 proto udp keep state (max 1)\npass out\n";
+    let bed = Bed::start(rules);
+    let level = |bed: &Bed| {
+        let (_, info, _) = bed.pfctl("-si");
+        info.lines().next().unwrap().rsplit_once("Debug: ").unwrap().1.to_owned()
+    };
+    let told = |bed: &Bed| {
+        let log = fs::read_to_string(bed.dir.join("log")).unwrap();
+        log.lines().filter(|l| l.contains("pf: states limit reached: udp in on lan0 192.0.2.2:")).count()
+    };
+    let datagrams = |bed: &Bed| {
+        let mut send = Command::new("ip");
+        send.args(["netns", "exec", bed.client.name(), "bash", "-c"]);
+        let send = send.arg("for i in 1 2 3 4; do echo > /dev/udp/198.51.100.2/9; sleep 0.05; done");
+        assert!(send.status().unwrap().success());
+        std::thread::sleep(Duration::from_millis(1200));
+    };
+    assert_eq!(level(&bed), "Urgent");
+    assert_eq!(bed.pfctl("-s creatorids").1, "Creator IDs:\n");
+    datagrams(&bed);
+    assert_eq!(told(&bed), 0, "a limit that is reached is not urgent");
+    let said = (0, String::new(), "debug level set to 'misc'\n".to_owned());
+    assert_eq!(bed.pfctl("-x m"), said);
+    assert_eq!(level(&bed), "Misc");
+    datagrams(&bed);
+    let times = told(&bed);
+    assert!((1..=3).contains(&times), "{times}");
+    // Rules alone and -m leave it, a file says it or resets it.
+    let file = bed.dir.join("pf.conf").display().to_string();
+    for (words, wanted) in [
+        (format!("-R -f {file}"), "Misc"),
+        (format!("-m -f {file}"), "Misc"),
+        (format!("-f {file}"), "Urgent"),
+    ] {
+        assert_eq!(bed.pfctl(&words).0, 0, "{words}");
+        assert_eq!(level(&bed), wanted, "{words}");
+    }
+    fs::write(&file, format!("set debug none\n{rules}")).unwrap();
+    assert_eq!(bed.pfctl(&format!("-f {file}")).0, 0);
+    assert_eq!(level(&bed), "None");
+    assert_eq!(bed.pfctl("-F Reset").0, 0);
+    assert_eq!(level(&bed), "Urgent");
+    // One router, one number, as long as it has states.
+    let (_, ids, _) = bed.pfctl("-s creatorids");
+    let id = ids.strip_prefix("Creator IDs:\n").and_then(|id| id.strip_suffix('\n')).unwrap();
+    assert_eq!(id.len(), 8, "{ids}");
+    let (_, states, _) = bed.pfctl("-vvss");
+    assert!(states.contains(&format!(" creatorid: {id}\n")), "{states}");
+    let state = states.split("   id: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert_eq!(bed.pfctl(&format!("-k id -k {state}/00000000")).2, "killed 0 states\n");
+    assert_eq!(bed.pfctl(&format!("-k id -k {state}/{id}")).2, "killed 1 states\n");
+    bed.stop();
+}
+
 fn logged_packets_are_written_for_tcpdump() {
     if !available() {
         return;

@@ -78,7 +78,7 @@ pub(crate) enum Setting {
     /// `reassemble yes no-df`: whether, and whether with `no-df`.
     Reassemble(bool, bool),
     Syncookies(Syncookies),
-    Debug(String),
+    Debug(crate::debug::Level),
     KeepCounters,
     RequireOrder(bool),
 }

@@ -376,7 +376,10 @@ impl<'a> Expander<'a> {
                     }
                 }
             }
-            Setting::Debug(level) => format!("debug {level}"),
+            Setting::Debug(level) => {
+                options.debug = level;
+                format!("debug {}", level.keyword())
+            }
             Setting::KeepCounters => {
                 options.keep_counters = true;
                 "keepcounters".to_owned()

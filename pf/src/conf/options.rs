@@ -1,6 +1,7 @@
 //! What `set` says.
 
 use crate::{
+    debug,
     rule::Reply,
     timeout::{Timeout, Timeouts},
 };
@@ -162,6 +163,8 @@ pub struct Options {
     pub syncookies: Syncookies,
     /// Counters of a rule that stays the same survive a reload.
     pub keep_counters: bool,
+    /// `set debug`: how much pf says.
+    pub debug: debug::Level,
 }
 
 /// States at most, unless `set limit states` says.
@@ -186,6 +189,7 @@ impl Default for Options {
             reassemble: None,
             syncookies: Syncookies::Never,
             keep_counters: false,
+            debug: debug::Level::default(),
         }
     }
 }

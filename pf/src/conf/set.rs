@@ -8,6 +8,7 @@ use super::{
     options::{Limit, Optimizer, Syncookies},
 };
 use crate::{
+    debug::Level,
     rule::Reply,
     timeout::{Optimization, Timeout},
 };
@@ -83,13 +84,9 @@ fn rare(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
         "syncookies" => Setting::Syncookies(syncookies(c)?),
         "debug" => {
             let word = c.word("a level")?;
-            if !["none", "urgent", "misc", "loud"].contains(&word.value) {
-                return Err(wrong(word.at, word.value, "none, urgent, misc or loud"));
-            }
-            if word.value != "none" {
-                c.note(at, "set debug");
-            }
-            Setting::Debug(word.value.to_owned())
+            let level = Level::of(word.value)
+                .ok_or_else(|| wrong(word.at, word.value, "none, urgent, misc or loud"))?;
+            Setting::Debug(level)
         }
         "keepcounters" => {
             c.note(at, "set keepcounters");

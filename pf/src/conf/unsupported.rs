@@ -27,7 +27,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("log (user)", "packets belong to no local user"),
     ("set loginterface", "statistics are counted for every interface"),
     ("set keepcounters", "counters begin anew on a reload"),
-    ("set debug", "pf writes no debug log"),
     // What a router in user space cannot do or does not need.
     ("user", "forwarded packets belong to no local user"),
     ("group", "forwarded packets belong to no local user"),

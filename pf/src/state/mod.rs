@@ -80,6 +80,7 @@ pub struct States {
     /// What initial sequence numbers are drawn with.
     secret: RandomState,
     drawn: AtomicU64,
+    creator: u32,
     purge: purge::Pace,
     pub(crate) cookies: Cookies,
 }
@@ -265,6 +266,7 @@ impl States {
             limiters: Limiters::new(workers.max(1)),
             secret: RandomState::new(),
             drawn: AtomicU64::new(0),
+            creator: (RandomState::new().hash_one(0) as u32).max(1),
             purge: purge::Pace::default(),
             cookies: Cookies::new(),
         };
@@ -293,6 +295,11 @@ impl States {
     /// not as fast.
     pub fn rows(&self) -> u32 {
         self.table.rows()
+    }
+
+    /// The number of who has made the states, drawn when the process started (BSD: `hostid`).
+    pub fn creator(&self) -> u32 {
+        self.creator
     }
 
     /// How many there may be.

@@ -35,6 +35,10 @@ pub enum PfRequest {
     ForgetSource(u8, String),
     /// `-z`: rule counters.
     ClearCounters(AnchorName),
+    /// `-x`.
+    Debug(pf::debug::Level),
+    /// `-s creatorids`.
+    Creators,
     /// `-s Sources`.
     Sources,
     /// `-s LimiterStates`, or of those by source `-s LimiterSrcs`.
@@ -514,6 +518,8 @@ pub enum PfAnswer {
     Sources(Vec<SourceReport>),
     /// Limiters.
     Limiters(LimitersReport),
+    /// The numbers of who has made states.
+    Creators(Vec<u32>),
     /// Interfaces.
     Interfaces(Vec<PfInterfaceReport>),
 }

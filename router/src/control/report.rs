@@ -365,6 +365,9 @@ pub struct StateReport {
     pub verbose: String,
     /// Its number.
     pub id: u64,
+    /// The number of who has made it.
+    #[serde(default)]
+    pub creator: u32,
     /// The interface it was made at.
     pub interface: String,
     /// Protocol.
@@ -444,6 +447,9 @@ pub struct PfInfoReport {
     pub text: String,
     /// Whether it filters.
     pub enabled: bool,
+    /// How much pf says.
+    #[serde(default)]
+    pub debug: pf::debug::Level,
     /// Seconds since the rules were loaded.
     pub since_s: u64,
     /// States now.

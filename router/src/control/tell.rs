@@ -226,16 +226,17 @@ impl StateReport {
         states
             .dump(held, now.secs() as u32)
             .iter()
-            .map(|state| StateReport::new(state, name(state.ifindex)))
+            .map(|state| StateReport::new(state, name(state.ifindex), states.creator()))
             .collect()
     }
 
-    fn new(state: &pf::StateInfo, interface: String) -> StateReport {
+    fn new(state: &pf::StateInfo, interface: String, creator: u32) -> StateReport {
         let [src, dst] = state.wire.map(place);
         StateReport {
             text: state.line(Some(&interface), false),
             verbose: state.line(Some(&interface), true),
             id: state.id,
+            creator,
             interface,
             proto: state.proto,
             direction: state.direction.keyword().to_owned(),
@@ -262,6 +263,7 @@ impl PfInfoReport {
         PfInfoReport {
             text: info.text(),
             enabled: info.enabled,
+            debug: info.debug,
             since_s: info.since,
             states: info.states,
             limit: info.limit,

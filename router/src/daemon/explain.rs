@@ -1,6 +1,6 @@
 //! `pfctl --explain`: what the rules in force, or those of a file, do to a packet in words.
 
-use super::{Daemon, load::read_conf};
+use super::Daemon;
 use crate::{
     commit::environment,
     control::pf::{ExplainReport, PfLoad},
@@ -14,7 +14,7 @@ impl Daemon {
         let env = environment(&self.files.conf);
         let question = Question::parse(packet, &env).map_err(|wrong| wrong.to_string())?;
         if let Some(load) = load {
-            let conf = read_conf(load, &env, self.ruleset().map(Arc::as_ref))?;
+            let conf = self.read_conf(load, &env)?;
             return explain_conf(conf, &question, &env, &mut self.root);
         }
         let rules = self.ruleset().cloned().ok_or("there are no rules: pf is disabled")?;

@@ -13,9 +13,9 @@ impl Daemon {
     pub(super) fn kill(&mut self, which: &Kill, interface: Option<&str>) -> Result<DoneReport, String> {
         let count = match which {
             Kill::Id(id) => {
-                let id = id.split('/').next().unwrap_or("");
-                let id = u64::from_str_radix(id, 16).map_err(|_| format!("cannot parse state id `{id}`"))?;
-                self.kill_states(interface, |s| s.id == id)?
+                let (id, creator) = state_id(id)?;
+                let own = self.router.shared().pf.states().creator();
+                self.kill_states(interface, |s| s.id == id && creator.is_none_or(|by| by == own))?
             }
             Kill::Label(label) => {
                 let slots = self.ruleset().map_or_else(Vec::new, |rules| rules.labelled(label));
@@ -125,6 +125,14 @@ fn place(text: &str) -> Result<SocketAddr, String> {
     text.parse().ok().or(pf).or_else(plain).ok_or_else(|| format!("invalid host: {text}"))
 }
 
+/// `0000000000000abc`, `0000000000000abc/0badcafe`: a state's number, and that of who has made it.
+fn state_id(text: &str) -> Result<(u64, Option<u32>), String> {
+    let (id, creator) = text.split_once('/').map_or((text, None), |(id, by)| (id, Some(by)));
+    let wrong = |_| format!("cannot parse state id `{text}`");
+    let creator = creator.map(|by| u32::from_str_radix(by, 16)).transpose().map_err(wrong)?;
+    Ok((u64::from_str_radix(id, 16).map_err(wrong)?, creator))
+}
+
 /// A host or network of `-k`.
 fn host(text: &str) -> Result<Prefix, String> {
     parse_entry(text).map(|e| e.prefix)
@@ -147,6 +155,13 @@ fn is_translated_to(state: &StateInfo, host: &Prefix) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_is_named_by_its_number_and_its_creators() {
+        assert_eq!(state_id("0000000000000abc"), Ok((0xabc, None)));
+        assert_eq!(state_id("abc/0000000f"), Ok((0xabc, Some(15))));
+        assert!(state_id("abc/").is_err() && state_id("xyz").is_err() && state_id("/1").is_err());
+    }
 
     #[test]
     fn a_key_is_read_as_pf_prints_it() {

@@ -23,7 +23,7 @@ pub(super) type Change = (PfConf, Fresh);
 impl Daemon {
     pub(super) fn load(&mut self, load: &PfLoad) -> Result<LoadReport, String> {
         let env = environment(&self.files.conf);
-        let conf = read_conf(load, &env, self.ruleset().map(Arc::as_ref))?;
+        let conf = self.read_conf(load, &env)?;
         let mut report = LoadReport {
             text: match load.anchor.as_str() {
                 "" => pf::print::listing(&conf, &env),
@@ -40,6 +40,27 @@ impl Daemon {
             self.change_pf(change).map_err(|faults| faults.to_string())?;
         }
         Ok(report)
+    }
+
+    /// Reads a ruleset for where another is loaded, and optimises it, maybe by what that has counted; `Err` is what pfctl
+    /// says.
+    pub(super) fn read_conf(&self, load: &PfLoad, env: &pf::Environment) -> Result<PfConf, String> {
+        let loaded = self.ruleset().map(Arc::as_ref);
+        // `-n` reads all of the language; only a load needs an engine for each part of it.
+        let reading = pf::conf::Reading {
+            env,
+            defines: &load.defines,
+            anchor: &load.anchor,
+            fingerprints: fingerprints_for(load, loaded.map(pf::Ruleset::conf)),
+            engines: !load.check,
+            options: self.pf_conf().filter(|_| load.merge).map(|conf| &conf.options),
+        };
+        let mut conf = reading.text(&load.name, &load.text).map_err(|errors| {
+            let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();
+            format!("{}\nSyntax error in config file: pf rules not loaded", each.join("\n"))
+        })?;
+        pf::optimize::optimize(&mut conf, load.optimizer, loaded);
+        Ok(conf)
     }
 
     /// What is to be said of a limit of states that is much higher than it was when the table's rows were made.
@@ -166,30 +187,6 @@ impl Daemon {
         }
         Ok(done(said, 0))
     }
-}
-
-/// Reads a ruleset for where another is `loaded`, and optimises it, maybe by what that has counted; `Err` is what pfctl
-/// says.
-pub(super) fn read_conf(
-    load: &PfLoad,
-    env: &pf::Environment,
-    loaded: Option<&pf::Ruleset>,
-) -> Result<PfConf, String> {
-    // `-n` reads all of the language; only a load needs an engine for each part of it.
-    let reading = pf::conf::Reading {
-        env,
-        defines: &load.defines,
-        anchor: &load.anchor,
-        fingerprints: fingerprints_for(load, loaded.map(pf::Ruleset::conf)),
-        engines: !load.check,
-        options: loaded.filter(|_| load.merge).map(|rules| &rules.conf().options),
-    };
-    let mut conf = reading.text(&load.name, &load.text).map_err(|errors| {
-        let each: Vec<String> = errors.iter().map(ConfError::with_caret).collect();
-        format!("{}\nSyntax error in config file: pf rules not loaded", each.join("\n"))
-    })?;
-    pf::optimize::optimize(&mut conf, load.optimizer, loaded);
-    Ok(conf)
 }
 
 /// The fingerprints that a text speaks of unless it names others, instead of those that it would look for: an anchor's rules

@@ -12,7 +12,7 @@ use crate::{
         tell::Telling,
     },
 };
-use pf::{Fresh, PfConf, anchor};
+use pf::{Fresh, PfConf, anchor, debug::Level};
 use std::{collections::BTreeSet, sync::Arc};
 
 impl Daemon {
@@ -30,6 +30,8 @@ impl Daemon {
             PfRequest::ClearCounters(anchor) => self.clear_rules(anchor).map(PfAnswer::Done),
             PfRequest::ForgetSource(id, host) => self.forget_source(*id, host).map(PfAnswer::Done),
             PfRequest::Limiters { by_source } => Ok(PfAnswer::Limiters(self.limiters(*by_source))),
+            PfRequest::Debug(level) => Ok(PfAnswer::Done(self.debug(*level))),
+            PfRequest::Creators => Ok(PfAnswer::Creators(self.creators())),
             PfRequest::Sources => Ok(PfAnswer::Sources(self.sources())),
             PfRequest::Rules { which, anchor } => self.rules(*which, anchor).map(PfAnswer::Rules),
             PfRequest::Anchors { anchor, all } => self.anchors_below(anchor, *all).map(PfAnswer::Anchors),
@@ -73,6 +75,22 @@ impl Daemon {
             self.loaded_at = std::time::Instant::now();
         }
         Ok(done(if on { "pf enabled" } else { "pf disabled" }, 0))
+    }
+
+    /// `-x`: until something that sets options is loaded.
+    fn debug(&mut self, level: Level) -> DoneReport {
+        self.router.shared().pf.set_debug_level(level);
+        // A load of rules alone, or with `-m`, leaves options as they are.
+        if let Some(conf) = &mut self.files.pf {
+            Arc::make_mut(conf).options.debug = level;
+        }
+        done(&format!("debug level set to '{}'", level.keyword()), 0)
+    }
+
+    /// Who has made the states that there are.
+    fn creators(&self) -> Vec<u32> {
+        let states = self.router.shared().pf.states();
+        if states.count() == 0 { Vec::new() } else { vec![states.creator()] }
     }
 
     /// The ruleset, in force or parked by `-d`.

@@ -22,11 +22,12 @@ pub(super) enum Show {
     Interfaces,
     LimiterStates,
     LimiterSources,
+    Creators,
     All,
 }
 
 /// In the order in which pfctl tries them: a beginning is enough.
-const SHOWS: [(&str, Show); 18] = [
+const SHOWS: [(&str, Show); 19] = [
     ("ether", Show::Ether),
     ("nat", Show::Nat),
     ("queue", Show::Queue),
@@ -44,6 +45,7 @@ const SHOWS: [(&str, Show); 18] = [
     ("Interfaces", Show::Interfaces),
     ("LimiterStates", Show::LimiterStates),
     ("LimiterSrcs", Show::LimiterSources),
+    ("creatorids", Show::Creators),
     ("all", Show::All),
 ];
 
@@ -99,6 +101,7 @@ mod tests {
             ("memory", Show::Memory),
             ("R", Show::Running),
             ("LimiterSr", Show::LimiterSources),
+            ("creatorids", Show::Creators),
             ("a", Show::All),
         ] {
             assert_eq!(show_kind(text), Ok(kind), "{text}");

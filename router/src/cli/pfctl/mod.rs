@@ -18,7 +18,7 @@ use crate::control::{
     pf::{AnchorName, DoneReport, ExplainReport, Flush, Kill, Part, PfLoad, PfRequest},
     proto::Request,
 };
-use ::pf::conf::Optimizer;
+use ::pf::{conf::Optimizer, debug::Level};
 use clap::{ArgAction, Args};
 use kinds::{FlushKind, Show, flush_kind, show_kind};
 use std::{
@@ -86,9 +86,12 @@ pub struct Pfctl {
     #[arg(short, value_name = "INTERFACE")]
     interface: Option<String>,
     /// Show: ether, nat, queue, rules, Anchors, states, Sources, info, Running, labels, timeouts, memory, Tables, osfp,
-    /// Interfaces, LimiterStates, LimiterSrcs, all
+    /// Interfaces, LimiterStates, LimiterSrcs, creatorids, all
     #[arg(short, value_name = "WHAT", value_parser = show_kind)]
     show: Option<Show>,
+    /// How much pf says in the router's log: none, urgent, misc or loud
+    #[arg(short = 'x', value_name = "LEVEL", value_parser = level)]
+    debug: Option<Level>,
     /// Flush: ether, nat, queue, rules, states, Sources, info, Tables, osfp, Reset, all
     #[arg(short = 'F', value_name = "WHAT", value_parser = flush_kind)]
     flush: Option<FlushKind>,
@@ -118,6 +121,12 @@ pub struct Pfctl {
 
 fn optimizer(word: &str) -> Result<Optimizer, String> {
     Optimizer::of(word).ok_or_else(|| "there are none, basic and profile".to_owned())
+}
+
+/// A beginning is enough.
+fn level(word: &str) -> Result<Level, String> {
+    let found = Level::ALL.iter().find(|(_, keyword)| !word.is_empty() && keyword.starts_with(word));
+    found.map(|&(level, _)| level).ok_or_else(|| "there are none, urgent, misc and loud".to_owned())
 }
 
 fn define(text: &str) -> Result<(String, String), String> {
@@ -180,6 +189,9 @@ pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
     }
     if args.enable {
         ctl.order(PfRequest::Enable(true))?;
+    }
+    if let Some(level) = args.debug {
+        ctl.order(PfRequest::Debug(level))?;
     }
     if let Some(file) = &args.pflog {
         return capture::run(at, &Capture::all("pflog0", file.clone()));
@@ -365,6 +377,13 @@ mod tests {
         assert_eq!(limited_source(&["source".into(), "10.0.0.1".into()]).unwrap(), "10.0.0.1");
         assert!(limited_source(&["10.0.0.1".into()]).is_err());
         assert!(said(&["gateway"]).is_err() && said(&["id"]).is_err() && said(&["a", "b", "c"]).is_err());
+    }
+
+    #[test]
+    fn a_beginning_says_the_debug_level() {
+        assert_eq!(level("m"), Ok(Level::Misc));
+        assert_eq!(level("none"), Ok(Level::None));
+        assert!(level("").is_err() && level("x").is_err());
     }
 
     #[test]

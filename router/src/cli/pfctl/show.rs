@@ -74,6 +74,10 @@ impl Ctl<'_> {
                 let word = if report.enabled { "Enabled\n" } else { "Disabled\n" };
                 at.print(&report.enabled, || word.to_owned())
             }
+            Show::Creators => {
+                let report = ask!(at, PfRequest::Creators, Creators);
+                at.print(&report, || creators(&report))
+            }
             Show::Labels => {
                 let report = ask!(at, PfRequest::Labels, Labels);
                 at.print(&report, || lines(report.iter().map(|l| l.text.clone())))
@@ -139,6 +143,11 @@ impl Ctl<'_> {
     }
 }
 
+/// `-s creatorids`
+fn creators(ids: &[u32]) -> String {
+    ids.iter().fold("Creator IDs:\n".to_owned(), |text, id| format!("{text}{id:08x}\n"))
+}
+
 fn lines(all: impl Iterator<Item = String>) -> String {
     all.flat_map(|line| [line, "\n".to_owned()]).collect()
 }
@@ -149,7 +158,7 @@ fn states(all: &[StateReport], verbose: u8) -> String {
     for s in all {
         let _ = writeln!(out, "{}", if verbose > 0 { &s.verbose } else { &s.text });
         if verbose > 1 {
-            let _ = writeln!(out, "   id: {:016x}", s.id);
+            let _ = writeln!(out, "   id: {:016x} creatorid: {:08x}", s.id, s.creator);
         }
     }
     out
@@ -215,10 +224,14 @@ mod tests {
             text: "all tcp a <- b".into(),
             verbose: "all tcp a <- b\n   age".into(),
             id: 0xabc,
+            creator: 0xf,
             ..Default::default()
         };
         assert_eq!(states(std::slice::from_ref(&state), 0), "all tcp a <- b\n");
-        assert_eq!(states(&[state], 2), "all tcp a <- b\n   age\n   id: 0000000000000abc\n");
+        assert_eq!(
+            states(&[state], 2),
+            "all tcp a <- b\n   age\n   id: 0000000000000abc creatorid: 0000000f\n"
+        );
     }
 
     #[test]
