@@ -7,17 +7,19 @@
 //! ```text
 //!   0      1        2        3        4            20          36       40          44 ... 60    61    64            68       72
 //!   ├──────┼────────┼────────┼────────┼────────────┼───────────┼────────┼───────────┼─────────┼─────┼─────────────┼────────┤
-//!   │ 69   │ family │ action │ reason │ interface  │ ruleset   │ rule   │ rule in   │ user,   │ dir │ ridentifier │ nought │
+//!   │ 69   │ family │ action │ reason │ interface  │ ruleset   │ rule   │ rule in   │ users,  │ dir │ ridentifier │ nought │
 //!   │      │        │        │        │            │ of anchor │        │ anchor    │ process │     │             │        │
 //! ```
 //!
-//! That is `struct pfloghdr` of FreeBSD's net/if_pflog.h, link type PFLOG (117). Numbers of rules are in network order.
+//! That is `struct pfloghdr` of FreeBSD's net/if_pflog.h, link type PFLOG (117). Numbers of rules are in network order. Users
+//! and processes are those of the packet's socket, if the rule says `log (user)` and this host has the socket, and those of
+//! who has loaded the rules.
 
 use kern::Why;
 
 use crate::{
     IfIndex,
-    rule::{Action, Direction},
+    rule::{Action, Direction, Log},
     verdict::Verdict,
 };
 
@@ -38,6 +40,35 @@ const NAME: usize = 16;
 const NONE: u32 = u32::MAX;
 /// No process (BSD: `NO_PID`).
 const NO_PROCESS: u32 = 100_000;
+
+/// Where a packet is logged, and with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Where {
+    /// Which log.
+    pub(crate) to: u8,
+    /// With the user of its socket.
+    pub(crate) user: bool,
+}
+
+impl From<Log> for Where {
+    fn from(log: Log) -> Where {
+        Where { to: log.to, user: log.user }
+    }
+}
+
+/// A user, and a process of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user's number.
+    pub uid: u32,
+    /// The process's.
+    pub pid: u32,
+}
+
+impl Owner {
+    /// Nobody.
+    pub const NOBODY: Owner = Owner { uid: NONE, pid: NO_PROCESS };
+}
 
 /// Who is shown logged packets.
 pub trait Logger {
@@ -64,6 +95,10 @@ pub struct Record<'a> {
     pub in_anchor: Option<u32>,
     /// The path of that anchor.
     pub anchor: &'a str,
+    /// The user of its socket is to be told, if this host has one (`log (user)`).
+    pub user: bool,
+    /// The router itself has sent it.
+    pub own: bool,
 }
 
 /// What becomes of a logged packet (BSD: `PF_PASS` and so on).
@@ -157,8 +192,9 @@ pub(crate) const fn outcome(verdict: &Verdict, action: Action) -> (Logged, Reaso
 }
 
 impl Record<'_> {
-    /// What stands before the packet; `interface` is the name of the interface, `packet` what is logged.
-    pub fn header(&self, interface: &str, packet: &[u8]) -> [u8; HEADER] {
+    /// What stands before the packet; `interface` is the name of the interface, `packet` what is logged, `owner` who has
+    /// its socket and `loader` who has loaded the rules.
+    pub fn header(&self, interface: &str, packet: &[u8], owner: Owner, loader: Owner) -> [u8; HEADER] {
         let is_inet6 = packet.first().is_some_and(|octet| octet >> 4 == 6);
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&[
@@ -171,8 +207,8 @@ impl Record<'_> {
         name(&mut header[20..36], self.anchor);
         let numbers = [self.rule, self.in_anchor.unwrap_or(NONE)].map(u32::to_be_bytes);
         header[36..44].copy_from_slice(numbers.as_flattened());
-        // Users and processes: of the packet, then of who has loaded the rule. In the order of the machine, as on BSD.
-        let owners = [NONE, NO_PROCESS, NONE, NO_PROCESS].map(u32::to_ne_bytes);
+        // In the order of the machine, as on BSD.
+        let owners = [owner.uid, owner.pid, loader.uid, loader.pid].map(u32::to_ne_bytes);
         header[44..60].copy_from_slice(owners.as_flattened());
         header[60] = self.direction as u8;
         header
@@ -200,16 +236,21 @@ mod tests {
             rule: 7,
             in_anchor: Some(258),
             anchor: "a name/of more than sixteen",
+            user: false,
+            own: false,
         };
-        let header = record.header("wan0", &[0x45, 0]);
+        let loader = Owner { uid: 7, pid: 300 };
+        let header = record.header("wan0", &[0x45, 0], Owner::NOBODY, loader);
         assert_eq!(header[..4], [69, 2, 1, 12]);
         assert_eq!(&header[4..20], b"wan0\0\0\0\0\0\0\0\0\0\0\0\0");
         assert_eq!(&header[20..36], b"a name/of more \0");
         assert_eq!(header[36..44], [0, 0, 0, 7, 0, 0, 1, 2]);
-        assert_eq!(header[44..48], [0xff; 4]);
+        let owners = header[44..60].chunks(4).map(|o| u32::from_ne_bytes(o.try_into().unwrap()));
+        assert_eq!(owners.collect::<Vec<_>>(), [u32::MAX, 100_000, 7, 300]);
         assert_eq!(header[60..], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         let main = Record { in_anchor: None, anchor: "", ..record };
-        let header = main.header("lan0", &[0x60, 0]);
+        let header = main.header("lan0", &[0x60, 0], loader, loader);
         assert_eq!((header[1], &header[20..36], &header[40..44]), (28, &[0; 16][..], &[0xff; 4][..]));
+        assert_eq!(header[44..52], header[52..60]);
     }
 }

@@ -7,6 +7,7 @@ use kern::Mbuf;
 
 use crate::{
     intern::Interned,
+    log::Where,
     normalise::{Ids, Normalise},
     packet::Packet,
     route::Routed,
@@ -22,7 +23,7 @@ pub(crate) struct Treatment {
     /// Their priority on the wire (802.1p), and that of low-delay packets.
     pub(crate) prio: Option<(u8, u8)>,
     /// Where every packet is logged.
-    pub(crate) log: Option<u8>,
+    pub(crate) log: Option<Where>,
 }
 
 /// All treatments that states have; a state refers to one by number, and 0 is none.

@@ -7,6 +7,7 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::{CLIENT, Conversation, IN, LAN, OUT, SERVER, WAN, World};
+use kern::PktFlags;
 use wire::{build, ipv4};
 
 const WEB: Conversation = Conversation::WEB;
@@ -32,6 +33,25 @@ fn the_rule_that_decides_logs_with_its_number_and_no_other() {
     assert_eq!(shown[0].packet, udp(55));
     // Nobody looks.
     assert!(w.passes(IN, LAN, &udp(53)));
+}
+
+#[test]
+fn whose_socket_a_packet_has_is_asked_where_a_rule_says_user() {
+    let mut w = World::new(
+        "match log (user, matches) proto udp to port 53\npass out log (all, user) proto tcp\npass log proto udp\n",
+    );
+    let own = |w: &mut World, packet: &[u8]| {
+        let (passes, shown) = w.logged_with(PktFlags::ORIGIN, OUT, WAN, packet);
+        assert!(passes);
+        shown.into_iter().map(|shown| shown.why).collect::<Vec<_>>()
+    };
+    assert_eq!(own(&mut w, &WEB.up("S", 1000, 0, 100, 0)), ["pflog0: rule 1(match) pass out 2 (user) own"]);
+    assert_eq!(own(&mut w, &WEB.up("S", 1000, 0, 100, 0)), ["pflog0: rule 1(match) pass out 2 (user) own"]);
+    assert_eq!(
+        own(&mut w, &udp(53)),
+        ["pflog0: rule 0(match) match out 2 (user) own", "pflog0: rule 2(match) pass out 2 own"]
+    );
+    assert_eq!(said(&mut w, &udp(54)), ["pflog0: rule 2(match) pass in 1"]);
 }
 
 #[test]

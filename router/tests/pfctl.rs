@@ -8,6 +8,7 @@
 mod netns;
 
 use netns::{Namespace, available, run, softnet, unique};
+use pcap_file::pcapng::{Block, PcapNgReader};
 use std::{
     fs,
     path::PathBuf,
@@ -302,7 +303,6 @@ fn an_operating_system_is_told_by_its_syns_and_states_are_killed_by_gateway() {
 }
 
 #[test]
-#[test]
 fn the_debug_level_says_what_is_told_of_packets_that_end() {
     if !available() {
         return;
@@ -361,6 +361,7 @@ fn the_debug_level_says_what_is_told_of_packets_that_end() {
     bed.stop();
 }
 
+#[test]
 fn logged_packets_are_written_for_tcpdump() {
     if !available() {
         return;
@@ -395,6 +396,75 @@ fn logged_packets_are_written_for_tcpdump() {
     ];
     assert_eq!(lines.len(), said.len(), "{text}");
     assert!(lines.iter().zip(said).all(|(line, said)| line.contains(said)), "{text}");
+    bed.stop();
+}
+
+/// A packet as a pcapng of pflog has it: protocol, source and destination port, and who has its socket.
+fn logged(file: &std::path::Path) -> Vec<(u8, u16, u16, [u32; 4])> {
+    let mut reader = PcapNgReader::new(fs::File::open(file).unwrap()).unwrap();
+    let mut found = Vec::new();
+    while let Some(block) = reader.next_block() {
+        let Block::EnhancedPacket(packet) = block.unwrap() else { continue };
+        let (header, data) = packet.data.split_at(pf::log::HEADER);
+        let owners =
+            std::array::from_fn(|i| u32::from_ne_bytes(header[44 + 4 * i..48 + 4 * i].try_into().unwrap()));
+        let port = |at: usize| u16::from_be_bytes([data[at], data[at + 1]]);
+        found.push((data[9], port(20), port(22), owners));
+    }
+    found
+}
+
+#[test]
+fn a_log_names_the_user_of_the_routers_own_sockets() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::start(
+        "pass in log (all, user) on lan0 inet proto { tcp udp } no state\n\
+         pass out log (all, user) on wan0 inet proto tcp no state\npass in on wan0 no state\npass out on lan0 no state\n",
+    );
+    let file = bed.dir.join("user.pcapng");
+    let mut capture = Command::new(softnet());
+    capture.arg("--control").arg(bed.dir.join("control")).args(["capture", "pflog0", "-w"]).arg(&file);
+    let mut capture = capture.stdout(Stdio::null()).spawn().unwrap();
+    let patience = Instant::now() + Duration::from_secs(10);
+    while fs::metadata(&file).map_or(0, |m| m.len()) == 0 {
+        assert!(Instant::now() < patience, "no capture begins");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Through the router, from it, and to it.
+    assert!(bed.is_refused());
+    assert_ne!(bed.ask(&["nc", "198.51.100.2", "9"]).status.code(), Some(0), "nobody listens there");
+    let mut listener = Command::new(softnet());
+    listener.arg("--control").arg(bed.dir.join("control")).args(["nc", "-u", "-l", "5353"]);
+    let mut listener = listener.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    for port in [5353, 5354] {
+        let mut send = Command::new("ip");
+        send.args(["netns", "exec", bed.client.name(), "bash", "-c"]);
+        assert!(send.arg(format!("echo > /dev/udp/192.0.2.1/{port}")).status().unwrap().success());
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    run(&format!("kill -INT {}", capture.id()));
+    capture.wait().unwrap();
+    let _ = listener.kill();
+    listener.wait().unwrap();
+
+    let router = [rustix::process::getuid().as_raw(), bed.child.id()];
+    let nobody = [u32::MAX, 100_000];
+    let packets = logged(&file);
+    assert!(packets.iter().all(|(.., owners)| owners[2..] == router), "{packets:?}");
+    let of = |proto: u8, to: u16| packets.iter().filter(move |p| p.0 == proto && p.2 == to);
+    let owners = |proto: u8, to: u16| of(proto, to).map(|p| [p.3[0], p.3[1]]).collect::<Vec<_>>();
+    assert_eq!(owners(17, 5353), [router], "{packets:?}");
+    assert_eq!(owners(17, 5354), [nobody], "{packets:?}");
+    // The client's segment in and out, then that of the router.
+    assert_eq!(owners(6, 9), [nobody, nobody, router], "{packets:?}");
+    if let Ok(read) = Command::new("tcpdump").args(["-n", "-e", "-r"]).arg(&file).output() {
+        let text = String::from_utf8_lossy(&read.stdout).into_owned();
+        assert_eq!(text.lines().count(), packets.len(), "{text}");
+        assert!(text.contains("pass out on wan0: 198.51.100.1."), "{text}");
+    }
     bed.stop();
 }
 

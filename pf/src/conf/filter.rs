@@ -243,10 +243,7 @@ pub(crate) fn log_word(c: &mut Cursor) -> Parsed<Option<Log>> {
                 log.matches = true;
                 c.note(word.at, "log (matches)");
             }
-            "user" => {
-                log.user = true;
-                c.note(word.at, "log (user)");
-            }
+            "user" => log.user = true,
             "to" => log.to = pflog_number(c)?,
             other => {
                 return Err(Fault::new(word.at, format!("unknown log option `{other}`"))

@@ -24,7 +24,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("max-pkt-size", "packets are not metered by rules yet"),
     ("ridentifier", "rules have no identifiers yet"),
     // Tables, normalisation, log.
-    ("log (user)", "packets belong to no local user"),
     ("set loginterface", "statistics are counted for every interface"),
     ("set keepcounters", "counters begin anew on a reload"),
     // What a router in user space cannot do or does not need.

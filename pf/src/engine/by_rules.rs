@@ -4,7 +4,7 @@ use kern::{Mbuf, Why, time::Instant};
 
 use super::{
     PfCx, Seen, choose_queue,
-    log::Decision,
+    log::{Decision, is_own},
     remember, route,
     walk::{By, Counts, Walk},
 };
@@ -199,6 +199,7 @@ impl<'a> PfCx<'a> {
             interface,
             shown: &mut self.shown,
             following: None,
+            own: is_own(m),
             source: (came.family, came.src),
             now: self.now.nanos_since(Instant::default()),
             opens,
@@ -275,7 +276,7 @@ impl<'a> PfCx<'a> {
         let becomes = p.key(if changes_family { Direction::Out } else { direction });
         let opens = seen.lookup.opens_state(p);
         let mut treatment = outcome.treated_by(rule);
-        treatment.log = rule.log.filter(|log| log.all).map(|log| log.to);
+        treatment.log = rule.log.filter(|log| log.all).map(Into::into);
         if let Some(pool) = rule.rare.as_ref().and_then(|rare| rare.route.as_ref()) {
             match pool.choose(asks, &self.pf.slab.hops, &mut self.worker.random) {
                 Ok(routed) => treatment.route = Some(routed),

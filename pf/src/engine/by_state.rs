@@ -115,8 +115,8 @@ impl PfCx<'_> {
     ) -> Verdict {
         let treatment = self.pf.slab.treatments.get(hit.treatment).copied().unwrap_or_default();
         treatment.apply(m, p, &mut self.worker.ids);
-        if let Some(to) = treatment.log {
-            self.log_by_state(direction, index, m, hit, to);
+        if let Some(log) = treatment.log {
+            self.log_by_state(direction, index, m, hit, log);
         }
         route(treatment.route, hit.forward, m)
     }

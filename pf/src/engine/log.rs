@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use kern::Mbuf;
+use kern::{Mbuf, PktFlags};
 
 use super::{PfCx, walk::Walk};
 use crate::{
     IfIndex,
-    log::{self, Logged, Logger, Reason, Record},
+    log::{self, Logged, Logger, Reason, Record, Where},
     rule::{Direction, Log},
     ruleset::Compiled,
     slab::{RuleSlab, RuleSlot, Slot},
@@ -47,7 +47,8 @@ impl<'r> Decision<'r> {
 
 /// What is to be said of a packet.
 struct Event {
-    to: u8,
+    log: Where,
+    own: bool,
     direction: Direction,
     interface: IfIndex,
     became: (Logged, Reason),
@@ -66,9 +67,10 @@ impl Shown<'_> {
             call => (number(call), Some(number(event.rule))),
         };
         let (action, reason) = event.became;
-        let &Event { to, direction, interface, .. } = event;
+        let &Event { log: Where { to, user }, own, direction, interface, .. } = event;
         let anchor = anchor.as_deref().unwrap_or("");
-        logger.log(&Record { to, direction, interface, action, reason, rule, in_anchor, anchor }, packet);
+        let record = Record { to, direction, interface, action, reason, rule, in_anchor, anchor, user, own };
+        logger.log(&record, packet);
     }
 }
 
@@ -92,7 +94,8 @@ impl<'a> PfCx<'a> {
     ) {
         let Some((rule, log)) = decision.logged() else { return };
         let event = Event {
-            to: log.to,
+            log: log.into(),
+            own: is_own(m),
             direction,
             interface,
             became: log::outcome(verdict, rule.action),
@@ -110,10 +113,11 @@ impl<'a> PfCx<'a> {
         interface: IfIndex,
         m: &Mbuf,
         hit: &Hit,
-        to: u8,
+        log: Where,
     ) {
         let became = (Logged::Pass, Reason::Match);
-        let event = Event { to, direction, interface, became, rule: hit.rule, call: hit.anchor };
+        let (rule, call) = (hit.rule, hit.anchor);
+        let event = Event { log, own: is_own(m), direction, interface, became, rule, call };
         self.shown.say(&self.pf.slab, &event, m.data());
     }
 }
@@ -123,18 +127,19 @@ impl<'r> Walk<'_, '_, 'r> {
     #[inline(always)]
     pub(super) fn log_matched(&mut self, rule: &'r Compiled, within: Option<&'r Compiled>) {
         if let Some(log) = rule.log {
-            self.log(rule, within, log.to);
+            self.log(rule, within, log.into());
             if log.matches {
-                self.following = Some(log.to);
+                self.following = Some(log.into());
             }
         }
     }
 
     /// Logs a packet that a rule behind one with `log (matches)` matches.
     #[cold]
-    pub(super) fn log(&mut self, rule: &'r Compiled, within: Option<&'r Compiled>, to: u8) {
+    pub(super) fn log(&mut self, rule: &'r Compiled, within: Option<&'r Compiled>, log: Where) {
         let event = Event {
-            to,
+            log,
+            own: self.own,
             direction: self.direction,
             interface: self.interface,
             became: (Logged::of(rule.action), Reason::Match),
@@ -143,6 +148,11 @@ impl<'r> Walk<'_, '_, 'r> {
         };
         self.shown.say(&self.counts.pf.slab, &event, self.sender.packet());
     }
+}
+
+/// Whether the router itself has sent a packet.
+pub(super) fn is_own(m: &Mbuf) -> bool {
+    m.hdr().flags.has(PktFlags::ORIGIN)
 }
 
 fn slot_of(call: Option<&Compiled>) -> RuleSlot {

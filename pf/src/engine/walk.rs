@@ -11,6 +11,7 @@ use crate::{
     addr::Family,
     eval::{Effects, Trial},
     limiter::Limited,
+    log::Where,
     nat::Chooser,
     osfp::{Asked, Sender},
     packet::Packet,
@@ -47,7 +48,9 @@ pub(super) struct Walk<'w, 'a, 'r> {
     pub(super) interface: IfIndex,
     pub(super) shown: &'w mut Shown<'a>,
     /// Where what matches is logged, since a rule said `log (matches)`.
-    pub(super) following: Option<u8>,
+    pub(super) following: Option<Where>,
+    /// The router itself has sent the packet.
+    pub(super) own: bool,
     /// Who sent the packet as it came, and when, in nanoseconds of the clock: for limiters.
     pub(super) source: (Family, u128),
     pub(super) now: u64,
@@ -120,9 +123,9 @@ impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
     fn tried(&mut self, rule: &'r Compiled, within: Option<&'r Compiled>, trial: Trial) {
         if trial == Trial::Matches
             && rule.log.is_none()
-            && let Some(to) = self.following
+            && let Some(log) = self.following
         {
-            self.log(rule, within, to);
+            self.log(rule, within, log);
         }
     }
 }

@@ -7,7 +7,7 @@ pub mod handshake;
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use kern::{
-    Mbuf,
+    Mbuf, PktFlags,
     lock::{Root, levels::PfRules},
     testing::Fixture,
     time::Instant,
@@ -118,7 +118,19 @@ impl World {
 
     /// Tests a packet, and says whether it passes and what is logged of it.
     pub fn logged(&mut self, direction: Direction, index: IfIndex, octets: &[u8]) -> (bool, Vec<Shown>) {
+        self.logged_with(PktFlags::default(), direction, index, octets)
+    }
+
+    /// The same of a packet with these flags.
+    pub fn logged_with(
+        &mut self,
+        flags: PktFlags,
+        direction: Direction,
+        index: IfIndex,
+        octets: &[u8],
+    ) -> (bool, Vec<Shown>) {
         let mut m = self.packet(octets);
+        m.hdr_mut().flags.set(flags);
         let mut log = Log(Vec::new());
         let mut root = Root::claim();
         let mut held = root.top();
@@ -177,15 +189,17 @@ struct Log(Vec<Shown>);
 
 impl Logger for Log {
     fn log(&mut self, record: &Record<'_>, packet: &[u8]) {
-        let &Record { to, direction, interface, action, reason, rule, in_anchor, anchor } = record;
+        let &Record { to, direction, interface, action, reason, rule, in_anchor, anchor, user, own } = record;
         let inner = in_anchor.map_or_else(String::new, |number| format!(".{anchor}.{number}"));
         let (reason, action) = (format!("{reason:?}"), format!("{action:?}"));
         let why = format!(
-            "pflog{to}: rule {rule}{inner}({}) {} {} {}",
+            "pflog{to}: rule {rule}{inner}({}) {} {} {}{}{}",
             reason.to_lowercase(),
             action.to_lowercase(),
             direction.keyword(),
-            interface.0
+            interface.0,
+            if user { " (user)" } else { "" },
+            if own { " own" } else { "" }
         );
         self.0.push(Shown { why, packet: packet.to_vec() });
     }

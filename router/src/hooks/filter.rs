@@ -166,7 +166,7 @@ fn pf_each(
     {
         let held: Held<'_, PfRules> = held.at();
         let place = routed::Place::new(cx.shared, &cx.stats.ledger, direction, via);
-        let mut log = pflog::Pflog::new(&mut cx.local.captures, cx.net, cx.now);
+        let mut log = pflog::Pflog::new(&mut cx.local.captures, cx.net, cx.shared.host.ports(), cx.now);
         let mut pf = PfCx::new(&cx.shared.pf, rules, &mut cx.local.pf, held, cx.now);
         if let Some(log) = &mut log {
             pf = pf.show(log);
