@@ -23,6 +23,7 @@ use kern::{Mbuf, PktFlags};
 use self::spoken::{by_name, pool_tables, spoken_of};
 use crate::{
     IfIndex,
+    addr::Family,
     anchor::{self, Calls, Fresh, Kept, Kind, Lists},
     conf::{self, Limit, PfConf, Syncookies},
     env::Environment,
@@ -30,8 +31,9 @@ use crate::{
     normalise::ScrubRules,
     osfp::Known,
     random::Random,
-    rule::{Direction, Rules},
+    rule::{Direction, Rule, Rules},
     slab::{RuleSlab, RuleSlot, TooManyRules},
+    state::proxy,
     table::{self, Staged, TableError, Tables, Wanted},
 };
 
@@ -89,6 +91,8 @@ pub struct Ruleset {
     pub(crate) known: Known,
     /// SYNs without a state may be answered with cookies.
     pub(crate) cookies: bool,
+    /// The largest segment that such a cookie says.
+    pub(crate) cookie_size: u16,
     /// Interfaces whose queues are fair between hosts (`cake`), and so want to know who sent what is translated.
     fair: Box<[IfIndex]>,
     slab: Arc<RuleSlab>,
@@ -102,6 +106,14 @@ fn fair(conf: &PfConf, env: &Environment) -> Box<[IfIndex]> {
     };
     let index = |altq: &conf::AltqSpec| env.interface(&altq.interface).map(|i| i.index);
     conf.altqs.iter().filter(is_fair).filter_map(index).collect()
+}
+
+/// A cookie is made before a rule is asked: where rules make packets of IPv6 out of those of IPv4, a segment that an IPv4
+/// client is allowed must fit behind the longer header.
+fn cookie_size(conf: &PfConf) -> u16 {
+    let mut all = conf.rules.all().chain(conf.anchors.iter().flat_map(|anchor| anchor.rules.all()));
+    let grows = |rule: &Rule| rule.af_to.as_ref().is_some_and(|to| to.family == Family::Inet6);
+    if all.any(grows) { proxy::largest(Family::Inet6) } else { u16::MAX }
 }
 
 impl Ruleset {
@@ -119,6 +131,7 @@ impl Ruleset {
             scrub: ScrubRules::default(),
             known: Known::default(),
             cookies: false,
+            cookie_size: u16::MAX,
             fair: Box::default(),
             slab: Arc::clone(slab),
         }
@@ -194,6 +207,7 @@ impl Ruleset {
         }
         ruleset.calls = Calls::resolve(conf, &ruleset.anchors, names)?;
         ruleset.cookies = conf.options.syncookies != Syncookies::Never;
+        ruleset.cookie_size = cookie_size(conf);
         ruleset.decide_beforehand(env);
         ruleset.fair = fair(conf, env);
         if anchor::sources(conf).any(|(_, rules)| rules.all().any(|rule| rule.os.is_some())) {

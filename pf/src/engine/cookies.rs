@@ -44,7 +44,8 @@ impl PfCx<'_> {
             return None;
         }
         let l4 = m.data().get(usize::from(p.l4)..).unwrap_or(&[]);
-        let cookie = cookies.make(p, proxy::segment_size(p, l4), self.now.secs() as u32);
+        let size = proxy::segment_size(p, l4).min(self.rules.cookie_size);
+        let cookie = cookies.make(p, size, self.now.secs() as u32);
         let answer = Segment {
             family: p.family,
             src: (p.dst, p.dport),
