@@ -269,6 +269,10 @@ impl<'a> Expander<'a> {
             return Err(Fault::new(def.rule.at, "rule expands to no valid combination")
                 .help("its addresses are of different families"));
         }
+        // The rules in its braces are printed once.
+        for call in rules.iter_mut().skip(1).filter_map(|rule| rule.anchor.as_mut()) {
+            call.inline &= call.name.is_empty();
+        }
         Ok(rules)
     }
 
