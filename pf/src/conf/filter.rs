@@ -128,7 +128,19 @@ const NOT_NAMES: &[&str] = &[
     "probability",
     "received-on",
     "rtable",
+    "ridentifier",
     "queue",
+    "allow-opts",
+    "fragment",
+    "keep",
+    "max-pkt-rate",
+    "max-pkt-size",
+    "modulate",
+    "no",
+    "once",
+    "scrub",
+    "set",
+    "synproxy",
 ];
 
 /// The name behind `anchor`, if there is one.
