@@ -21,6 +21,10 @@
 //! Nobody waits for ever: the run at `next` belongs to a worker who is sealing it, writing it, or about to look again. A run
 //! that was given up passes like any other, empty. One word, written only by who has the run at `next`: no lock.
 //!
+//! Where a packet goes into one SA after the other, the exit of the inner one moves when the outer packet is written; but if
+//! the worker has no room for more packets that wait in front of the outer SA it moves at once, for two workers could wait for
+//! each other otherwise. The outer SA keeps its order in any case.
+//!
 //! Not here: how numbers are reserved ([`crate::seq`]), and the order on the way in ([`crate::order`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -131,12 +131,6 @@ impl<T> Turns<T> {
         }
     }
 
-    /// The longest run.
-    #[inline(always)]
-    pub const fn run_max(&self) -> usize {
-        self.run_max as usize
-    }
-
     /// Whether no ticket can be had now.
     #[inline(always)]
     pub const fn is_full(&self) -> bool {

@@ -448,7 +448,7 @@ impl Layout {
         let (id, flags) = if df { (0, u64::from(ipv4::DF)) } else { (seq & 0xffff, 0) };
         let sum = checksum::finish(self.sum + (class + total + id + flags) as u32);
         let [_, _, _, _, _, _, _, _, middle @ ..] = &self.template;
-        let middle = u64::from_le_bytes(*middle.first_chunk()?) | u64::from(sum.to_be()) << 16;
+        let middle = u64::from_le_bytes(*middle.first_chunk()?) | u64::from(sum.swap_bytes()) << 16;
         let head = data.first_chunk_mut::<{ ipv4::HEADER_LEN + ESP }>()?;
         let first = 0x45 << 56 | class << 48 | total << 32 | id << 16 | flags;
         head[..8].copy_from_slice(&first.to_be_bytes());
@@ -464,7 +464,7 @@ impl Layout {
     /// Writes SPI and number in one: the cipher is about to authenticate both, and would wait for two.
     #[inline(always)]
     fn number(&self, esp: &mut [u8], seq: u64) {
-        let both = u64::from(u32::from_le_bytes(self.spi)) | u64::from((seq as u32).to_be()) << 32;
+        let both = u64::from(u32::from_le_bytes(self.spi)) | u64::from((seq as u32).swap_bytes()) << 32;
         if let Some(place) = esp.first_chunk_mut() {
             *place = both.to_le_bytes();
         }

@@ -2,11 +2,11 @@
 //!
 //! Output, of a run of packets of one SA ([`output`]):
 //!
-//! 1. reserve sequence numbers and a ticket; stop if the SA is at its end (3.3.3); then, packet by packet:
+//! 1. reserve sequence numbers; stop if the SA is at its end (3.3.3); then, packet by packet:
 //! 2. append padding, pad length and next header (2.4 to 2.6)
 //! 3. prepend outer IP header, ESP header and IV (RFC 4301, 5.1.2)
 //! 4. seal (3.3.2)
-//! 5. leave in order ([`crate::order`])
+//! 5. leave in order ([`crate::exit`])
 //!
 //! Input ([`input`]):
 //!
@@ -55,7 +55,7 @@ pub struct Declined<B> {
     pub why: NotNow,
 }
 
-/// The SA has too many runs out: keep the packets, end the loop turn (write everything out and call
+/// The SA has too many runs out, or too many packets wait for other workers: keep the packets, end the loop turn (write everything out and call
 /// [`Releasing::written_output`] and [`Releasing::written_input`]), and come again. Insisting may wait for ever: see
 /// [`crate::order`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,6 +40,8 @@ pub struct Pending<S, B> {
     numbers: Numbers,
     /// Of the packets as they came.
     octets: u64,
+    /// When the SA carried something before.
+    before: Instant,
 }
 
 /// Numbers the packets of `run`, at most [`RUN`] of them.
@@ -60,7 +62,7 @@ where
     }
     let octets = run.iter().map(|m| m.len() as u64).sum();
     match sa.reserve(want, octets, now, held) {
-        Ok(numbers) => Ok(Pending { sa, run, numbers, octets }),
+        Ok((numbers, before)) => Ok(Pending { sa, run, numbers, octets, before }),
         Err(why) => Err(Declined { run, why: NotNow::Over(why) }),
     }
 }
@@ -204,10 +206,10 @@ where
                 failed.note(place, Why::EspEngine);
             }
         }
-        self.octets = self.octets.saturating_sub(octets);
         failed.give_back(&mut self.run, sink);
         self.sa.count_refused(failed.whys(), false, held);
-        held.lock(self.sa.outbound()).0.take_back(failed.whys().count(), octets);
+        let before = self.run.is_empty().then_some(self.before);
+        held.lock(self.sa.outbound()).0.take_back(failed.whys().count(), octets, before);
     }
 }
 

@@ -116,12 +116,6 @@ impl Releasing {
         self.leaving.is_empty() && self.input.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether runs wait for other workers: look again soon.
-    #[inline(always)]
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// How many more packets may wait.
     #[inline(always)]
     pub fn room(&self) -> usize {
@@ -146,13 +140,24 @@ impl Releasing {
             }
             // Whoever has to look again later has others who wait for him: then nobody spins.
             if !self.waiting.is_empty() || !exit.comes_to(numbers.first) {
-                self.waiting.push(Waiting { of, numbers, packets: run.len(), goes: false });
-                run.set_owner(Owner::Crypto);
-                self.packets.extend(run.drain());
+                self.wait(of, numbers, run);
                 return;
             }
         }
         self.leaving.push(Leaving { of, end: numbers.end() });
+    }
+
+    /// A run stays here until its turn, with the one before it if that is the last that waits.
+    fn wait(&mut self, of: Of, numbers: Numbers, run: &mut Batch) {
+        run.set_owner(Owner::Crypto);
+        match self.waiting.last_mut() {
+            Some(last) if last.numbers.end() == numbers.first && last.of.same(&of) => {
+                last.numbers.len += numbers.len;
+                last.packets += run.len();
+            }
+            _ => self.waiting.push(Waiting { of, numbers, packets: run.len(), goes: false }),
+        }
+        self.packets.extend(run.drain());
     }
 
     /// Goes along with the run just before, if that is one which this worker is about to write; says whether it is.
@@ -179,12 +184,13 @@ impl Releasing {
     }
 
     /// All packets that [`output::finish`](super::output::finish) let go have been written. Adds to `out` those whose turn
-    /// has come meanwhile, to be sent on likewise. True if there are any: call again when they are written. `find` knows the
-    /// SAs that runs were sealed for in this turn.
+    /// has come meanwhile, `room` of them at most, to be sent on likewise. True if any run's turn has come: call again when it is
+    /// written. `find` knows the SAs of the present configuration.
     pub fn written_output<'a>(
         &mut self,
         find: impl Fn(SaIndex) -> Option<&'a Arc<Sa>>,
         out: &mut Batch,
+        room: usize,
     ) -> bool {
         for run in self.leaving.drain(..) {
             if let Some(exit) = run.of.exit(&find) {
@@ -192,17 +198,16 @@ impl Releasing {
             }
         }
         if !self.waiting.is_empty() {
-            self.look(find, out);
+            self.look(find, out, room.min(out.room()));
         }
         !self.leaving.is_empty()
     }
 
     /// Which of those that wait may go.
     #[cold]
-    fn look<'a>(&mut self, find: impl Fn(SaIndex) -> Option<&'a Arc<Sa>>, out: &mut Batch) {
+    fn look<'a>(&mut self, find: impl Fn(SaIndex) -> Option<&'a Arc<Sa>>, out: &mut Batch, mut room: usize) {
         let mut waiting = std::mem::take(&mut self.waiting);
         fall_into_step(&waiting, &find);
-        let mut room = out.room();
         for run in &mut waiting {
             if run.packets > room {
                 continue;
@@ -225,13 +230,14 @@ impl Releasing {
         self.waiting = waiting;
     }
 
-    /// The turn is over, and the configuration may change: what waits keeps its SA.
+    /// The turn is over, and the configuration may change: what is owed keeps its SA.
     pub fn keep<'a>(&mut self, find: impl Fn(SaIndex) -> Option<&'a Arc<Sa>>) {
-        for run in &mut self.waiting {
-            if let Of::Present(index) = run.of
-                && let Some(sa) = find(index)
+        let waiting = self.waiting.iter_mut().map(|run| &mut run.of);
+        for of in waiting.chain(self.leaving.iter_mut().map(|run| &mut run.of)) {
+            if let Of::Present(index) = of
+                && let Some(sa) = find(*index)
             {
-                run.of = Of::Kept(Arc::clone(sa));
+                *of = Of::Kept(Arc::clone(sa));
             }
         }
     }

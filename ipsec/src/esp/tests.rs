@@ -748,7 +748,7 @@ fn several_workers_seal_for_one_sa_and_the_wire_sees_every_number_in_order() {
                     loop {
                         device.with(|log| log.extend(run.iter().map(|m| low_seq(&m.data()[20..]))));
                         ledger.sent_all(&mut run);
-                        if !owed.written_output(|_| Some(sender), &mut run) {
+                        if !owed.written_output(|_| Some(sender), &mut run, 256) {
                             break;
                         }
                     }
@@ -811,7 +811,7 @@ fn several_workers_open_one_tunnel_and_the_inside_sees_every_packet_in_order() {
             }
             let mut loop_turn = LoopTurn { worker, now, releasing: &mut owed };
             esp_output(sender, &mut run, &mut loop_turn, &mut root.top(), no_failure).unwrap();
-            owed.written_output(|_| Some(sender), &mut Batch::new());
+            owed.written_output(|_| Some(sender), &mut Batch::new(), 256);
             let mut pending = input::begin(Arc::clone(receiver), run, now, &mut root.top(), no_failure);
             let pending = loop {
                 match pending {

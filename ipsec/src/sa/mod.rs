@@ -77,7 +77,7 @@ impl Setup {
 /// No run can begin now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
-    /// Too many runs of this SA are out already: keep the packets and come again.
+    /// Too many runs that this SA is to open are out already: keep the packets and come again.
     Busy,
     /// More packets than a run may have: a fault of the caller.
     TooMany,
@@ -334,7 +334,8 @@ impl Sa {
         self.moving.life.fetch_max(life as u8, Ordering::Relaxed);
     }
 
-    /// Reserves numbers for a run of `want` packets with so many octets, which counts as carried from now on.
+    /// Reserves numbers for a run of `want` packets with so many octets, which counts as carried from now on; also says when the
+    /// last was carried before. What cannot be sealed is [taken back](Outbound::take_back), but not a life that has ended by it.
     #[inline(always)]
     pub(crate) fn reserve(
         &self,
@@ -342,7 +343,7 @@ impl Sa {
         octets: u64,
         now: Instant,
         held: &mut Held<'_, impl Before<SaLevel>>,
-    ) -> Result<Numbers, Why> {
+    ) -> Result<(Numbers, Instant), Why> {
         let (mut out, _held) = held.lock(self.outbound());
         if !self.is_alive(&out.used, now) {
             out.refused.expired += want as u64;
@@ -353,8 +354,9 @@ impl Sa {
             out.refused.expired += want as u64;
             return Err(self.config.protocol.why(Why::EspSequence));
         };
+        let before = out.used.last;
         out.used.add(want, octets, now);
-        Ok(numbers)
+        Ok((numbers, before))
     }
 
     /// Counts refusals; only ever called when there are some.

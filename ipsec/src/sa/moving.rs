@@ -231,11 +231,16 @@ pub struct Status {
 }
 
 impl Outbound {
-    /// Some of the packets for which numbers were reserved could not be sealed: they were not carried.
+    /// Some of the packets for which numbers were reserved could not be sealed: they were not carried. If none was, nothing has
+    /// been since `before`.
     #[cold]
-    pub(crate) fn take_back(&mut self, packets: usize, octets: u64) {
+    pub(crate) fn take_back(&mut self, packets: usize, octets: u64, before: Option<Instant>) {
         self.used.packets = self.used.packets.saturating_sub(packets as u64);
         self.used.bytes = self.used.bytes.saturating_sub(octets);
+        self.used.last = before.unwrap_or(self.used.last);
+        if self.used.packets == 0 {
+            self.used.first = Instant::default();
+        }
     }
 }
 

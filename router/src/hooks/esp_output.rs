@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     netconfig::NetConfig,
-    worker::{Cx, Pending, Stage},
+    worker::{Cx, Gathered, Pending, Stage},
 };
 use ipsec::{
     esp,
@@ -37,20 +37,22 @@ pub(crate) fn esp_output(
 ) {
     let mut survey = Survey::new();
     // What this stage left of a batch is gathered and has been shown to pf.
-    let rest = std::mem::take(&mut cx.local.gathered) == batch.len();
-    let (mut plain, mut alone) = (None, false);
+    let left_before = std::mem::take(&mut cx.local.gathered);
+    let rest = left_before.packets == batch.len();
+    let (mut plain, Gathered { mut alone, mut sealed, .. }) = (None, left_before);
     if !rest {
         alone = turn::gather(cx, batch, |m| {
             survey.add(m);
             m.hdr().sa
         });
+        sealed = survey.any(PktFlags::PROTECTED);
         let unchanged = pf_enc_out(cx, held, batch, &survey, out);
         // Of whom all is known that a run must know.
         plain = (alone && unchanged).then_some(&survey);
     }
     let mut run = cx.local.run.take().unwrap_or_default();
-    if !cx.local.releasing.is_empty() {
-        // The stages nearer to the wire have nothing: all that left has been written.
+    if !cx.local.releasing.is_empty() && !sealed {
+        // The stages nearer to the wire have nothing: all that left has been written, but for what is to go into a second SA.
         turn::written_output(cx, &mut run, out);
     }
     let mut left = if cx.shared.workers > 1 && !alone { SHARED } else { usize::MAX };
@@ -70,9 +72,18 @@ pub(crate) fn esp_output(
         }
         let way = way::way(net, sa);
         let group = size::Group { sa, link: way.mtu, survey: plain.take() };
+        let before = batch.len();
         size::fill_run(cx, &group, batch, &mut run, limit, out);
         if run.is_empty() {
-            continue;
+            if batch.len() < before {
+                continue;
+            }
+            // Super-frames wait for room in front of this stage.
+            if out.at(Stage::EspOutput).is_empty() {
+                batch.pop().into_iter().for_each(|m| cx.end(m, Why::PendingFull));
+            }
+            gathered = false;
+            break;
         }
         left -= run.len().min(left);
         // While this run is sealed.
@@ -88,7 +99,7 @@ pub(crate) fn esp_output(
     if !rest {
         mark_seen(cx, batch);
     }
-    cx.local.gathered = if gathered { batch.len() } else { 0 };
+    cx.local.gathered = Gathered { packets: if gathered { batch.len() } else { 0 }, alone, sealed };
     cx.local.run = Some(run);
 }
 

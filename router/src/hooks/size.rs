@@ -62,16 +62,37 @@ pub(super) fn fill_run(
         return batch.move_from(from, room, run);
     }
     mark_seen(cx, batch);
-    let mut stuck = false;
+    let (mut stuck, waiting) = (false, batch.len());
     batch.sift_from(from, |m| {
         if stuck || run.len() >= limit {
             stuck = true;
             return Some(m);
         }
-        let rest = fit(cx, sa, m, mtu, run, limit, out);
-        stuck = rest.is_some();
-        rest
+        match fit(cx, sa, m, mtu, (&mut *run, limit), waiting, out) {
+            Fitted::All => None,
+            Fitted::Rest(m) => {
+                stuck = true;
+                Some(m)
+            }
+            Fitted::Later(m) => Some(m),
+        }
     });
+}
+
+/// What became of a packet.
+enum Fitted {
+    /// Nothing of it is left.
+    All,
+    /// The run is full.
+    Rest(Mbuf),
+    /// There is no room in front of this stage for its segments, which come behind what waits there.
+    Later(Mbuf),
+}
+
+impl From<Option<Mbuf>> for Fitted {
+    fn from(rest: Option<Mbuf>) -> Fitted {
+        rest.map_or(Fitted::All, Fitted::Rest)
+    }
 }
 
 /// Whether all packets of a survey can be sealed as they are, bundles apart.
@@ -90,16 +111,16 @@ fn is_plain<'m>(mut packets: impl Iterator<Item = &'m Mbuf>, mtu: usize) -> bool
     })
 }
 
-/// Brings one packet into the run, whole or in pieces; gives it back if more of it is to come.
+/// Brings one packet into the run, whole or in pieces. `waiting` packets stay in front of this stage at most.
 fn fit(
     cx: &mut Cx<'_>,
     sa: &Sa,
     mut m: Mbuf,
     mtu: u16,
-    run: &mut Batch,
-    limit: usize,
+    (run, limit): (&mut Batch, usize),
+    waiting: usize,
     out: &mut Pending,
-) -> Option<Mbuf> {
+) -> Fitted {
     let rest = Rest::from_header(m.hdr().nexthop);
     let mtu = cx.net.spd.path_mtu(rest, mtu, cx.now);
     let inner_mtu = sa.inner_mtu(usize::from(mtu).saturating_sub(cx.net.spd.overhead(rest)));
@@ -107,27 +128,27 @@ fn fit(
     let is_super = m.hdr().gso != Gso::None;
     let segment = if is_super { vnet::header_len(&m) + usize::from(m.hdr().gso_size) } else { m.len() };
     if segment <= inner_mtu {
-        return if is_super { cut_run(cx, m, run, limit) } else { enter(cx, m, run) };
+        return if is_super { cut_run(cx, m, run, limit) } else { enter(cx, m, run) }.into();
     }
     let flags = m.hdr().flags;
     let own = flags.any(PktFlags::ORIGIN.with(PktFlags::REFRAG).with(PktFlags::PROTECTED));
     if segment > inner_mtu.max(least) && flags.has(PktFlags::DF) && !own {
         let mtu = inner_mtu.max(least) as u16;
         icmp::error(cx, m, sa.config().protocol.why(Why::EspTooBig), Error::TooBig { mtu }, out);
-        return None;
+        return Fitted::All;
     }
     if is_super {
-        return cut_again(cx, m, out);
+        return cut_again(cx, m, waiting, out).map_or(Fitted::All, Fitted::Later);
     }
     if m.hdr().family == 4 && sa.fragments_before() && !flags.has(PktFlags::DF) {
-        let m = finished(cx, m)?;
-        return fragment_run(cx, m, inner_mtu, run, limit);
+        let Some(m) = finished(cx, m) else { return Fitted::All };
+        return fragment_run(cx, m, inner_mtu, run, limit).into();
     }
     // How large the pieces of the outer packet may be; `send_sealed` looks.
     if rest.is_none() {
         m.hdr_mut().cursor = mtu;
     }
-    enter(cx, m, run)
+    enter(cx, m, run).into()
 }
 
 /// One packet as it is. There is room for it.
@@ -141,9 +162,9 @@ fn cut_run(cx: &Cx<'_>, m: Mbuf, run: &mut Batch, limit: usize) -> Option<Mbuf> 
     cut_into(cx, m, limit - run.len(), |segment| join(cx, segment, run))
 }
 
-/// A super-frame whose segments are too large themselves: they come here again.
-fn cut_again(cx: &Cx<'_>, m: Mbuf, out: &mut Pending) -> Option<Mbuf> {
-    let limit = out.room(Stage::EspOutput).min(cut::LIMIT);
+/// A super-frame whose segments are too large themselves: they come here again, behind those that stay.
+fn cut_again(cx: &Cx<'_>, m: Mbuf, waiting: usize, out: &mut Pending) -> Option<Mbuf> {
+    let limit = out.room(Stage::EspOutput).saturating_sub(waiting).min(cut::LIMIT);
     cut_into(cx, m, limit, |segment| out.push(Stage::EspOutput, segment, &cx.stats.ledger))
 }
 

@@ -1,7 +1,7 @@
 //! What runs of packets share on their way into SAs and out of them: their order, and what waits behind it.
 
 use super::{esp_input, esp_output, natt};
-use crate::worker::{Cx, Pending};
+use crate::worker::{Cx, Pending, Stage};
 use ipsec::{
     esp::LoopTurn,
     order,
@@ -30,7 +30,7 @@ pub(super) fn gather(cx: &mut Cx<'_>, batch: &mut Box<Batch>, sa: impl FnMut(&mu
     alone
 }
 
-/// Too many runs of an SA are out on other workers: its packets wait, ahead of the rest.
+/// Too many runs of an SA are out on other workers, or too many packets wait for them: its packets stay, ahead of the rest.
 #[cold]
 pub(super) fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
     batch.move_to(run);
@@ -41,12 +41,13 @@ pub(super) fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
 /// What ESP let go has been written: sends on what waited for that.
 #[inline]
 pub(super) fn written_output(cx: &mut Cx<'_>, spare: &mut Box<Batch>, out: &mut Pending) {
-    if cx.local.releasing.written_output(|sa| cx.net.sad.get(sa), spare) {
+    let room = out.room(Stage::IpOutput);
+    if cx.local.releasing.written_output(|sa| cx.net.sad.get(sa), spare, room) {
         esp_output::send_sealed(cx, 0, 0, spare, out);
     }
 }
 
-/// The loop has written everything it had: what was parked behind it may follow.
+/// The loop has written everything it had: what waited behind it may follow.
 #[inline]
 pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pending) {
     natt::tell_moves(cx);
@@ -55,7 +56,10 @@ pub(crate) fn esp_written(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, out: &mut Pe
     }
     let (_softnet, mut held) = cx.shared.locks.enter_softnet(top);
     let mut run = cx.local.run.take().unwrap_or_default();
-    written_output(cx, &mut run, out);
+    // A stage between here and the device may wait for something: then nothing has been written yet.
+    if out.at(Stage::IpOutput).is_empty() && out.at(Stage::EtherOutput).is_empty() {
+        written_output(cx, &mut run, out);
+    }
     cx.local.releasing.keep(|sa| cx.net.sad.get(sa));
     let (ledger, me, now) = (&cx.stats.ledger, worker(cx), cx.now);
     cx.local.releasing.written_input(me, now, &mut run, &mut held, |m, why| ledger.end(m, why));

@@ -91,6 +91,17 @@ pub enum Timer {
     Keepalive,
 }
 
+/// Packets that `esp_output` has left in front of itself in this turn: they stand by SA, and pf has seen them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gathered {
+    /// How many; 0 if there are none, or they have to be gathered again.
+    pub(crate) packets: usize,
+    /// All are of one SA.
+    pub(crate) alone: bool,
+    /// Some have been through an SA already, whose exit must not move before they are written.
+    pub(crate) sealed: bool,
+}
+
 /// A worker's own moving parts.
 pub struct Local {
     /// Timers.
@@ -101,7 +112,7 @@ pub struct Local {
     pub icmp: icmp::Limiter,
     /// pf's part.
     pub pf: pf::Worker,
-    /// The SAs whose packets this worker is sending in order.
+    /// What this worker owes to the order of SAs, and packets of theirs that wait for other workers.
     pub releasing: ipsec::esp::Releasing,
     /// Policies that flows got.
     pub flows: ipsec::spd::FlowCache,
@@ -114,8 +125,8 @@ pub struct Local {
     pub(crate) tx: Option<Box<Batch>>,
     pub(crate) burst: Option<Box<Batch>>,
     pub(crate) run: Option<Box<Batch>>,
-    /// Packets in front of `esp_output` that stand by SA already.
-    pub(crate) gathered: usize,
+    /// What `esp_output` left in front of itself.
+    pub(crate) gathered: Gathered,
     pub(crate) exceptions: Option<Vec<(Mbuf, pf::Exception)>>,
     pub(crate) victims: Option<Victims>,
     /// Packets made where no batch was at hand; the loop sends them on after the stage.
@@ -140,7 +151,7 @@ impl Local {
             tx: None,
             burst: None,
             run: None,
-            gathered: 0,
+            gathered: Gathered::default(),
             exceptions: Some(Vec::with_capacity(kern::mbuf::BATCH)),
             victims: Some(Victims::new()),
             late: Vec::with_capacity(LATE),
@@ -278,6 +289,8 @@ impl Worker {
             now: self.shared.clock.now(),
             me: self.me,
         };
+        // Another configuration may have been taken up.
+        cx.local.gathered = Gathered::default();
         let mut top = root.top();
         let mut busy = false;
         if cx.deadline() <= cx.now {
@@ -299,7 +312,7 @@ impl Worker {
                 &mut self.pending,
             );
         }
-        busy |= !self.pending.is_empty() || cx.local.releasing.is_waiting();
+        busy |= !self.pending.is_empty() || !cx.local.releasing.is_empty();
         if busy {
             run_stages(&mut cx, &mut top, &mut self.pending);
             cx.stats.count.loops.inc();
@@ -366,11 +379,13 @@ fn run_stages(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, pending: &mut Pending) {
             let mut batch = pending.take(stage);
             let before = batch.len();
             run(stage, cx, &mut held, &mut batch, pending);
-            stalled = batch.len() == before;
+            let as_long = batch.len() == before;
             pending.put_back(stage, batch, &cx.stats.ledger);
             for (stage, m) in cx.local.late.drain(..) {
                 pending.push(stage, m, &cx.stats.ledger);
             }
+            // A stage that sent something on has not stalled, though its batch be as long: of a super-frame the rest stays.
+            stalled = as_long && pending.nearest() == Some(stage);
             // A burst of super-frames takes longer than a bucket lasts.
             if !cx.local.turns.is_empty() {
                 cx.now = cx.shared.clock.now();
@@ -380,7 +395,7 @@ fn run_stages(cx: &mut Cx<'_>, top: &mut Held<'_, Top>, pending: &mut Pending) {
                 break;
             }
         }
-        // All that could be written has been written: SAs may release what was parked behind it.
+        // All that could be written has been written: what waited behind it may follow.
         crate::hooks::esp_written(cx, top, pending);
         if stalled || pending.is_empty() {
             return;

@@ -1,9 +1,12 @@
 //! Two gateways, a host's end of a wire behind each, and the wire between them, of which every frame is kept.
 
-use kern::time::Duration;
+use kern::{Batch, Gso, testing::Fixture, time::Duration};
 use router::{
     control::setkey::SetkeyReport,
-    iface::link::{LinkConfig, LinkEnd},
+    iface::{
+        driver::{Caps, Driver, TxCx},
+        link::{LinkConfig, LinkEnd},
+    },
     testbed::{Testbed, Texts},
 };
 use std::{
@@ -44,6 +47,8 @@ pub(crate) struct Shape {
     pub(crate) more: [String; 2],
     /// Whether each has a route to the other's hosts over the wire between them.
     pub(crate) routes: bool,
+    /// Whether the hosts' wires take super-frames.
+    pub(crate) offload: bool,
 }
 
 impl Default for Shape {
@@ -54,13 +59,14 @@ impl Default for Shape {
             wan_mtu: 1500,
             more: [String::new(), String::new()],
             routes: true,
+            offload: false,
         }
     }
 }
 
 impl Shape {
     pub(crate) fn conf(&self, side: usize) -> String {
-        let Shape { workers, locking, wan_mtu, more, routes } = self;
+        let Shape { workers, locking, wan_mtu, more, routes, .. } = self;
         let (name, far, peer) = (NAMES[side], 1 - side, 2 - side);
         let [lan4, far4] = [side, far].map(|s| if s == 0 { "192.0.2" } else { "198.51.100" });
         let mut text = format!(
@@ -159,8 +165,10 @@ impl Bed {
         let mut net = Testbed::new();
         let workers = shape.workers;
         let config = LinkConfig { queues: [workers, workers], capacity: 4096, ..LinkConfig::default() };
-        for cable in ["lan-a", "lan-b", "wan"] {
-            net.cable(cable, config.clone());
+        net.cable("wan", config.clone());
+        let offload = Caps { checksum: shape.offload, tso: shape.offload, uso: shape.offload };
+        for cable in ["lan-a", "lan-b"] {
+            net.cable(cable, LinkConfig { caps: [offload; 2], ..config.clone() });
         }
         let ends = ["lan-a", "lan-b"].map(|cable| net.end(cable).unwrap());
         for side in [0, 1] {
@@ -202,6 +210,28 @@ impl Bed {
     pub(crate) fn send(&self, side: usize, queue: usize, packet: &[u8]) -> bool {
         let frame = build::frame(self.macs[side], MACS[side], packet);
         self.ends[side].other().inject(queue, &frame)
+    }
+
+    /// Puts a super-frame on a side's host's wire: a datagram whose payload goes in `parts` of `size` octets.
+    pub(crate) fn send_super(
+        &self,
+        side: usize,
+        queue: usize,
+        ports: (u16, u16),
+        (parts, size): (usize, u16),
+    ) {
+        let datagram = Datagram { from: side, ports, len: parts * usize::from(size), ..Datagram::default() };
+        let mut packet = datagram.packet();
+        let end = packet.len();
+        wire::checksum::transport_fill_partial(&mut packet, 20, end, IpProto::UDP).unwrap();
+        let host = Fixture::with_jumbos(4, 4);
+        let mut m = host.packet(&build::frame(self.macs[side], MACS[side], &packet));
+        m.set_partial(34, 6);
+        m.set_gso(Gso::Udp4, size);
+        let mut batch = Batch::new();
+        batch.push(m).unwrap();
+        let tx = TxCx { pool: &host.pool, ledger: &host.ledger };
+        assert_eq!(self.ends[side].write(queue, &mut batch, &tx).refused, 0);
     }
 
     /// The packets that have reached a side's host.

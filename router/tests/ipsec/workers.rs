@@ -2,7 +2,7 @@
 
 use super::bed::{Bed, Datagram, NAMES, Seen, Shape, classify, policies};
 use router::control::setkey::SaEvent;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 /// SAs from a to b: the fallback 0x1000, and of each of these workers.
 fn text(workers: &[u16]) -> String {
@@ -95,5 +95,64 @@ fn two_workers_send_by_their_own_sas_in_order_and_ask_once_each_while_they_have_
     let text = format!("{shown:?}");
     assert!(text.contains("\\tpcpu-num 7\\n"), "{text}");
     assert_eq!(bed.count(0, "spd.no_sa"), 0);
+    bed.finish();
+}
+
+/// SAs from a to b and their policies, one for datagrams of each source port from 1000 on.
+fn by_port(side: usize, sas: u16) -> String {
+    let (mut text, way) = (String::new(), if side == 0 { "out" } else { "in" });
+    for n in 0..sas {
+        let (port, spi, id) = (1000 + n, 0x1000 + n, n + 1);
+        write!(
+            text,
+            "add 203.0.113.1 203.0.113.2 esp {spi:#x} -m tunnel -r 4 -u {id} -E aes-gcm-16 0x{spi:040x};\n\
+             spdadd 192.0.2.0/24[{port}] 198.51.100.0/24 udp -P {way} \
+             ipsec esp/tunnel/203.0.113.1-203.0.113.2/unique:{id};\n"
+        )
+        .unwrap();
+    }
+    text
+}
+
+/// Lets the gateways find each other by a packet for the first SA.
+fn acquaint(bed: &mut Bed) {
+    assert!(bed.send(0, 0, &Datagram::default().packet()));
+    bed.run(20);
+    assert_eq!((bed.arrived(1).len(), numbers(bed).len()), (1, 1));
+}
+
+#[test]
+fn what_another_worker_seals_for_an_sa_leaves_after_the_pieces_of_a_super_frame() {
+    let shape = Shape { workers: 2, offload: true, ..Shape::default() };
+    let mut bed = Bed::new(shape, [None; 2], [&by_port(0, 2), &by_port(1, 2)]);
+    acquaint(&mut bed);
+    for round in 0..20 {
+        let small = |ports| Datagram { ports, ..Datagram::default() }.packet();
+        // More pieces than are sealed at a time, behind a packet for another SA.
+        assert!(bed.send(0, 0, &small((1000, 7))));
+        bed.send_super(0, 0, (1001, 7), (18 + round, 1000));
+        assert!(bed.send(0, 1, &small((1001, 8))));
+        bed.run(5);
+    }
+    bed.run(20);
+    let seen = numbers(&bed);
+    let pieces: u32 = (18..38).sum();
+    assert_eq!(seen[&0x1000], (2..=21).collect::<Vec<_>>());
+    assert_eq!(seen[&0x1001], (1..=pieces + 20).collect::<Vec<_>>(), "in the order of the numbers");
+    assert_eq!(bed.arrived(1).len() as u32, 20 + pieces + 20);
+    bed.finish();
+}
+
+#[test]
+fn a_burst_of_super_frames_whose_parts_are_too_large_for_the_tunnel_passes_in_turns() {
+    let shape = Shape { offload: true, ..Shape::default() };
+    let mut bed = Bed::new(shape, [None; 2], [&by_port(0, 1), &by_port(1, 1)]);
+    acquaint(&mut bed);
+    // Each part is a frame of its own on the host's wire, and in the tunnel a packet in two fragments.
+    for flow in 0..7 {
+        bed.send_super(0, 0, (1000, 7 + flow), (44, 1472));
+    }
+    bed.run(100);
+    assert_eq!(bed.arrived(1).len(), 7 * 44);
     bed.finish();
 }

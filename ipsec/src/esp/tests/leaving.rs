@@ -80,7 +80,7 @@ impl World {
                 ledger.sent(m);
             }
             let mut more = Batch::new();
-            actor.owed.written_output(|sa| sas.get(sa.0 as usize), &mut more);
+            actor.owed.written_output(|sa| sas.get(sa.0 as usize), &mut more, 256);
             actor.out.extend(more.drain());
         }
     }
@@ -122,7 +122,7 @@ fn whatever_one_worker_does_between_two_steps_of_another_each_sa_leaves_in_order
             for _ in 0..=chance.below(5) {
                 world.step(w, &mut chance, &fixture.pool, &fixture.ledger, &mut root);
             }
-            waited += u32::from(world.actors[w].owed.is_waiting());
+            waited += u32::from(world.actors[w].owed.room() < 256);
         }
         world.check(seed);
     }
@@ -144,7 +144,7 @@ fn what_waits_when_its_worker_stops_is_given_back() {
     let mut finish =
         |pending: Pending| output::finish(pending, owed, &mut root.top(), super::no_failure).len();
     assert_eq!(finish(later), 0, "the run with number 1 is still out");
-    assert_eq!((owed.room(), owed.is_waiting()), (253, true));
+    assert_eq!((owed.room(), owed.is_empty()), (253, false));
     let kept: Vec<_> = owed.give_up().collect();
     assert_eq!(kept.len(), 3);
     for m in kept {
@@ -155,4 +155,39 @@ fn what_waits_when_its_worker_stops_is_given_back() {
         let mut run = output::finish(pending, &mut other, &mut root.top(), super::no_failure);
         fixture.ledger.sent_all(&mut run);
     }
+}
+
+#[test]
+fn a_run_of_which_nothing_is_left_is_owed_until_its_numbers_have_passed() {
+    let (fixture, mut root) = (Fixture::new(64), Root::claim());
+    let mut world = World::new(2, 0);
+    let sa = Arc::clone(&world.sas[0]);
+    let begin = |run, root: &mut Root| {
+        output::begin(Arc::clone(&sa), Box::new(run), NOW, &mut root.top()).ok().unwrap()
+    };
+    let first = begin(packets(1, &fixture.pool, &fixture.ledger), &mut root);
+    // What is no IP packet cannot be sealed.
+    let mut bad = packets(2, &fixture.pool, &fixture.ledger);
+    bad.iter_mut().for_each(|m| m.data_mut()[0] = 0);
+    let failing = begin(bad, &mut root);
+    let after = begin(packets(1, &fixture.pool, &fixture.ledger), &mut root);
+    let [a, b] = &mut world.actors[..] else { panic!() };
+    let mut finish = |pending: Pending, owed: &mut Releasing| {
+        let mut run = output::finish(pending, owed, &mut root.top(), |m, why| m.end(why, &fixture.ledger));
+        let len = run.len();
+        fixture.ledger.sent_all(&mut run);
+        len
+    };
+    let (find, mut more) = (|_: SaIndex| Some(&sa), Batch::new());
+    assert_eq!(finish(failing, &mut b.owed), 0);
+    assert_eq!(finish(first, &mut a.owed), 1);
+    assert!(!a.owed.written_output(find, &mut more, 256));
+    // Its turn has come: there is nothing to write, but others wait for it to be said.
+    assert!(b.owed.written_output(find, &mut more, 256) && more.is_empty() && !b.owed.is_empty());
+    assert_eq!(finish(after, &mut a.owed), 0, "not before");
+    assert!(!b.owed.written_output(find, &mut more, 256) && b.owed.is_empty());
+    assert!(a.owed.written_output(find, &mut more, 256));
+    assert_eq!(more.len(), 1);
+    fixture.ledger.sent_all(&mut more);
+    assert!(!a.owed.written_output(find, &mut more, 256) && a.owed.is_empty());
 }
