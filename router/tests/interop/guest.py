@@ -56,6 +56,7 @@ def build():
             loader.write_text(f"#!/bin/sh\nexec /sbin/modprobe -d '{CACHE}/root' \"$@\"\n", encoding="ascii")
             loader.chmod(0o755)
             (CACHE / "complete").touch()
+        sh("gcc", "-shared", "-fPIC", "-O2", "-o", str(CACHE / "registers.so"), str(HERE / "registers.c"), "-ldl")
     return CACHE / "root/usr/bin/linux.uml", CACHE / "modprobe"
 
 
@@ -83,7 +84,8 @@ class Guest:
             self.process = subprocess.Popen(
                 ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "ip", "netns", "exec", netns, str(kernel),
                  *cmdline, f"ssl0=fd:{theirs.fileno()}"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs.fileno()], preexec_fn=die_with_parent)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs.fileno()], preexec_fn=die_with_parent,
+                env={**os.environ, "LD_PRELOAD": str(CACHE / "registers.so")})
         theirs.close()
         try:
             self._read_until(rb"__READY__\r?\n", 60)
