@@ -9,7 +9,7 @@ use std::{collections::HashMap, hash::Hash, sync::OnceLock};
 
 use kern::lock::Leaf;
 
-/// Values at most.
+/// Values at most: a number fits into 16 bits.
 pub(crate) const LIMIT: usize = 4096;
 
 /// Values by number, and numbers by value.

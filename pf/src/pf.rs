@@ -119,6 +119,10 @@ impl Pf {
         }
         self.tables.commit(ruleset.tables());
         self.debug.set(options.debug);
+        // As with pfctl, one that the file does not say stays.
+        if let Some(id) = options.host_id {
+            self.states.set_creator(id);
+        }
     }
 
     /// Ends what only earlier rulesets had: limiters that are defined no more take no further states. To be called when

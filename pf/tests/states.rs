@@ -425,3 +425,19 @@ fn a_hundred_thousand_states_are_purged_in_small_steps() {
     assert_eq!(w.pf.counters().removals.get(), u64::from(limit));
     assert!(w.passes(IN, LAN, &build::udp4(CLIENT, SERVER, 1, 53, b"q")), "slots are free again");
 }
+
+#[test]
+fn states_are_whose_they_were_when_they_were_made() {
+    let mut w = World::new("pass\n");
+    let up = |client_port| Conversation { client_port, server_port: 80 }.up("S", 1000, 0, 8192, 0);
+    let drawn = w.pf.states().creator();
+    assert!(drawn != 0 && w.passes(IN, LAN, &up(1)));
+    w.load("set hostid 0x1234abcd\npass\n");
+    assert!(w.passes(IN, LAN, &up(2)));
+    // As with pfctl, a file that does not say it leaves it as it is.
+    w.load("pass\n");
+    assert!(w.passes(IN, LAN, &up(3)));
+    let mut all: Vec<_> = w.states().iter().map(|s| (s.wire[0].1, s.creator)).collect();
+    all.sort_unstable();
+    assert_eq!(all, [(1, drawn), (2, 0x1234_abcd), (3, 0x1234_abcd)]);
+}

@@ -70,7 +70,6 @@ fn rare(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
         }
         "fingerprints" => Setting::Fingerprints(c.string("the name of a file")?.value.to_owned()),
         "hostid" => {
-            c.note(at, "set hostid");
             let id = c.number::<u32>("a host id")?;
             if id.value == 0 {
                 return Err(Fault::new(id.at, "hostid must be non-zero"));

@@ -42,7 +42,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("sctp.established", SCTP),
     ("sctp.closing", SCTP),
     ("sctp.closed", SCTP),
-    ("set hostid", "states are not synchronised"),
     ("bridge-to", "interfaces are not bridged"),
 ];
 

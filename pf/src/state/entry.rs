@@ -133,7 +133,9 @@ pub(crate) struct State {
     /// What is added to the sequence numbers of `src`, of `dst`.
     pub(crate) diff: [u32; 2],
     /// Number of what its packets get besides; 0 is nothing.
-    pub(crate) treatment: u32,
+    pub(crate) treatment: u16,
+    /// Number of whose it is.
+    pub(crate) creator: u16,
 }
 
 impl State {
@@ -165,6 +167,7 @@ impl State {
 
     #[inline(always)]
     pub(crate) fn has(&self, flag: u16) -> bool {
+        creator: 0,
         self.flags & flag != 0
     }
 

@@ -44,6 +44,8 @@ pub struct PeerInfo {
 pub struct StateInfo {
     /// Number that no other state of this process has.
     pub id: u64,
+    /// Whose it is (`set hostid`).
+    pub creator: u32,
     /// Protocol.
     pub proto: u8,
     /// Direction of its first packet.
@@ -111,10 +113,11 @@ impl States {
         let translated = RuleSlot(state.nat);
         let nat_rule = self.slab.slot(translated).map(Slot::number);
         let anchor = self.slab.slot(RuleSlot(state.anchor)).map(Slot::number);
-        let treatment = self.slab.treatments.get(state.treatment);
+        let treatment = self.slab.treatments.get(u32::from(state.treatment));
         let hop = treatment.and_then(|t| self.slab.next_hop(t.route?.hop));
         let gateway = hop.and_then(|hop| hop.gateway);
         Some(StateInfo {
+            creator: self.creators.get(u32::from(state.creator)).copied().unwrap_or(0),
             nat_rule,
             anchor,
             gateway,
@@ -140,6 +143,7 @@ impl State {
         };
         StateInfo {
             id: self.id(slot),
+            creator: 0,
             proto: self.wire.proto,
             direction: self.direction,
             ifindex: self.ifindex,

@@ -47,6 +47,7 @@ use wire::IpProto;
 use crate::{
     IfIndex,
     limiter::Limiters,
+    intern::Interned,
     packet::{Packet, icmp_query},
     rule::Direction,
     slab::{RuleSlab, RuleSlot, Slot},
@@ -80,7 +81,9 @@ pub struct States {
     /// What initial sequence numbers are drawn with.
     secret: RandomState,
     drawn: AtomicU64,
-    creator: u32,
+    /// Whose the states are (BSD: `hostid`): that of now, by number, and all there have been.
+    creator: AtomicU32,
+    creators: Interned<u32>,
     purge: purge::Pace,
     pub(crate) cookies: Cookies,
 }
@@ -266,13 +269,15 @@ impl States {
             limiters: Limiters::new(workers.max(1)),
             secret: RandomState::new(),
             drawn: AtomicU64::new(0),
-            creator: (RandomState::new().hash_one(0) as u32).max(1),
+            creator: AtomicU32::new(0),
+            creators: Interned::new(),
             purge: purge::Pace::default(),
             cookies: Cookies::new(),
         };
         states.set_limit(limit);
         states
     }
+        states.set_creator((RandomState::new().hash_one(0) as u32).max(1));
 
     /// Sets the number of states at most; a higher one takes more memory, a lower one removes none.
     pub(crate) fn set_limit(&self, limit: u32) {
@@ -297,9 +302,17 @@ impl States {
         self.table.rows()
     }
 
-    /// The number of who has made the states, drawn when the process started (BSD: `hostid`).
+    /// The number of who makes states: what `set hostid` says, before that one drawn when the process started.
     pub fn creator(&self) -> u32 {
-        self.creator
+        self.creators.get(self.creator.load(Relaxed)).copied().unwrap_or(0)
+    }
+
+    /// Sets it, for states that are made from now on.
+    pub(crate) fn set_creator(&self, id: u32) {
+        // A process that has had thousands of them stays with the last.
+        if let Some(number) = self.creators.number(id) {
+            self.creator.store(number, Relaxed);
+        }
     }
 
     /// How many there may be.
@@ -671,7 +684,7 @@ impl State {
         hit.diffs = self.diffs(direction);
         hit.nat = RuleSlot(self.nat);
         hit.anchor = RuleSlot(self.anchor);
-        hit.treatment = self.treatment;
+        hit.treatment = u32::from(self.treatment);
         hit.forward = direction == self.direction;
         hit.key = match direction {
             Direction::In => self.stack,

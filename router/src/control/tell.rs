@@ -226,17 +226,17 @@ impl StateReport {
         states
             .dump(held, now.secs() as u32)
             .iter()
-            .map(|state| StateReport::new(state, name(state.ifindex), states.creator()))
+            .map(|state| StateReport::new(state, name(state.ifindex)))
             .collect()
     }
 
-    fn new(state: &pf::StateInfo, interface: String, creator: u32) -> StateReport {
+    fn new(state: &pf::StateInfo, interface: String) -> StateReport {
         let [src, dst] = state.wire.map(place);
         StateReport {
             text: state.line(Some(&interface), false),
             verbose: state.line(Some(&interface), true),
             id: state.id,
-            creator,
+            creator: state.creator,
             interface,
             proto: state.proto,
             direction: state.direction.keyword().to_owned(),

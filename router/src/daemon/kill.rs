@@ -14,8 +14,7 @@ impl Daemon {
         let count = match which {
             Kill::Id(id) => {
                 let (id, creator) = state_id(id)?;
-                let own = self.router.shared().pf.states().creator();
-                self.kill_states(interface, |s| s.id == id && creator.is_none_or(|by| by == own))?
+                self.kill_states(interface, |s| s.id == id && creator.is_none_or(|by| by == s.creator))?
             }
             Kill::Label(label) => {
                 let slots = self.ruleset().map_or_else(Vec::new, |rules| rules.labelled(label));

@@ -88,9 +88,11 @@ impl Daemon {
     }
 
     /// Who has made the states that there are.
-    fn creators(&self) -> Vec<u32> {
-        let states = self.router.shared().pf.states();
-        if states.count() == 0 { Vec::new() } else { vec![states.creator()] }
+    fn creators(&mut self) -> Vec<u32> {
+        let shared = self.router.shared().clone();
+        let states = shared.pf.states().dump(&mut self.root.top().at(), 0);
+        let ids: BTreeSet<u32> = states.iter().map(|state| state.creator).collect();
+        ids.into_iter().collect()
     }
 
     /// The ruleset, in force or parked by `-d`.
