@@ -26,9 +26,6 @@ pub(crate) fn settings(c: &mut Cursor) -> Parsed<Vec<At<Setting>>> {
         "block-policy" => Ok(one(at, Setting::BlockPolicy(reply(c)?))),
         "fail-policy" => {
             let reply = reply(c)?;
-            if reply != Reply::Drop {
-                c.note(at, "set fail-policy");
-            }
             Ok(one(at, Setting::FailPolicy(reply)))
         }
         "state-policy" => {

@@ -17,12 +17,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Routes.
     ("no-route", ASK),
     ("urpf-failed", ASK),
-    // States.
-    ("set fail-policy", "a packet whose state cannot be made is dropped"),
-    // Other options of rules.
-    ("max-pkt-rate", "packets are not metered by rules yet"),
-    ("max-pkt-size", "packets are not metered by rules yet"),
-    ("ridentifier", "rules have no identifiers yet"),
     // Tables, normalisation, log.
     ("set loginterface", "statistics are counted for every interface"),
     ("set keepcounters", "counters begin anew on a reload"),

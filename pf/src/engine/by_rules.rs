@@ -17,7 +17,7 @@ use crate::{
     osfp::Sender,
     packet::Packet,
     route::Routed,
-    rule::{Action, Direction},
+    rule::{Action, Direction, Reply},
     ruleset::{Compiled, Translation},
     slab::RuleSlot,
     state::{
@@ -326,7 +326,7 @@ impl<'a> PfCx<'a> {
             Treatment::NONE => 0,
             _ => match self.pf.slab.treatments.number(treatment) {
                 Some(number) => number,
-                None => return Err(self.block(Why::PfStateInsert)),
+                None => return Err(self.has_no_state(Why::PfStateInsert, judged)),
             },
         };
         let making = Making {
@@ -363,10 +363,24 @@ impl<'a> PfCx<'a> {
             }
             Ok(Made::Raced) => match self.by_state(direction, index, m, seen) {
                 Some(verdict) => Err(verdict),
-                None => Err(self.block(Why::PfStateInsert)),
+                None => Err(self.has_no_state(Why::PfStateInsert, judged)),
             },
-            Ok(Made::Taken) => Err(self.block(Why::PfStateInsert)),
-            Err(why) => Err(self.block(why)),
+            Ok(Made::Taken) => Err(self.has_no_state(Why::PfStateInsert, judged)),
+            Err(why) => Err(self.has_no_state(why, judged)),
+        }
+    }
+
+    /// Ends a packet whose state cannot be made; its sender is told if `set fail-policy` says so.
+    #[cold]
+    fn has_no_state(&self, why: Why, judged: &Judged) -> Verdict {
+        let policy = self.rules.conf().options.fail_policy;
+        let blocked = self.block(why);
+        if policy == Reply::Drop || judged.rule.action != Action::Pass {
+            return blocked;
+        }
+        match refuse(policy, &judged.seen.p) {
+            Verdict::Return(answer, _) => Verdict::Return(answer, why),
+            _ => blocked,
         }
     }
 
