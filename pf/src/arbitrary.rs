@@ -150,9 +150,10 @@ pub(crate) fn rule() -> impl Strategy<Value = Rule> {
         queue,
         of(word()),
         tagged,
+        of(select(vec![120_u16, 576, 1280])),
     );
     (first, rest).prop_map(|((pass, reply, direction, quick, on, place), rest)| {
-        let (flags, icmp, tos, keep, [fragment, allow_opts], label, queue, tag, tagged) = rest;
+        let (flags, icmp, tos, keep, [fragment, allow_opts], label, queue, tag, tagged, size) = rest;
         let action = if pass { Action::Pass } else { Action::Block(reply) };
         let mut rule = Rule {
             direction,
@@ -165,6 +166,7 @@ pub(crate) fn rule() -> impl Strategy<Value = Rule> {
             flags,
             icmp,
             tos,
+            max_pkt_size: size.unwrap_or(0),
             keep,
             fragment,
             allow_opts,

@@ -9,6 +9,7 @@ kern::counters! {
         matched: "pf.match" "packets for which the ruleset was evaluated",
         fragment: "pf.fragment" "fragments blocked",
         short: "pf.short" "packets too short for their protocol",
+        normalize: "pf.normalize" "packets longer than a rule allows",
         ip_option: "pf.ip_option" "packets with options that no rule allows",
         state_mismatch: "pf.state_mismatch" "packets that did not fit their state",
         state_insert: "pf.state_insert" "states that collided with another",

@@ -69,7 +69,7 @@ struct Matter {
     counter: fn(&PfCounters) -> &Counter,
 }
 
-const MATTERS: [Matter; 11] = [
+const MATTERS: [Matter; 12] = [
     of(Why::PfStateInsert, Level::Urgent, "state insert failed", |c| &c.state_insert),
     Matter {
         why: None,
@@ -83,6 +83,7 @@ const MATTERS: [Matter; 11] = [
     of(Why::PfTranslate, Level::Misc, "translation failed", |c| &c.translate),
     of(Why::PfTimestamp, Level::Misc, "bad timestamp", |c| &c.bad_timestamp),
     of(Why::PfRoute, Level::Misc, "no next hop", |c| &c.no_route),
+    of(Why::PfNormalize, Level::Misc, "dropping overly long packet", |c| &c.normalize),
     of(Why::PfOptions, Level::Misc, "dropping packet with ip options", |c| &c.ip_option),
     of(Why::PfShort, Level::Loud, "packet too short", |c| &c.short),
     of(Why::PfFragment, Level::Loud, "dropping fragment", |c| &c.fragment),

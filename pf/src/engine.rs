@@ -338,6 +338,7 @@ impl<'a> PfCx<'a> {
         let Some(counters) = self.counters() else { return };
         match why {
             Why::PfShort => counters.short.inc(),
+            Why::PfNormalize => counters.normalize.inc(),
             Why::PfOptions => counters.ip_option.inc(),
             Why::PfFragment => counters.fragment.inc(),
             Why::PfStateMismatch => counters.state_mismatch.inc(),

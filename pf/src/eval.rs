@@ -45,8 +45,8 @@ pub(crate) trait Effects<'r> {
     /// Whether the sender of a packet is a system that a rule asks for.
     fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool;
 
-    /// Whether the limiters of a rule have room; if not, whether it blocks the packet, and why.
-    fn looks_at(&mut self, limited: Limited) -> Result<(), Option<Why>>;
+    /// Whether rate and limiters of a rule have room for so many packets; if not, whether it blocks them, and why.
+    fn looks_at(&mut self, rule: &Compiled, limited: Limited, packets: u32) -> Result<(), Option<Why>>;
 
     /// A match rule has matched, within what a call in the main ruleset calls.
     fn matched(
@@ -68,7 +68,7 @@ pub(crate) enum Trial {
     Field(usize),
     /// Another field does not match, or the sender is another system, or chance has it that the rule is passed over.
     Rest,
-    /// Its limiter has no room.
+    /// Its limiter or its rate has no room.
     Full,
     /// It matches.
     Matches,
@@ -131,7 +131,7 @@ impl<'r> Evaluation<'r> {
             }
             let matches = rule.rest_matches(p, outcome.tag) && rule.is_honoured(p, effects);
             if matches && let Some(limited) = rule.limited() {
-                match effects.looks_at(limited) {
+                match effects.looks_at(rule, limited, p.segments) {
                     Ok(()) => {}
                     Err(None) => {
                         effects.tried(rule, self.within, Trial::Full);
@@ -290,7 +290,7 @@ impl<'r> Outcome<'r> {
     #[inline(always)]
     pub(crate) fn treated_by(&self, rule: &Compiled) -> Treatment {
         match &rule.rare {
-            Some(rare) => self.treatment.then(rare.normalise, rare.prio),
+            Some(rare) => self.treatment.then(rare.normalise, rare.prio, rare.max_size),
             None => self.treatment,
         }
     }

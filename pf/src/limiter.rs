@@ -39,6 +39,13 @@ pub(crate) use tables::TableChange;
 pub(crate) struct Limited {
     pub(crate) state: Option<LimiterRef>,
     pub(crate) source: Option<LimiterRef>,
+    /// It has a rate of its own (`max-pkt-rate`), which is in its slot.
+    pub(crate) metered: bool,
+}
+
+impl Limited {
+    /// By nothing.
+    pub(crate) const NOT: Limited = Limited { state: None, source: None, metered: false };
 }
 
 /// What a limiter has no room for.

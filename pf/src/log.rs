@@ -11,7 +11,7 @@
 //!   │      │        │        │        │            │ of anchor │        │ anchor    │ process │     │             │        │
 //! ```
 //!
-//! That is `struct pfloghdr` of FreeBSD's net/if_pflog.h, link type PFLOG (117). Numbers of rules are in network order. Users
+//! That is `struct pfloghdr` of FreeBSD's net/if_pflog.h, link type PFLOG (117). Numbers and identifiers of rules are in network order. Users
 //! and processes are those of the packet's socket, if the rule says `log (user)` and this host has the socket, and those of
 //! who has loaded the rules.
 
@@ -93,6 +93,8 @@ pub struct Record<'a> {
     pub rule: u32,
     /// The number of the rule in its anchor.
     pub in_anchor: Option<u32>,
+    /// What the rule that decides says `ridentifier`; 0 is nothing.
+    pub identifier: u32,
     /// The path of that anchor.
     pub anchor: &'a str,
     /// The user of its socket is to be told, if this host has one (`log (user)`).
@@ -145,6 +147,8 @@ pub enum Reason {
     Fragment = 2,
     /// It is too short for its protocol.
     Short = 3,
+    /// It is longer than a rule allows.
+    Normalize = 4,
     /// Its timestamp is not of its connection.
     Timestamp = 6,
     /// It has options that no rule allows.
@@ -169,6 +173,7 @@ impl Reason {
         match why {
             Why::PfFragment => Reason::Fragment,
             Why::PfShort => Reason::Short,
+            Why::PfNormalize => Reason::Normalize,
             Why::PfTimestamp => Reason::Timestamp,
             Why::PfOptions => Reason::Options,
             Why::PfStateMismatch => Reason::StateMismatch,
@@ -211,6 +216,7 @@ impl Record<'_> {
         let owners = [owner.uid, owner.pid, loader.uid, loader.pid].map(u32::to_ne_bytes);
         header[44..60].copy_from_slice(owners.as_flattened());
         header[60] = self.direction as u8;
+        header[64..68].copy_from_slice(&self.identifier.to_be_bytes());
         header
     }
 }
@@ -235,6 +241,7 @@ mod tests {
             reason: Reason::StateLimit,
             rule: 7,
             in_anchor: Some(258),
+            identifier: 1234,
             anchor: "a name/of more than sixteen",
             user: false,
             own: false,
@@ -247,7 +254,7 @@ mod tests {
         assert_eq!(header[36..44], [0, 0, 0, 7, 0, 0, 1, 2]);
         let owners = header[44..60].chunks(4).map(|o| u32::from_ne_bytes(o.try_into().unwrap()));
         assert_eq!(owners.collect::<Vec<_>>(), [u32::MAX, 100_000, 7, 300]);
-        assert_eq!(header[60..], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(header[60..], [2, 0, 0, 0, 0, 0, 4, 210, 0, 0, 0, 0]);
         let main = Record { in_anchor: None, anchor: "", ..record };
         let header = main.header("lan0", &[0x60, 0], loader, loader);
         assert_eq!((header[1], &header[20..36], &header[40..44]), (28, &[0; 16][..], &[0xff; 4][..]));

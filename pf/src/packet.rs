@@ -68,6 +68,16 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// IP octets of the longest packet that `m`, of which this was read, is on the wire.
+    #[cold]
+    pub(crate) fn longest(&self, m: &Mbuf) -> u32 {
+        if m.hdr().gso == Gso::None {
+            return self.bytes;
+        }
+        let headers = m.len() as u32 - self.payload;
+        (headers + u32::from(m.hdr().gso_size)).min(m.len() as u32)
+    }
+
     /// No packet: to be filled.
     pub const EMPTY: Packet = Packet {
         src: 0,

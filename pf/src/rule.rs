@@ -182,7 +182,7 @@ pub struct Rule {
     pub prio: Option<u8>,
     /// `max-pkt-rate n/s`: matches only while packets come no faster.
     pub max_pkt_rate: Option<Rate>,
-    /// `max-pkt-size n`: matches only packets up to this size; 0 is any.
+    /// `max-pkt-size n`: longer packets that it passes, or that a later rule does, end; 0 is any size.
     pub max_pkt_size: u16,
     /// `set prio a`, `set prio (a, b)`: the second for low delay and empty ACKs.
     pub set_prio: Option<(u8, u8)>,

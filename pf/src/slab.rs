@@ -21,8 +21,9 @@ use std::sync::{
 use kern::{counter::Counter, lock::Leaf};
 
 use crate::{
+    meter::Meter,
     route::{HopId, NextHop, NextHops},
-    rule::{Keep, Overload},
+    rule::{Keep, Overload, Rate},
     timeout::Timeout,
     track::Limits,
     treatment::Treatments,
@@ -63,6 +64,21 @@ struct Chunk {
     counts: Box<[Box<[RuleCounts]>]>,
 }
 
+/// What a slot is told of its rule.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Described<'a> {
+    /// Its number in its list.
+    pub(crate) number: u32,
+    /// The path of its anchor; empty for the main ruleset.
+    pub(crate) path: &'a str,
+    /// What it says of states.
+    pub(crate) keep: Option<&'a Keep>,
+    /// `max-pkt-rate`.
+    pub(crate) rate: Option<Rate>,
+    /// `ridentifier`; 0 is none.
+    pub(crate) identifier: u32,
+}
+
 /// What a rule's states need of it.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -70,6 +86,7 @@ pub(crate) struct Slot {
     references: AtomicU32,
     states: AtomicU32,
     number: AtomicU32,
+    identifier: AtomicU32,
     max: AtomicU32,
     /// Source nodes of the rule.
     nodes: AtomicU32,
@@ -81,6 +98,8 @@ pub(crate) struct Slot {
     overload: Leaf<Option<(String, Overload)>>,
     /// Seconds, 0 for the global value.
     timeouts: [AtomicU32; Timeout::COUNT],
+    /// How many packets there may be; made for the first rule here that asks.
+    meter: OnceLock<Box<Meter>>,
     /// What had been counted when the counters were last cleared: workers own them, so nobody else sets them to 0.
     cleared: Leaf<RuleTotals>,
 }
@@ -143,22 +162,25 @@ impl RuleSlab {
         self.hops.get(id.0)
     }
 
-    /// Takes a slot for a rule of the main ruleset or of the anchor at `path`; its counters are at 0.
-    pub(crate) fn take(
-        &self,
-        number: u32,
-        keep: Option<&Keep>,
-        path: &str,
-    ) -> Result<RuleSlot, TooManyRules> {
+    /// Takes a slot for a rule; its counters are at 0.
+    pub(crate) fn take(&self, rule: &Described<'_>) -> Result<RuleSlot, TooManyRules> {
         let slot = RuleSlot(self.free.with(|free| self.take_index(free))?);
         if let Some(s) = self.slot(slot) {
             s.references.store(1, Ordering::Relaxed);
             s.states.store(0, Ordering::Relaxed);
-            s.number.store(number, Ordering::Relaxed);
             s.cleared.with(|cleared| *cleared = RuleTotals::default());
-            s.describe(keep, path);
+            s.describe(rule);
         }
         Ok(slot)
+    }
+
+    /// The slot that a rule has had before, or one for it.
+    pub(crate) fn share_or_take(
+        &self,
+        before: Option<RuleSlot>,
+        rule: &Described<'_>,
+    ) -> Result<RuleSlot, TooManyRules> {
+        before.map_or_else(|| self.take(rule), |slot| Ok(self.share(slot)))
     }
 
     /// Takes a further reference to the slot of a rule that stays as it is.
@@ -329,12 +351,14 @@ impl Slot {
             references: AtomicU32::new(0),
             states: AtomicU32::new(0),
             number: AtomicU32::new(0),
+            identifier: AtomicU32::new(0),
             max: AtomicU32::new(0),
             nodes: AtomicU32::new(0),
             sources: std::array::from_fn(|_| AtomicU32::new(0)),
             anchor: Leaf::new(None),
             overload: Leaf::new(None),
             timeouts: std::array::from_fn(|_| AtomicU32::new(0)),
+            meter: OnceLock::new(),
             cleared: Leaf::new(RuleTotals::default()),
         }
     }
@@ -351,7 +375,13 @@ impl Slot {
         }
     }
 
-    fn describe(&self, keep: Option<&Keep>, path: &str) {
+    fn describe(&self, rule: &Described<'_>) {
+        let &Described { number, path, keep, rate, identifier } = rule;
+        self.number.store(number, Ordering::Relaxed);
+        self.identifier.store(identifier, Ordering::Relaxed);
+        if rate.is_some() || self.meter.get().is_some() {
+            self.meter.get_or_init(Box::default).set(rate);
+        }
         self.max.store(keep.map_or(0, |k| k.max), Ordering::Relaxed);
         let limits = keep.map_or_else(Limits::default, Limits::of);
         let (n, seconds) = limits.rate;
@@ -386,6 +416,17 @@ impl Slot {
     pub(crate) fn number(&self) -> u32 {
         self.number.load(Ordering::Relaxed)
     }
+
+    /// What the rule says `ridentifier`; 0 is nothing.
+    pub(crate) fn identifier(&self) -> u32 {
+        self.identifier.load(Ordering::Relaxed)
+    }
+
+    /// Whether the rate of the rule has room for a packet at `now`, in nanoseconds of the clock; then it is counted.
+    #[cold]
+    pub(crate) fn meters(&self, now: u64, packets: u32) -> bool {
+        self.meter.get().is_none_or(|meter| meter.take(now, packets))
+    }
 }
 
 #[cfg(test)]
@@ -395,7 +436,7 @@ mod tests {
     #[test]
     fn a_slot_is_reused_only_when_ruleset_and_states_are_gone() {
         let slab = RuleSlab::new(2);
-        let slot = slab.take(3, None, "").unwrap();
+        let slot = slab.take(&Described { number: 3, ..Described::default() }).unwrap();
         slab.counts(1, slot).unwrap().count(0, 2, 120);
         assert!(slab.state_made(slot) && slab.state_made(slot));
         assert_eq!((slab.totals(slot).states, slab.totals(slot).packets), (2, [2, 0]));
@@ -404,7 +445,7 @@ mod tests {
         assert_eq!(slab.in_use(), 1);
         slab.state_gone(slot);
         assert_eq!(slab.in_use(), 0);
-        let again = slab.take(0, None, "").unwrap();
+        let again = slab.take(&Described::default()).unwrap();
         assert_eq!((again, slab.totals(again)), (slot, RuleTotals::default()));
     }
 
@@ -412,7 +453,8 @@ mod tests {
     fn a_thousand_reloads_take_no_more_slots_than_one() {
         let slab = RuleSlab::new(1);
         for _ in 0..1000 {
-            let slots: Vec<_> = (0..300).map(|n| slab.take(n, None, "").unwrap()).collect();
+            let rule = |number| Described { number, ..Described::default() };
+            let slots: Vec<_> = (0..300).map(|n| slab.take(&rule(n)).unwrap()).collect();
             for slot in slots {
                 slab.release(slot);
             }
@@ -423,7 +465,8 @@ mod tests {
     #[test]
     fn a_rule_with_a_maximum_makes_no_more_states() {
         let slab = RuleSlab::new(1);
-        let slot = slab.take(0, Some(&Keep { max: 1, ..Keep::default() }), "").unwrap();
+        let keep = Keep { max: 1, ..Keep::default() };
+        let slot = slab.take(&Described { keep: Some(&keep), ..Described::default() }).unwrap();
         assert!(slab.state_made(slot));
         assert!(!slab.state_made(slot));
         slab.state_gone(slot);

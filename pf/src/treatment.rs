@@ -22,6 +22,8 @@ pub(crate) struct Treatment {
     pub(crate) normalise: Normalise,
     /// Their priority on the wire (802.1p), and that of low-delay packets.
     pub(crate) prio: Option<(u8, u8)>,
+    /// Octets of IP at most (`max-pkt-size`); 0 is any number.
+    pub(crate) max_size: u16,
     /// Where every packet is logged.
     pub(crate) log: Option<Where>,
 }
@@ -32,11 +34,18 @@ pub(crate) type Treatments = Interned<Treatment>;
 impl Treatment {
     /// Nothing.
     pub(crate) const NONE: Treatment =
-        Treatment { route: None, normalise: Normalise::NONE, prio: None, log: None };
+        Treatment { route: None, normalise: Normalise::NONE, prio: None, max_size: 0, log: None };
 
     /// This, and what a later rule says.
-    pub(crate) fn then(self, normalise: Normalise, prio: Option<(u8, u8)>) -> Treatment {
-        Treatment { normalise: self.normalise.then(normalise), prio: prio.or(self.prio), ..self }
+    pub(crate) fn then(self, normalise: Normalise, prio: Option<(u8, u8)>, max_size: u16) -> Treatment {
+        let max_size = if max_size != 0 { max_size } else { self.max_size };
+        Treatment { normalise: self.normalise.then(normalise), prio: prio.or(self.prio), max_size, ..self }
+    }
+
+    /// Whether a packet may be as long as it is; a super-frame, as what it becomes on the wire.
+    #[inline]
+    pub(crate) fn admits(&self, m: &Mbuf, p: &Packet) -> bool {
+        self.max_size == 0 || p.longest(m) <= u32::from(self.max_size)
     }
 
     /// Gives a packet what it is to get; `p` is what it was read as.

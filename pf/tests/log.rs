@@ -36,6 +36,20 @@ fn the_rule_that_decides_logs_with_its_number_and_no_other() {
 }
 
 #[test]
+fn the_identifier_is_that_of_the_rule_that_decides() {
+    let mut w = World::new(
+        "pass in log ridentifier 7 no state\n\
+         anchor a ridentifier 5 {\n pass in log proto udp to port 53 ridentifier 1234 no state\n}\n\
+         match in log proto udp to port 54 ridentifier 9\n",
+    );
+    assert_eq!(said(&mut w, &udp(53)), ["pflog0: rule 1.a.0(match) pass in 1 id 1234"]);
+    assert_eq!(
+        said(&mut w, &udp(54)),
+        ["pflog0: rule 2(match) match in 1 id 9", "pflog0: rule 0(match) pass in 1 id 7"]
+    );
+}
+
+#[test]
 fn whose_socket_a_packet_has_is_asked_where_a_rule_says_user() {
     let mut w = World::new(
         "match log (user, matches) proto udp to port 53\npass out log (all, user) proto tcp\npass log proto udp\n",

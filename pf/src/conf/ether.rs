@@ -149,7 +149,6 @@ fn rule_option(c: &mut Cursor, def: &mut EtherDef) -> Parsed<()> {
             rule.labels.push(option::label(c)?.value);
         }
         "ridentifier" => {
-            c.note(at, "ridentifier");
             rule.ridentifier = c.number::<u32>("an identifier")?.value;
         }
         "dnpipe" => {

@@ -156,15 +156,12 @@ fn rare(c: &mut Cursor, env: &Environment, def: &mut RuleDef, word: At<&str>) ->
             def.rule.rtable = Some(c.number::<u32>("a routing table")?.value);
         }
         "ridentifier" => {
-            c.note(at, "ridentifier");
             def.rule.ridentifier = c.number::<u32>("an identifier")?.value;
         }
         "max-pkt-rate" => {
-            c.note(at, "max-pkt-rate");
             def.rule.max_pkt_rate = Some(rate(c)?);
         }
         "max-pkt-size" => {
-            c.note(at, "max-pkt-size");
             def.rule.max_pkt_size = c.number::<u16>("a number of octets")?.value;
         }
         "divert-to" | "divert-reply" | "divert-packet" => divert(c, def, word)?,

@@ -172,7 +172,6 @@ fn antispoof(c: &mut Cursor) -> Parsed<Antispoof> {
         if c.accept("label") {
             def.labels.push(option::label(c)?);
         } else if c.accept("ridentifier") {
-            c.note(at, "ridentifier");
             def.ridentifier = c.number::<u32>("an identifier")?.value;
         } else if c.accept("rtable") {
             c.note(at, "rtable");

@@ -244,6 +244,9 @@ impl<'a> PfCx<'a> {
         if p.options && !outcome.allow_opts {
             return self.block(Why::PfOptions);
         }
+        if !outcome.treatment.admits(m, p) {
+            return self.block(Why::PfNormalize);
+        }
         if outcome.tag != 0 {
             m.hdr_mut().tag = outcome.tag;
         }
@@ -276,6 +279,9 @@ impl<'a> PfCx<'a> {
         let becomes = p.key(if changes_family { Direction::Out } else { direction });
         let opens = seen.lookup.opens_state(p);
         let mut treatment = outcome.treated_by(rule);
+        if !treatment.admits(m, &seen.p) {
+            return self.block(Why::PfNormalize);
+        }
         treatment.log = rule.log.filter(|log| log.all).map(Into::into);
         if let Some(pool) = rule.rare.as_ref().and_then(|rare| rare.route.as_ref()) {
             match pool.choose(asks, &self.pf.slab.hops, &mut self.worker.random) {
@@ -317,7 +323,7 @@ impl<'a> PfCx<'a> {
         let Judged { seen, rule, ref outcome, by, .. } = *judged;
         let (nat, sticky) = by.map_or((RuleSlot::NONE, None), |by| (by.rule.slot, by.sticky));
         let (p, data, now) = (&seen.p, m.data(), self.now.secs() as u32);
-        let passing = Passing { direction, index, p, data, now };
+        let passing = Passing { direction, index, p, data, now, at: self.now };
         let (queue, low_delay_queue) = outcome.queues(rule);
         let allow_opts = outcome.allow_opts || rule.allow_opts;
         let anchor = outcome.anchor.map_or(RuleSlot::NONE, |call| call.slot);

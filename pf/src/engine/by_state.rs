@@ -31,7 +31,8 @@ impl PfCx<'_> {
         if let Some(counters) = self.counters() {
             counters.searches.inc();
         }
-        let passing = Passing { direction, index, p, data: m.data(), now: self.now.secs() as u32 };
+        let passing =
+            Passing { direction, index, p, data: m.data(), now: self.now.secs() as u32, at: self.now };
         let mut hit = Hit::NONE;
         match states.track(&mut self.held, &mut self.worker.slots, lookup, &passing, &mut hit) {
             Tracked::None => None,
@@ -114,6 +115,9 @@ impl PfCx<'_> {
         hit: &Hit,
     ) -> Verdict {
         let treatment = self.pf.slab.treatments.get(hit.treatment).copied().unwrap_or_default();
+        if !treatment.admits(m, p) {
+            return self.block(Why::PfNormalize);
+        }
         treatment.apply(m, p, &mut self.worker.ids);
         if let Some(log) = treatment.log {
             self.log_by_state(direction, index, m, hit, log);

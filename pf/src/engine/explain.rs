@@ -55,8 +55,8 @@ impl<'r> Effects<'r> for Tracing<'_, '_, 'r> {
         self.walk.is_from(wanted, p)
     }
 
-    fn looks_at(&mut self, limited: Limited) -> Result<(), Option<Why>> {
-        self.walk.looks_at(limited)
+    fn looks_at(&mut self, rule: &Compiled, limited: Limited, packets: u32) -> Result<(), Option<Why>> {
+        self.walk.looks_at(rule, limited, packets)
     }
 
     fn matched(

@@ -69,7 +69,20 @@ impl Shown<'_> {
         let (action, reason) = event.became;
         let &Event { log: Where { to, user }, own, direction, interface, .. } = event;
         let anchor = anchor.as_deref().unwrap_or("");
-        let record = Record { to, direction, interface, action, reason, rule, in_anchor, anchor, user, own };
+        let identifier = slab.slot(event.rule).map_or(0, Slot::identifier);
+        let record = Record {
+            to,
+            direction,
+            interface,
+            action,
+            reason,
+            rule,
+            in_anchor,
+            identifier,
+            anchor,
+            user,
+            own,
+        };
         logger.log(&record, packet);
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     random::Random,
     rule::Direction,
     ruleset::Compiled,
+    slab::RuleSlot,
     state::States,
     track::NodeKey,
 };
@@ -36,6 +37,14 @@ pub(super) struct By<'a> {
 pub(super) struct Counts<'a> {
     pub(super) pf: &'a Pf,
     pub(super) worker: usize,
+}
+
+impl Counts<'_> {
+    /// Whether the rate of a rule has room. Whoever only asks is no worker, and finds that it has.
+    fn meters(&self, rule: RuleSlot, now: u64, packets: u32) -> bool {
+        let is_worker = self.pf.counters.get(self.worker).is_some();
+        !is_worker || self.pf.slab.slot(rule).is_none_or(|slot| slot.meters(now, packets))
+    }
 }
 
 /// What rules do while they are evaluated.
@@ -99,7 +108,10 @@ impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
     }
 
     #[cold]
-    fn looks_at(&mut self, limited: Limited) -> Result<(), Option<Why>> {
+    fn looks_at(&mut self, rule: &Compiled, limited: Limited, packets: u32) -> Result<(), Option<Why>> {
+        if limited.metered && !self.counts.meters(rule.slot, self.now, packets) {
+            return Err(None);
+        }
         let (limiters, worker) = (&self.states.limiters, self.counts.worker);
         let looked = limiters.look(self.held, worker, limited, self.source, self.now);
         looked.map_err(|(by, why)| by.block.then_some(why))

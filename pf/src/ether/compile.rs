@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     ruleset::{CompileError, Compiler},
-    slab::{RuleSlab, RuleSlot},
+    slab::{Described, RuleSlab, RuleSlot},
 };
 
 impl Compiler<'_> {
@@ -22,7 +22,14 @@ impl Compiler<'_> {
         let mut list = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
             let before = before.get(number).map(|old| old.slot);
-            let slot = self.slot(number, before, None, slab, slots)?;
+            let described = Described {
+                number: number as u32,
+                path: self.path,
+                identifier: rule.ridentifier,
+                ..Described::default()
+            };
+            let slot = slab.share_or_take(before, &described)?;
+            slots.push(slot);
             list.push(self.ether_rule(rule, slot)?);
             self.counters += 1;
         }

@@ -215,7 +215,7 @@ fn an_anchor_that_calls_itself_is_refused_and_what_has_no_engine() {
     let text = "ether anchor \"a\"\nanchor a {\n ether anchor \"/a\"\n}\n";
     let conf = conf::load_text("pf.conf", text, &env(), &[]).unwrap();
     assert!(Pf::new(1, 1).compile(&Arc::new(conf), &env(), &mut Names::new()).is_err());
-    for option in ["dnpipe 1", "dnqueue 2", "ridentifier 7"] {
+    for option in ["dnpipe 1", "dnqueue 2"] {
         assert!(
             conf::load_text("pf.conf", &format!("ether pass {option}\n"), &env(), &[]).is_err(),
             "{option}"

@@ -115,6 +115,9 @@ impl<'a> Linear<'a> {
             if rule.action == Action::Match {
                 translate(tag, p);
                 self.outcome.allow_opts |= rule.allow_opts;
+                if rule.max_pkt_size != 0 {
+                    self.outcome.treatment.max_size = rule.max_pkt_size;
+                }
                 if let Some(queue) = &rule.queue {
                     let mut number = |name: &String| self.names.queue(name).unwrap();
                     self.outcome.queue = number(&queue.name);
@@ -215,7 +218,7 @@ fn honours(share: u32) -> bool {
 pub(crate) struct Translating;
 
 impl Effects<'_> for Translating {
-    fn looks_at(&mut self, _: Limited) -> Result<(), Option<Why>> {
+    fn looks_at(&mut self, _: &Compiled, _: Limited, _: u32) -> Result<(), Option<Why>> {
         Ok(())
     }
 

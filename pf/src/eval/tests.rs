@@ -91,7 +91,7 @@ proptest! {
                 fast.anchor.map(|call| call.slot),
                 plain.through.map(|call| slot("", call))
             );
-            let said = |o: &Outcome<'_>| (o.tag, o.queue, o.low_delay_queue, o.allow_opts);
+            let said = |o: &Outcome<'_>| (o.tag, o.queue, o.low_delay_queue, o.allow_opts, o.treatment.max_size);
             prop_assert_eq!(said(&fast), said(&plain.outcome));
             // What is known beforehand of an interface must be what each of its packets gets.
             if let crate::ruleset::Constant::Pass { rule, .. } = ruleset.constant(direction, IfIndex(index)) {

@@ -221,7 +221,7 @@ impl Ruleset {
                 fails: match step.trial {
                     Trial::Matches => None,
                     Trial::Field(field) => FIELDS.get(field).copied(),
-                    Trial::Full => Some("its limiter has no room"),
+                    Trial::Full => Some("its limiter or its rate has no room"),
                     Trial::Rest => {
                         Some("flags, ICMP type, TOS, tag, fragment, received-on, os, or once already")
                     }
@@ -270,6 +270,9 @@ fn place(conf: &PfConf, at: Pos) -> String {
     format!("{file}:{}", at.line)
 }
 
+/// So long a packet fits into a cluster.
+const ROOM: usize = 1500;
+
 /// A packet outside of the router's own pool and books.
 struct Bench<'a> {
     pool: Pool,
@@ -290,7 +293,8 @@ impl Bench<'_> {
     fn packet(&self) -> Result<Mbuf, NoMemory> {
         let none = || NoMemory("the pool is empty".into());
         let octets = self.question.octets();
-        let mut m = self.pool.alloc(Class::Cluster, Owner::Control).ok_or_else(none)?;
+        let class = if octets.len() > ROOM { Class::Jumbo } else { Class::Cluster };
+        let mut m = self.pool.alloc(class, Owner::Control).ok_or_else(none)?;
         m.append(octets.len()).map_err(|_| none())?.copy_from_slice(&octets);
         self.ledger.receive(&mut m);
         let hdr = m.hdr_mut();

@@ -39,6 +39,8 @@ pub struct Question {
     pub icmp: (u8, u8),
     /// TOS octet.
     pub tos: u8,
+    /// Octets of IP, if they are said.
+    pub length: Option<u16>,
     /// The tag it carries.
     pub tag: Option<String>,
     /// A fragment but the first.
@@ -122,6 +124,7 @@ struct Draft {
     flags: Option<u8>,
     icmp: Option<(u8, u8)>,
     tos: u8,
+    length: Option<u16>,
     tag: Option<String>,
     fragment: bool,
     options: bool,
@@ -143,7 +146,10 @@ impl Question {
     pub(crate) fn octets(&self) -> Vec<u8> {
         // More fragments, and not the first.
         let frag = if self.fragment { 0x20b9 } else { 0 };
-        let payload = self.payload();
+        let mut payload = self.payload();
+        if let Some(length) = self.length {
+            payload.resize(payload.len().max(usize::from(length).saturating_sub(self.ip_header())), 0);
+        }
         match (self.from.0, self.to.0) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let proto = IpProto(self.proto);
@@ -162,6 +168,11 @@ impl Question {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Octets of its IP header.
+    fn ip_header(&self) -> usize {
+        if self.family() == Family::Inet { 20 } else { 40 }
     }
 
     fn payload(&self) -> Vec<u8> {
@@ -232,7 +243,7 @@ fn read(words: &mut Words<'_>) -> Result<Question, Wrong> {
     if draft.options && family == Family::Inet6 {
         return Err((words.column(), "options are those of IPv4".into()));
     }
-    Ok(Question {
+    let question = Question {
         direction,
         on: draft.on.ok_or_else(|| missing("`on` and an interface"))?,
         received: draft.received.unwrap_or_default(),
@@ -242,11 +253,17 @@ fn read(words: &mut Words<'_>) -> Result<Question, Wrong> {
         flags: draft.flags.unwrap_or(SYN),
         icmp: draft.icmp.unwrap_or((ECHO[usize::from(family == Family::Inet6)], 0)),
         tos: draft.tos,
+        length: draft.length,
         tag: draft.tag,
         fragment: draft.fragment,
         options: draft.options,
         ether: draft.ether,
-    })
+    };
+    let least = question.ip_header() + question.payload().len();
+    if question.length.is_some_and(|length| usize::from(length) < least) {
+        return Err((words.column(), format!("its headers alone are {least} octets")));
+    }
+    Ok(question)
 }
 
 fn one(words: &mut Words<'_>, draft: &mut Draft) -> Result<(), Wrong> {
@@ -274,13 +291,14 @@ fn one(words: &mut Words<'_>, draft: &mut Draft) -> Result<(), Wrong> {
             draft.icmp = Some((kind, code));
         }
         "tos" => draft.tos = words.next("a TOS value", |_, w| w.parse().ok().or_else(|| names::tos(w)))?,
+        "length" => draft.length = Some(words.next("a number of octets", |_, w| w.parse().ok())?),
         "tagged" => draft.tag = Some(words.next("a tag", |_, w| Some(w.trim_matches('"').to_owned()))?),
         "fragment" => draft.fragment = true,
         "options" => draft.options = true,
         "ether" => draft.ether = Some(ends(words)?),
         _ => {
             let known = "on, received-on, inet, inet6, proto, from, to, port, flags, icmp-type, icmp6-type, code, tos, \
-                         tagged, fragment, options, ether";
+                         length, tagged, fragment, options, ether";
             return Err((words.column(), format!("`{word}` says nothing of a packet; there are {known}")));
         }
     }
@@ -322,6 +340,9 @@ impl fmt::Display for Question {
             if has_ports {
                 write!(f, " port {port}")?;
             }
+        }
+        if let Some(length) = self.length {
+            write!(f, " length {length}")?;
         }
         let Some(Ends { from, to }) = self.ether else { return Ok(()) };
         for (word, octets) in [("ether from", from), ("to", to)] {

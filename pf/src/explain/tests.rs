@@ -162,6 +162,20 @@ fn asking_counts_nothing_and_leaves_no_state() {
 }
 
 #[test]
+fn the_length_of_a_packet_can_be_said() {
+    let rules = "match in on lan0 max-pkt-size 576\npass max-pkt-rate 1/10\n";
+    let packet = "in on lan0 proto udp from 192.0.2.1 port 7 to 192.0.2.9 port 7";
+    let fate = |length| explained(rules, &format!("{packet} length {length}")).fate;
+    assert_eq!(fate(576), Fate::Passes);
+    // Nothing is counted against the rate by who only asks.
+    assert_eq!(fate(576), Fate::Passes);
+    assert_eq!(fate(577), Fate::Blocked(Why::PfNormalize));
+    assert_eq!(fate(9000), Fate::Blocked(Why::PfNormalize));
+    let short = Question::parse(&format!("{packet} length 27"), &env()).unwrap_err().to_string();
+    assert!(short.contains("its headers alone are 28 octets"), "{short}");
+}
+
+#[test]
 fn a_wrong_description_is_told_with_a_caret_under_the_word() {
     let wrong = |text: &str| Question::parse(text, &env()).unwrap_err().to_string();
     assert_eq!(
@@ -189,7 +203,8 @@ fn a_wrong_description_is_told_with_a_caret_under_the_word() {
 fn question() -> impl Strategy<Value = Question> {
     let ends = arbitrary::packet();
     let more = (any::<bool>(), 1_u16..4, 0_u16..3, prop::option::of(select(vec!["A", "B"])), any::<bool>());
-    (ends, more).prop_map(|(p, (inward, on, received, tag, options))| Question {
+    let length = prop::option::of(120_u16..1600);
+    (ends, more, length).prop_map(|(p, (inward, on, received, tag, options), length)| Question {
         direction: if inward { Direction::In } else { Direction::Out },
         on: IfIndex(on),
         received: IfIndex(received),
@@ -199,6 +214,7 @@ fn question() -> impl Strategy<Value = Question> {
         flags: p.tcp.flags,
         icmp: (p.icmp, p.code),
         tos: p.tos,
+        length,
         tag: tag.map(str::to_owned),
         fragment: p.fragment,
         options: options && p.family == crate::addr::Family::Inet,

@@ -36,7 +36,7 @@ fn limiter(by_source: bool, limit: u32, rate: Option<(u32, u32)>) -> Limiter {
 
 fn limited(by_source: bool) -> Limited {
     let by = Some(LimiterRef { id: 7, block: false });
-    if by_source { Limited { state: None, source: by } } else { Limited { state: by, source: None } }
+    if by_source { Limited { source: by, ..Limited::NOT } } else { Limited { state: by, ..Limited::NOT } }
 }
 
 /// A bucket as one would write it down: credit grows with time up to the whole and a token costs its part of it.

@@ -44,7 +44,6 @@ pub(super) fn effect(rule: &Rule) -> Rule {
         icmp: None,
         tos: None,
         prio: None,
-        max_pkt_size: 0,
         fragment: false,
         tagged: None,
         ..rule.clone()

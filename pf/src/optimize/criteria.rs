@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How many fields there are; the first eight are those with skip steps, in their order.
-const FIELDS: usize = 19;
+const FIELDS: usize = 18;
 /// The field of the source address.
 pub(super) const SOURCE: usize = 4;
 /// The field of the destination address.
@@ -27,7 +27,6 @@ pub(super) enum Field<'r> {
     Direction(Direction),
     Family(Family),
     Number(u8),
-    Size(u16),
     Prefix(Prefix),
     Host(bool, &'r Host),
     Ports(Ports),
@@ -104,7 +103,6 @@ impl<'r> Criteria<'r> {
             Field::of(rule.prio, Field::Number),
             Field::of(rule.received_on.as_ref(), Field::Interface),
             Field::of(rule.tagged.as_ref(), Field::Tagged),
-            Field::of((rule.max_pkt_size != 0).then_some(rule.max_pkt_size), Field::Size),
             Field::of(rule.os.as_deref(), Field::System),
             Field::of(rule.user, Field::Id),
             Field::of(rule.group, Field::Id),

@@ -92,6 +92,7 @@ fn what_tells_rules_apart_keeps_them_in_place() {
     let apart = [
         "label one",
         "probability 50%",
+        "max-pkt-rate 10/1",
         "keep state (max 10)",
         "keep state (source-track rule)",
         "keep state (max-src-states 3)",
@@ -104,7 +105,8 @@ fn what_tells_rules_apart_keeps_them_in_place() {
     let matches = "match in from 10.0.0.1 to any tag a\n".repeat(7);
     assert_eq!(optimised(&matches).len(), 7);
     // What a rule does besides ends a block, and within it changes nothing.
-    let effects = ["log", "queue a", "tag a", "allow-opts", "keep state (tcp.first 9)", "no state"];
+    let effects =
+        ["log", "queue a", "tag a", "allow-opts", "max-pkt-size 100", "keep state (tcp.first 9)", "no state"];
     for option in effects {
         let queues = "altq on lan0 priq bandwidth 1Mb queue { a }\nqueue a priq(default)\n";
         let place = if option == "log" { ("log ", "") } else { ("", option) };
@@ -243,7 +245,7 @@ proptest! {
             if plain.rule().is_some_and(is_apart) {
                 prop_assert_eq!(plain.rule(), decides);
             }
-            let said = |o: &Outcome<'_>| (o.tag, o.queue, o.low_delay_queue, o.allow_opts);
+            let said = |o: &Outcome<'_>| (o.tag, o.queue, o.low_delay_queue, o.allow_opts, o.treatment.max_size);
             prop_assert_eq!(said(&fast), said(&plain.outcome));
         }
     }

@@ -136,7 +136,9 @@ pub(crate) struct Rare {
     pub(crate) normalise: Normalise,
     /// `set prio`: for most packets, for low-delay ones.
     pub(crate) prio: Option<(u8, u8)>,
-    /// `state limiter`, `source limiter`.
+    /// `max-pkt-size`; 0 is any.
+    pub(crate) max_size: u16,
+    /// `state limiter`, `source limiter`, `max-pkt-rate`.
     pub(crate) limited: Option<Limited>,
 }
 
@@ -188,7 +190,7 @@ impl Compiled {
             && self.limited().is_none()
     }
 
-    /// Its limiters, if it has any.
+    /// What bounds how often it matches, if anything does.
     #[inline(always)]
     pub(crate) fn limited(&self) -> Option<Limited> {
         self.rare.as_ref()?.limited

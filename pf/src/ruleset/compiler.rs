@@ -14,8 +14,8 @@ use crate::{
     normalise::Normalise,
     osfp::{Asked, Fingerprints},
     random::Random,
-    rule::{Host, Keep, On, Peer, Rule, Rules},
-    slab::{RuleSlab, RuleSlot},
+    rule::{Host, On, Peer, Rule, Rules},
+    slab::{Described, RuleSlab, RuleSlot},
     table,
 };
 
@@ -67,7 +67,15 @@ impl Compiler<'_> {
         let mut list = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
             let before = before.get(number).map(|old| old.slot);
-            let slot = self.slot(number, before, rule.keep.as_ref(), slab, slots)?;
+            let described = Described {
+                number: number as u32,
+                path: self.path,
+                keep: rule.keep.as_ref(),
+                rate: rule.max_pkt_rate,
+                identifier: rule.ridentifier,
+            };
+            let slot = slab.share_or_take(before, &described)?;
+            slots.push(slot);
             let mut compiled = self.rule(rule)?;
             compiled.slot = slot;
             compiled.counter = self.counters;
@@ -76,23 +84,6 @@ impl Compiler<'_> {
         }
         link_skip_steps(&mut list);
         Ok(list.into_boxed_slice())
-    }
-
-    /// The slot of a rule: that which it had before, or a new one. `slots` gets it.
-    pub(crate) fn slot(
-        &self,
-        number: usize,
-        before: Option<RuleSlot>,
-        keep: Option<&Keep>,
-        slab: &RuleSlab,
-        slots: &mut Vec<RuleSlot>,
-    ) -> Result<RuleSlot, CompileError> {
-        let slot = match before {
-            Some(old) => slab.share(old),
-            None => slab.take(number as u32, keep, self.path)?,
-        };
-        slots.push(slot);
-        Ok(slot)
     }
 
     pub(crate) fn iface(&self, on: Option<&On>) -> Iface {
@@ -112,12 +103,14 @@ impl Compiler<'_> {
         // A scrub rule's own is in its list.
         let is_filter = Kind::of(rule.action) == Some(Kind::Filter);
         let normalise = if is_filter { Normalise::from(&rule.scrub) } else { Normalise::NONE };
-        let limited = Limited { state: rule.state_limiter, source: rule.source_limiter };
-        let limited = (limited.state.is_some() || limited.source.is_some()).then_some(limited);
-        let rare = Rare { route, normalise, prio: rule.set_prio, limited };
+        let metered = rule.max_pkt_rate.is_some();
+        let limited = Limited { state: rule.state_limiter, source: rule.source_limiter, metered };
+        let limited = (limited != Limited::NOT).then_some(limited);
+        let rare = Rare { route, normalise, prio: rule.set_prio, max_size: rule.max_pkt_size, limited };
         let is_some = rare.route.is_some()
             || !rare.normalise.is_none()
             || rare.prio.is_some()
+            || rare.max_size != 0
             || rare.limited.is_some();
         is_some.then(|| Box::new(rare))
     }

@@ -53,6 +53,10 @@ pub(crate) mod flag {
     pub(crate) const STAMPED: u16 = 1 << 13;
     /// Its handshake is not complete, and counts for SYN cookies.
     pub(crate) const HALF_OPEN: u16 = 1 << 14;
+    /// Its rule has a rate, which counts its packets, too.
+    pub(crate) const METERED: u16 = 1 << 15;
+    /// What is looked at before a packet is tracked.
+    pub(crate) const LOOKED_AT: u16 = STAMPED | METERED;
     /// What a packet of this state needs besides being passed.
     pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED | ANCHORED | TREATED;
 }
@@ -163,11 +167,11 @@ impl State {
         anchor: u32::MAX,
         diff: [0; 2],
         treatment: 0,
+        creator: 0,
     };
 
     #[inline(always)]
     pub(crate) fn has(&self, flag: u16) -> bool {
-        creator: 0,
         self.flags & flag != 0
     }
 

@@ -230,6 +230,7 @@ impl States {
                 | set(making.sticky.is_some(), flag::STICKY)
                 | set(anchor != RuleSlot::NONE, flag::ANCHORED)
                 | set(making.treatment != 0, flag::TREATED)
+                | set(rule.limited().is_some_and(|limited| limited.metered), flag::METERED)
                 | set(making.stamped && IpProto(p.proto) == IpProto::TCP, flag::STAMPED),
             last: now,
             created: now,

@@ -41,13 +41,14 @@ use arrayvec::ArrayVec;
 use kern::{
     Why,
     lock::{Held, levels::PfRules},
+    time::Instant,
 };
 use wire::IpProto;
 
 use crate::{
     IfIndex,
-    limiter::Limiters,
     intern::Interned,
+    limiter::Limiters,
     packet::{Packet, icmp_query},
     rule::Direction,
     slab::{RuleSlab, RuleSlot, Slot},
@@ -226,6 +227,8 @@ pub(crate) struct Passing<'a> {
     pub(crate) data: &'a [u8],
     /// Seconds of the clock.
     pub(crate) now: u32,
+    /// The clock, for what is metered.
+    pub(crate) at: Instant,
 }
 
 impl Lookup {
@@ -274,10 +277,10 @@ impl States {
             purge: purge::Pace::default(),
             cookies: Cookies::new(),
         };
+        states.set_creator((RandomState::new().hash_one(0) as u32).max(1));
         states.set_limit(limit);
         states
     }
-        states.set_creator((RandomState::new().hash_one(0) as u32).max(1));
 
     /// Sets the number of states at most; a higher one takes more memory, a lower one removes none.
     pub(crate) fn set_limit(&self, limit: u32) {
@@ -489,8 +492,13 @@ impl States {
             state.fill(node, hit);
             let slot = node.slot();
             let turned = Passing { direction: state.way(passing.direction, passing.p.family), ..*passing };
-            let stamped = (state.has(flag::STAMPED) && lookup.kind == LookFor::Packet)
-                .then(|| self.stamped(state, &turned));
+            let mut stamped = None;
+            if state.flags & flag::LOOKED_AT != 0 && lookup.kind == LookFor::Packet {
+                if state.has(flag::METERED) && !self.meters(state, &turned) {
+                    return Tracked::None;
+                }
+                stamped = state.has(flag::STAMPED).then(|| self.stamped(state, &turned));
+            }
             if stamped.as_ref().is_some_and(|stamped| !self.fits(slot, stamped)) {
                 return Tracked::BadTimestamp;
             }
@@ -524,6 +532,14 @@ impl States {
             }
             Some(tracked) => tracked,
         }
+    }
+
+    /// Whether the rate of a state's rule has room for a packet. Only the direction of its first packet is metered: mostly
+    /// questions are counted, and answers are not.
+    #[cold]
+    fn meters(&self, state: &State, passing: &Passing) -> bool {
+        let rule = self.slab.slot(RuleSlot(state.rule)).filter(|_| passing.direction == state.direction);
+        rule.is_none_or(|rule| rule.meters(passing.at.nanos(), passing.p.segments))
     }
 
     /// What is to be known of a segment whose timestamps are looked at.

@@ -42,7 +42,7 @@ fn lookup(states: &States, direction: Direction, p: &Packet) -> Lookup {
 const AT: (Direction, IfIndex) = (Direction::In, IfIndex(1));
 
 fn passing(p: &Packet) -> Passing<'_> {
-    Passing { direction: AT.0, index: AT.1, p, data: &[], now: 1 }
+    Passing { direction: AT.0, index: AT.1, p, data: &[], now: 1, at: Instant::from_secs(1) }
 }
 
 fn track(states: &States, held: &mut Held<'_, PfRules>, cache: &mut SlotCache, p: &Packet) -> Tracked {

@@ -179,7 +179,7 @@ impl World {
 /// A packet as it is logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// `pflog0: rule 2.a.0(match) block in 1`, the last being the interface.
+    /// `pflog0: rule 2.a.0(match) block in 1`, the last being the interface; `id 7` behind it is the rule's identifier.
     pub why: String,
     pub packet: Vec<u8>,
 }
@@ -189,17 +189,30 @@ struct Log(Vec<Shown>);
 
 impl Logger for Log {
     fn log(&mut self, record: &Record<'_>, packet: &[u8]) {
-        let &Record { to, direction, interface, action, reason, rule, in_anchor, anchor, user, own } = record;
+        let &Record {
+            to,
+            direction,
+            interface,
+            action,
+            reason,
+            rule,
+            in_anchor,
+            anchor,
+            user,
+            own,
+            identifier,
+        } = record;
         let inner = in_anchor.map_or_else(String::new, |number| format!(".{anchor}.{number}"));
         let (reason, action) = (format!("{reason:?}"), format!("{action:?}"));
         let why = format!(
-            "pflog{to}: rule {rule}{inner}({}) {} {} {}{}{}",
+            "pflog{to}: rule {rule}{inner}({}) {} {} {}{}{}{}",
             reason.to_lowercase(),
             action.to_lowercase(),
             direction.keyword(),
             interface.0,
             if user { " (user)" } else { "" },
-            if own { " own" } else { "" }
+            if own { " own" } else { "" },
+            if identifier != 0 { format!(" id {identifier}") } else { String::new() }
         );
         self.0.push(Shown { why, packet: packet.to_vec() });
     }
