@@ -42,7 +42,6 @@ pub struct Hand {
     root: Root,
     ledger: Ledger,
     pf: pf::Worker,
-    out_owed: Releasing,
     in_owed: Releasing,
     worker: Worker,
     now: Instant,
@@ -155,7 +154,6 @@ impl Freight for Real {
             root: Root::claim(),
             ledger: Ledger::new(),
             pf: self.pf.worker(cpu as usize),
-            out_owed: Releasing::default(),
             in_owed: Releasing::default(),
             worker: Worker(cpu as u16),
             now: Clock::Real.now(),
@@ -208,11 +206,13 @@ impl Freight for Real {
     }
 
     fn finish(&self, hand: &mut Hand, job: Job, _out: bool, done: &mut Vec<Mbuf>) {
-        let Hand { root, ledger, worker, out_owed, in_owed, .. } = hand;
+        let Hand { root, ledger, worker, in_owed, .. } = hand;
         let mut top = root.top();
         let (mut run, parked) = match job {
             Job::Out(pending) => {
-                (output::finish(pending, out_owed, &mut top, |m, why| ledger.end(m, why)), false)
+                // One worker sends by this SA: nothing is owed.
+                let mut owed = Releasing::default();
+                (output::finish(pending, &mut owed, &mut top, |m, why| ledger.end(m, why)), false)
             }
             Job::In(sa, opened) => {
                 let (run, leave) = input::finish(opened, *worker, &mut top, |m, why| ledger.end(m, why));
