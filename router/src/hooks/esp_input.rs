@@ -7,7 +7,7 @@ use crate::{
 };
 use ipsec::{
     esp,
-    sa::{Mode, Protocol, Sa, SaIndex},
+    sa::{Protocol, Sa, SaIndex},
     spd::{Content, Path},
 };
 use kern::{
@@ -112,7 +112,7 @@ fn open(
         resize(cx, run, |m| m.class() == Class::Jumbo && m.len() <= CLUSTER_ROOM, Class::Cluster);
     }
     let packets = run.len() as u64;
-    let octets = take_opened(cx, run, sa.config().mode == Mode::Tunnel, out);
+    let octets = take_opened(cx, run, sa.is_tunnel(), out);
     cx.stats.count.opened(sa.config().protocol, packets, octets);
     true
 }
@@ -146,7 +146,7 @@ pub(super) fn twin(pool: &Pool, m: &Mbuf, class: Class) -> Option<Mbuf> {
     Some(other)
 }
 
-/// What came out of SAs must be what they are for. `tunnel`: all are of tunnel mode. Returns how many octets it was.
+/// What came out of SAs must be what they are for. `tunnel`: all are of SAs that are tunnels. Returns how many octets it was.
 pub(super) fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, tunnel: bool, out: &mut Pending) -> u64 {
     enc::opened(cx, run);
     let (tunnels, mut octets, mut content) = (&cx.net.tunnels, 0, Content::default());
