@@ -223,7 +223,7 @@ impl Ours {
     fn seal(&mut self, sa: &Arc<Sa>, packet: &[u8]) -> Vec<u8> {
         let mut run = self.run(packet);
         let (mut turn, root, fixture) = self.turn();
-        esp_output(sa, &mut run, &mut turn, &mut root.top(), |m, why| m.end(why, &fixture.ledger)).unwrap();
+        esp_output(sa, &mut run, &mut turn, &mut root.top(), |m, why| m.end(why, &fixture.ledger));
         self.bytes(&mut run)
     }
 

@@ -55,9 +55,8 @@ pub struct Declined<B> {
     pub why: NotNow,
 }
 
-/// The SA has too many runs out, or too many packets wait for other workers: keep the packets, end the loop turn (write everything out and call
-/// [`Releasing::written_output`] and [`Releasing::written_input`]), and come again. Insisting may wait for ever: see
-/// [`crate::order`].
+/// The SA has too many runs out that are to be opened: keep the packets, end the loop turn (write everything out and call
+/// [`Releasing::written_input`]), and come again. Insisting may wait for ever: see [`crate::order`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 

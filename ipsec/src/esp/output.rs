@@ -8,7 +8,7 @@
 //! (RFC 6040, normal mode); DF copied, and set over IPv6 (whose routers do not fragment); flow label 0.
 
 use super::{
-    Busy, Declined, Failed, LoopTurn, Releasing, beet, finished,
+    Declined, Failed, LoopTurn, Releasing, beet, finished,
     layout::{Layout, PADDING, TRAILER},
     transport,
 };
@@ -256,7 +256,7 @@ where
 /// transmitted now, in this order; it may be less than before, for some failed or all wait for their turn. Returns the octets
 /// of the packets as they came.
 ///
-/// `Err(Busy)`: too many packets wait for other workers. Nothing happened; come again with the same packets.
+/// The caller brings no more packets than [`Releasing::room`]: for so many there is room if they wait. A run of more ends.
 #[inline]
 pub fn esp_output(
     sa: &Sa,
@@ -264,21 +264,22 @@ pub fn esp_output(
     turn: &mut LoopTurn<'_>,
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
-) -> Result<u64, Busy> {
+) -> u64 {
     if run.len() > turn.releasing.room() {
-        return Err(Busy);
+        run.drain().for_each(|m| sink(m, Why::PendingFull));
+        return 0;
     }
     match begin(sa, &mut *run, turn.now, held) {
         Ok(pending) => {
             let octets = pending.octets;
             finish(pending, turn.releasing, held, sink);
-            Ok(octets)
+            octets
         }
-        Err(Declined { run, why: NotNow::Over(why) }) => {
+        Err(Declined { run, why }) => {
+            let why = if let NotNow::Over(why) = why { why } else { Why::PendingFull };
             run.drain().for_each(|m| sink(m, why));
-            Ok(0)
+            0
         }
-        Err(_) => Err(Busy),
     }
 }
 

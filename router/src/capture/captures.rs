@@ -191,7 +191,7 @@ pub(super) fn pair(session: Session, tap: Tap, snap: usize) -> (Copier, End) {
     let (seen, take) = ring(count);
     give.push_from(&mut (0..count).map(|_| Frame::blank(snap)));
     let lost = Arc::new(Counter::new());
-    let (copies, spare) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let copier = Copier { session, tap, snap, blank, seen, copies, spare, missed: 0, lost: lost.clone() };
+    let copies = Vec::with_capacity(count);
+    let copier = Copier { session, tap, snap, blank, seen, copies, missed: 0, lost: lost.clone() };
     (copier, End { seen: take, blank: give, lost })
 }

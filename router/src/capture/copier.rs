@@ -31,8 +31,6 @@ pub(crate) struct Copier {
     pub(super) seen: Producer<Frame>,
     /// Copies that are not shown yet. Room for all frames there are.
     pub(super) copies: Vec<Frame>,
-    /// Frames of copies that were given up.
-    pub(super) spare: Vec<Frame>,
     /// Packets that are to be copied and for which there is no frame.
     pub(super) missed: u64,
     pub(super) lost: Arc<Counter>,
@@ -40,7 +38,7 @@ pub(crate) struct Copier {
 
 impl Copier {
     fn copy(&mut self, seen: &Seen<'_>) {
-        let Some(mut frame) = self.spare.pop().or_else(|| self.blank.pop()) else {
+        let Some(mut frame) = self.blank.pop() else {
             self.missed += 1;
             return;
         };
@@ -58,11 +56,6 @@ impl Copier {
         // There is room for all frames there are.
         self.seen.push_from(&mut self.copies.drain(..));
         self.lost.add(std::mem::take(&mut self.missed));
-    }
-
-    fn give_up(&mut self) {
-        self.spare.append(&mut self.copies);
-        self.missed = 0;
     }
 }
 
@@ -93,12 +86,6 @@ impl Copiers {
     #[cold]
     pub(crate) fn show(&mut self, tap: Tap) {
         self.of(tap).for_each(Copier::show);
-    }
-
-    /// Gives up what has been copied at a tap: it did not happen.
-    #[cold]
-    pub(crate) fn give_up(&mut self, tap: Tap) {
-        self.of(tap).for_each(Copier::give_up);
     }
 
     fn of(&mut self, tap: Tap) -> impl Iterator<Item = &mut Copier> {

@@ -7,22 +7,12 @@ use crate::{
 use ipsec::sa::{Sa, SaIndex};
 use kern::{Batch, Mbuf};
 
-/// Copies packets that are about to go into an SA; [`sealed`] follows.
+/// Shows packets that are about to go into an SA.
 #[inline(always)]
 pub(super) fn before_seal(cx: &mut Cx<'_>, sa: &Sa, run: &Batch) {
     if cx.local.captures.look_at(Tap::Enc) {
         run.iter().for_each(|m| copy(cx, sa, m, false));
-    }
-}
-
-/// Shows the packets that were copied, unless the SA was too busy to take them: they will come again.
-#[inline(always)]
-pub(super) fn sealed(cx: &mut Cx<'_>, taken: bool) {
-    if !cx.local.captures.look_at(Tap::Enc) {
-    } else if taken {
         cx.local.captures.show(Tap::Enc);
-    } else {
-        cx.local.captures.give_up(Tap::Enc);
     }
 }
 

@@ -90,11 +90,7 @@ pub(crate) fn esp_output(
         if let Some(next) = batch.as_slice().last().and_then(|m| SaIndex::from_header(m.hdr().sa)) {
             net.sad.get(next).into_iter().for_each(|sa| sa.prefetch_outbound());
         }
-        if !seal(cx, held, sa, way, &mut run, out) {
-            turn::keep(cx, batch, &mut run);
-            gathered = false;
-            break;
-        }
+        seal(cx, held, sa, way, &mut run, out);
     }
     if !rest {
         mark_seen(cx, batch);
@@ -158,7 +154,7 @@ pub(super) fn mark_seen(cx: &Cx<'_>, batch: &mut Batch) {
     }
 }
 
-/// Seals a run and sends on what may leave now; false if the SA is too busy to take it.
+/// Seals a run, of no more packets than may wait, and sends on what may leave now.
 fn seal(
     cx: &mut Cx<'_>,
     held: &mut Held<'_, Softnet>,
@@ -166,16 +162,13 @@ fn seal(
     way: Way,
     run: &mut Box<Batch>,
     out: &mut Pending,
-) -> bool {
+) {
     let (packets, ledger) = (run.len() as u64, &cx.stats.ledger);
     enc::before_seal(cx, sa, run);
     let mut turn = turn::loop_turn(cx);
-    let taken = esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why));
-    enc::sealed(cx, taken.is_ok());
-    let Ok(octets) = taken else { return false };
+    let octets = esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why));
     cx.stats.count.sealed(sa.config().protocol, packets, octets);
     send_sealed(cx, way.egress, way.nexthop, run, out);
-    true
 }
 
 /// Outer packets go the way of their SA (0: `ip_output` is to find it), or into another SA first.

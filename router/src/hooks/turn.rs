@@ -30,7 +30,7 @@ pub(super) fn gather(cx: &mut Cx<'_>, batch: &mut Box<Batch>, sa: impl FnMut(&mu
     alone
 }
 
-/// Too many runs of an SA are out on other workers, or too many packets wait for them: its packets stay, ahead of the rest.
+/// Too many runs of an SA are out on other workers: its packets stay, ahead of the rest.
 #[cold]
 pub(super) fn keep(cx: &Cx<'_>, batch: &mut Box<Batch>, run: &mut Box<Batch>) {
     batch.move_to(run);

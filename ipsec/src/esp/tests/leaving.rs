@@ -3,7 +3,8 @@
 
 use super::{V4, config, material, v4};
 use crate::{
-    esp::{Releasing, output},
+    esp::{LoopTurn, Releasing, output},
+    order::Worker,
     sa::{Sa, SaConfig, SaIndex, Setup, Spi},
     transform::Suite,
 };
@@ -131,7 +132,7 @@ fn whatever_one_worker_does_between_two_steps_of_another_each_sa_leaves_in_order
 
 #[test]
 fn what_waits_when_its_worker_stops_is_given_back() {
-    let (fixture, mut root) = (Fixture::new(64), Root::claim());
+    let (fixture, mut root) = (Fixture::new(300), Root::claim());
     let mut world = World::new(2, 0);
     let sa = Arc::clone(&world.sas[0]);
     let begin =
@@ -145,6 +146,15 @@ fn what_waits_when_its_worker_stops_is_given_back() {
         |pending: Pending| output::finish(pending, owed, &mut root.top(), super::no_failure).len();
     assert_eq!(finish(later), 0, "the run with number 1 is still out");
     assert_eq!((owed.room(), owed.is_empty()), (253, false));
+    // A caller who brings more than may wait has them all ended.
+    let (mut many, mut ended) = (packets(254, &fixture.pool, &fixture.ledger), 0);
+    let mut turn = LoopTurn { worker: Worker(1), now: NOW, releasing: &mut *owed };
+    let octets = output::esp_output(&sa, &mut many, &mut turn, &mut root.top(), |m, why| {
+        assert_eq!(why, kern::Why::PendingFull);
+        m.end(why, &fixture.ledger);
+        ended += 1;
+    });
+    assert_eq!((octets, ended, many.len()), (0, 254, 0));
     let kept: Vec<_> = owed.give_up().collect();
     assert_eq!(kept.len(), 3);
     for m in kept {
