@@ -64,14 +64,15 @@ pub(crate) fn esp_input(
     cx.local.run = Some(run);
 }
 
+/// Why a packet names no SA that is there: what ends before its SPI names none at all.
 #[cold]
 fn no_sa(m: &Mbuf) -> Why {
-    let protocol = match IpProto(m.hdr().proto) {
-        IpProto::AH => Protocol::Ah,
-        IpProto::IPCOMP => Protocol::Ipcomp,
-        _ => Protocol::Esp,
+    let (protocol, named) = match IpProto(m.hdr().proto) {
+        IpProto::AH => (Protocol::Ah, 8),
+        IpProto::IPCOMP => (Protocol::Ipcomp, 4),
+        _ => (Protocol::Esp, 4),
     };
-    protocol.why(Why::EspNoSa)
+    protocol.why(if m.len() < m.l4() + named { Why::EspMalformed } else { Why::EspNoSa })
 }
 
 /// What names the SA of ESP over IPv4 without options: destination and SPI, which lie side by side. The next packet mostly says

@@ -1,6 +1,8 @@
 //! What the gateways drop of AH and of IPComp counts under AH and IPComp, and nothing of it under ESP.
 
 use super::bed::{Bed, Datagram, Shape};
+use std::net::Ipv4Addr;
+use wire::{IpProto, build, ipv4};
 
 const PROTOCOLS: [(&str, &str); 3] = [
     ("esp", "-E aes-gcm-16 0x00112233445566778899aabbccddeeff01020304"),
@@ -50,6 +52,28 @@ fn what_a_policy_refuses_or_is_too_big_or_has_no_sa_counts_under_its_protocol_al
         // Without any SA it is a packet of a protocol that the host does not speak.
         assert_eq!(dropped(&mut bed, 1), one("policy"));
         assert_eq!(bed.count(1, "host.protocol"), 1);
+        bed.finish();
+    }
+}
+
+#[test]
+fn what_ends_before_its_spi_is_malformed_and_what_names_a_stranger_has_no_sa() {
+    let ends = [(IpProto::ESP, 4), (IpProto::AH, 8), (IpProto::IPCOMP, 4)];
+    for ((protocol, algorithm), (proto, end_of_spi)) in PROTOCOLS.into_iter().zip(ends) {
+        let text = tunnel(protocol, algorithm, 1, 2000);
+        let mut bed = Bed::new(Shape::default(), [None; 2], ["", &text]);
+        for len in 0..12 {
+            let [src, dst] = [1, 2].map(|host| Ipv4Addr::new(203, 0, 113, host));
+            let header = ipv4::Repr { src, dst, proto, ..ipv4::Repr::default() };
+            bed.forge(1, &build::raw4(header, &[0x77; 12][..len]));
+            bed.run(20);
+            let (malformed, no_sa) = (end_of_spi.min(len + 1), (len + 1).saturating_sub(end_of_spi));
+            let counted =
+                [("malformed", malformed), ("no_sa", no_sa)].map(|(why, count)| (why, count as u64));
+            let told = counted.into_iter().filter(|(_, count)| *count > 0);
+            let told: Vec<_> = told.map(|(why, count)| (format!("{protocol}.{why}"), count)).collect();
+            assert_eq!(dropped(&mut bed, 1), told, "{len} octets");
+        }
         bed.finish();
     }
 }
