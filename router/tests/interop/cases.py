@@ -14,29 +14,42 @@ LENGTH = {4: (32, 24), 6: (128, 64)}  # of a host's prefix, of a network's
 ROUTER = {4: "192.0.2.1", 6: "2001:db8:a::1"}
 
 
+class Algorithm:
+    """The words for it, by key; in ESP the octets of its IV, of what its ciphertext is a multiple of, and of its ICV (RFC 4303, 2)."""
+
+    def __init__(self, words, icv, iv=0, block=4):
+        self.words, self.icv, self.iv, self.block = words, icv, iv, block
+
+    def __call__(self, key):
+        return self.words(key)
+
+
 def aead(setkey, xfrm, length, icv):
     """One algorithm with one key."""
-    return lambda key: (f"-E {setkey} {key('cipher', length)}", f"aead '{xfrm}' {key('cipher', length)} {icv * 8}")
+    return Algorithm(lambda key: (f"-E {setkey} {key('cipher', length)}", f"aead '{xfrm}' {key('cipher', length)} {icv * 8}"), icv, 8)
 
 
 def pair(setkey, xfrm, length, auth):
     """A cipher and a hash."""
     words, kernel, auth_length, bits = AUTH[auth]
+    iv, block = BLOCKS[setkey]
 
     def both(key):
         cipher = key("cipher", length) if length else ""
         hashed = key("hash", auth_length)
         return (f"-E {setkey} {cipher} -A {words} {hashed}",
                 f"auth-trunc '{kernel}' {hashed} {bits} enc '{xfrm}' {cipher or repr('')}")
-    return both
+    return Algorithm(both, bits // 8, iv, block)
 
 
 def hashed(auth):
     """A hash alone, for AH."""
     words, kernel, length, bits = AUTH[auth]
-    return lambda key: (f"-A {words} {key('hash', length)}", f"auth-trunc '{kernel}' {key('hash', length)} {bits}")
+    return Algorithm(lambda key: (f"-A {words} {key('hash', length)}", f"auth-trunc '{kernel}' {key('hash', length)} {bits}"), bits // 8)
 
 
+# Octets of a cipher's IV, and of what it makes whole blocks of.
+BLOCKS = {"aes-cbc": (16, 16), "aes-ctr": (8, 4), "3des-cbc": (8, 8), "null": (0, 4)}
 # setkey's word, the kernel's, octets of the key, bits of the ICV.
 AUTH = {
     "sha1": ("hmac-sha1", "hmac(sha1)", 20, 96),
@@ -98,6 +111,11 @@ class Case:
     def esn(self):
         """The high half of the numbers before the first packet; None for 32-bit numbers."""
         return self.more.get("esn")
+
+    @property
+    def outermost(self):
+        """The protocol that is on the wire."""
+        return "esp" if self.algorithm and self.protocol == "ipcomp" else self.protocol
 
     @property
     def sizes(self):

@@ -13,6 +13,7 @@ One line a case, a summary, status 0 if all passed. Everything is taken down aga
 """
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -35,7 +36,10 @@ COUNT = int(os.environ.get("PINGS", "100"))
 # A ping that waits this long between two: a guest of one emulated CPU keeps up with it.
 EVERY = "0.005"
 # Cases of which everything that must be refused is tried as well.
-REFUSALS = ("esp4in4_gcm128", "esp4in4_cbc128_sha256", "esp4in4_chacha20poly1305", "esp6in6_gcm128", "esp4in4_natt_gcm128", "ah4in4_sha256")
+REFUSALS = ("esp4in4_gcm128", "esp4in4_cbc128_sha256", "esp4in4_chacha20poly1305", "esp4in4_ctr128_sha256", "esp6in6_gcm128", "esp6in4_gcm128",
+            "esp4in4_natt_gcm128", "esp_transport4_gcm128", "esp_transport6_cbc128_sha256", "esp_beet4_gcm128", "esp_beet6in4_cbc128_sha256",
+            "ah4in4_sha256", "ah6in6_sha256", "ah_transport4_sha256", "ah_transport6_sha256",
+            "ipcomp4in4_deflate", "ipcomp6in6_deflate", "ipcomp_tunnel+esp_transport4_gcm128")
 
 
 def xfrm_setup(guest, tunnels, gateway):
@@ -58,8 +62,10 @@ def open_natt(guest, cases):
 class LinuxGateway:
     """A second guest in softnet's place."""
 
-    refusals = {"replay": "XfrmInStateSeqError", "auth": "XfrmInStateProtoError", "no SA": "XfrmInNoStates",
-                "policy": "XfrmInTmplMismatch"}
+    refusals = {"replay": "XfrmInStateSeqError", "auth": "XfrmInStateProtoError", "inflate": "XfrmInStateProtoError",
+                "no SA": "XfrmInNoStates", "policy": "XfrmInTmplMismatch"}
+    # Where no policy is asked, it takes what comes in transport mode.
+    refuses_strangers = False
 
     def __init__(self, tunnels, folder):
         self.guest = Guest("gateway", NAMES + "wire", ["lan", "wan"], folder)
@@ -74,7 +80,18 @@ class LinuxGateway:
         open_natt(self.guest, tunnels)
 
     def refused(self):
-        return xfrm_stat(self.guest)
+        told = dict(line.split() for line in self.guest.run("cat /proc/net/snmp6").splitlines())
+        names, values = (line.split() for line in self.guest.run("grep IpExt /proc/net/netstat").splitlines())
+        truncated = {"ip.truncated": int(dict(zip(names, values))["InTruncatedPkts"]), "ip6.truncated": int(told["Ip6InTruncatedPkts"])}
+        return xfrm_stat(self.guest) | truncated
+
+    @staticmethod
+    def cut(t, length):
+        """The counter of a packet with so many octets behind its IP header, cut short."""
+        if t.more.get("natt"):
+            # Otherwise it is a datagram for whoever has the port.
+            return "XfrmInStateProtoError" if length > 16 else None
+        return "XfrmInStateProtoError" if length >= {"esp": 8, "ah": 12, "ipcomp": 4}[t.outermost] else "XfrmInHdrError"
 
     def ping(self, t, count, size):
         return received(self.guest.run(f"ping -n -q -I {t.host} -c {count} -i {EVERY} -W 2 -s {size} {t.far}", check=False))
@@ -87,6 +104,8 @@ class LinuxGateway:
 
 
 BINARY = os.environ.get("SOFTNET_BIN") or str(Path(__file__).resolve().parents[3] / "target/release/softnet")
+# By family: AH's length is a multiple of it (RFC 4302, 3.3.3.2.1).
+LENGTH_OF_AH = {4: 4, 6: 8}
 # Reasons of packets' ends that are IPsec's, and those of the packets it is handed.
 IPSEC = ("esp.", "natt.", "ah.", "ipcomp.", "spd.", "ip.truncated", "ip6.truncated")
 
@@ -94,7 +113,8 @@ IPSEC = ("esp.", "natt.", "ah.", "ipcomp.", "spd.", "ip.truncated", "ip6.truncat
 class SoftnetGateway:
     """`softnet run` with a configuration of its own."""
 
-    refusals = {"replay": "{}.replay", "auth": "{}.auth", "no SA": "{}.no_sa", "policy": "{}.policy"}
+    refusals = {"replay": "{}.replay", "auth": "{}.auth", "inflate": "{}.inflate", "no SA": "{}.no_sa", "policy": "{}.policy"}
+    refuses_strangers = True
 
     def __init__(self, tunnels, folder):
         self.binary = BINARY
@@ -107,7 +127,7 @@ class SoftnetGateway:
 name = "interop"
 workers = 1
 clusters = 4096
-jumbos = 64
+jumbos = 512
 control = "{folder}/control.sock"
 ipsec = "ipsec.conf"
 
@@ -153,6 +173,22 @@ via = "{OUTER[6][1]}"
         """Packets that ended for a reason of IPsec's, by reason."""
         ended = json.loads(sh(self.binary, "netstat", "-s", "--json", "--control", str(self.folder / "control.sock")))["ended"]
         return {why: stat["value"] for why, stat in ended.items() if why.startswith(IPSEC)}
+
+    @staticmethod
+    def cut(t, length):
+        """The counter of a packet with so many octets behind its IP header, cut short."""
+        if t.more.get("natt"):
+            length -= 8
+            if length < 4:
+                # Without ports it is not known to be for port 4500.
+                return "natt.malformed" if length >= -4 else "ip.truncated"
+        if t.outermost == "ipcomp":
+            return "ipcomp.malformed" if length < 4 else "ipcomp.inflate"
+        if t.outermost == "ah":
+            header = -(-(12 + t.algorithm.icv) // LENGTH_OF_AH[t.outer]) * LENGTH_OF_AH[t.outer]
+            return "ah.malformed" if length < header else "ah.auth"
+        least = 8 + t.algorithm.iv + t.algorithm.block + t.algorithm.icv
+        return "esp.auth" if length >= least and (length - least) % t.algorithm.block == 0 else "esp.malformed"
 
     def ping(self, t, count, size):
         return received(sh(self.binary, "ping", "-c", str(count), "-i", EVERY, "-W", "2", "-s", str(size), t.far,
@@ -260,54 +296,70 @@ class Lab:
         genuine = self.catch(t)
         if genuine is None:
             return [("refusals", [f"no packet of {t.protocol} came from the guest"])]
-        at = ipsec_at(genuine) + (4 if t.protocol == "ah" else 0)
         results = []
-        forged = genuine[:-1] + bytes([genuine[-1] ^ 1])
-        unknown = genuine[:at] + struct.pack("!I", 0xdead0000 + t.number) + genuine[at + 4:]
-        for what, frame, counter in (("flipped ICV", forged, "auth"), ("unknown SPI", unknown, "no SA")):
+        for what, frame, counter in forged(t, genuine):
             results.append((what, self.inject(t, frame, counter, 0)))
-        results.append(("truncated", self.truncated(genuine)))
+        results.append(("truncated", self.truncated(t, genuine)))
         results.append(("genuine after forged", self.inject(t, genuine, None, 1)))
-        results.append(("replayed", self.inject(t, genuine, "replay", 0)))
-        results.append(("wrong selector", self.wrong_selector(t)))
+        if t.outermost != "ipcomp":
+            results.append(("replayed", self.inject(t, genuine, "replay", 0)))
+        # In BEET mode the receiver makes the addresses, so there are no others.
+        if t.mode == "tunnel":
+            results.append(("wrong selector", self.wrong_selector(t)))
+        elif t.mode == "transport" and self.gateway.refuses_strangers:
+            results.append(("wrong selector", self.stranger(t)))
         return results
 
     def catch(self, t):
         """A request from the guest that did not reach the gateway."""
         self.wire.forget()
         self.wire.held[1] = True
-        self.ping_in(t, 1, 56)
+        self.ping_in(t, 1, t.sizes[1] if t.protocol == "ipcomp" else 56)
         self.wire.held[1] = False
         return (self.wire.ipsec(1) or [None])[-1]
 
-    def truncated(self, genuine):
-        """Every shorter form of a frame: as it was cut on the way, and with an IP header that agrees to it."""
-        ip = 34 if genuine[12:14] == b"\x08\x00" else 54
+    def truncated(self, t, genuine):
+        """Every shorter form of a frame: as it was cut on the way, and with headers that agree to it. Each must be counted once, for the
+        reason that its length has."""
+        ip = 34 if t.outer == 4 else 54
         cut = [genuine[:length] for length in range(ip, len(genuine))]
+        agreed = collections.Counter(self.gateway.cut(t, len(frame) - ip) for frame in cut)
+        del agreed[None]
         wrong = []
-        for what, frames in (("cut", cut), ("agreed", [with_length(frame) for frame in cut])):
+        for what, frames, expected in (("cut", cut, {"ip.truncated" if t.outer == 4 else "ip6.truncated": len(cut)}),
+                                       ("agreed", [with_length(frame, t.more.get("natt")) for frame in cut], dict(agreed))):
             before = self.gateway.refused()
             self.wire.forget()
             for frame in frames:
                 self.wire.put(0, frame)
             deadline = time.monotonic() + 3
-            while True:
-                counted = sum(self.gateway.refused().values()) - sum(before.values())
-                if counted >= len(frames) or time.monotonic() > deadline:
-                    break
+            while (differs := differences("gateway", before, self.gateway.refused(), expected)) and time.monotonic() < deadline:
                 time.sleep(0.05)
-            if counted != len(frames) or self.wire.ipsec(0):
-                wrong.append(f"{what}: {counted} refusals of {len(frames)} frames, {len(self.wire.ipsec(0))} answers")
+            wrong += [f"{what}: {difference}" for difference in differs]
+            if answers := self.wire.ipsec(0):
+                wrong.append(f"{what}: {len(answers)} answers")
         return wrong
 
     def wrong_selector(self, t):
         """The right SA with a packet that its policy is not for."""
         far = "198.51.100.250" if t.inner == 4 else "2001:db8:b::ffff"
+        return self.against_policy(t, far, "", t.templates(t.guests, t.ours, "out"))
+
+    def stranger(self, t):
+        """The same in transport mode: the packet of another host, who has got hold of the SA. It is its last."""
+        far = "203.0.113.99" if t.inner == 4 else "2001:db8:c::ffff"
+        sa = t.xfrm_lines(False)[1].replace(f"src {t.guests} ", f"src {far} ").replace("replay-window 32", "replay-window 32 replay-oseq 1000")
+        src, dst, spi, _ = t.sas()[1]
+        self.guest.run(f"ip xfrm state delete src {src} dst {dst} proto {t.protocol} spi {spi:#x} && ip {sa}")
+        return self.against_policy(t, far, t.upper()[0][1], t.templates(far, t.ours, "out"))
+
+    def against_policy(self, t, far, upper, tmpl):
+        """A packet of `far` through SAs that are for others."""
         bits, before = LENGTH[t.inner][0], self.gateway.refused()
-        policy = f"src {far}/{bits} dst {t.host}/{bits} dir out"
-        tmpl = t.templates(t.guests, t.ours, "out")
+        policy = f"src {far}/{bits} dst {t.host}/{bits} {upper} dir out"
+        size = t.sizes[1] if t.protocol == "ipcomp" else 56
         self.guest.run(f"ip addr add {far}/{bits} dev dummy0 {'nodad' if t.inner == 6 else ''};"
-                       f"ip xfrm policy add {policy} {tmpl}; ping -n -q -I {far} -c 1 -W 1 {t.host};"
+                       f"ip xfrm policy add {policy} {tmpl}; ping -n -q -I {far} -c 1 -W 1 -s {size} {t.host};"
                        f"ip xfrm policy del {policy}; ip addr del {far}/{bits} dev dummy0", check=False)
         return differences("gateway", before, self.gateway.refused(), {self.gateway.refusals["policy"].format(t.protocol): 1})
 
@@ -316,7 +368,7 @@ class Lab:
         before = self.gateway.refused()
         self.wire.forget()
         self.wire.put(0, frame)
-        expected = {self.gateway.refusals[counter].format(t.protocol): 1} if counter else {}
+        expected = {self.gateway.refusals[counter].format(t.outermost): 1} if counter else {}
         deadline = time.monotonic() + 2
         while True:
             time.sleep(0.1)
@@ -338,12 +390,30 @@ def differences(who, before, after, expected):
     return [] if moved == expected else [f"{who} counted {moved}, not {expected}"]
 
 
-def with_length(frame):
-    """A frame whose IP header says how long it is."""
+def forged(t, genuine):
+    """What is made of a frame: (what, frame, counter)."""
+    at = ipsec_at(genuine)
+
+    def but(place, octets):
+        return genuine[:place] + octets + genuine[place + len(octets):]
+
+    if t.outermost == "ipcomp":
+        # It has no ICV; but there is no fourth kind of block (RFC 1951, 3.2.3).
+        return [("spoilt stream", but(at + 4, b"\xff"), "inflate"), ("unknown CPI", but(at + 2, struct.pack("!H", 0xde00 + t.number)), "no SA")]
+    icv = at + 12 if t.outermost == "ah" else len(genuine) - 1
+    spi = at + (4 if t.outermost == "ah" else 0)
+    return [("flipped ICV", but(icv, bytes([genuine[icv] ^ 1])), "auth"),
+            ("unknown SPI", but(spi, struct.pack("!I", 0xdead0000 + t.number)), "no SA")]
+
+
+def with_length(frame, in_udp):
+    """A frame whose headers say how long it is."""
     frame, ip = bytearray(frame), 14
     if frame[12:14] == b"\x86\xdd":
         frame[18:20] = struct.pack("!H", len(frame) - 54)
         return bytes(frame)
+    if in_udp and len(frame) >= 42:
+        frame[38:40] = struct.pack("!H", len(frame) - 34)
     frame[16:18], frame[24:26] = struct.pack("!H", len(frame) - ip), b"\0\0"
     total = sum(struct.unpack("!10H", frame[ip:ip + 20]))
     while total >> 16:
