@@ -57,7 +57,7 @@ mod tests;
 
 pub use build::{BuildError, build};
 pub use caret::with_carets;
-pub use check::{Larval, Origin, SaId, ValidConf, ValidSa};
+pub use check::{Larval, Origin, SaId, ValidConf, ValidSa, algorithm_words};
 pub use lex::Place;
 pub use permission::{Exposed, check_private};
 

@@ -92,6 +92,12 @@ fn read(text: &str) -> Conf {
     Conf::parse("fuzz", text).unwrap_or_else(|errors| panic!("{}", with_carets(&errors, text)))
 }
 
+/// The same words with other gaps between them.
+fn spread(random: &mut Chance, text: &str) -> String {
+    const GAPS: &[&str] = &[" ", "  ", "\t", "\n ", " # a comment; with a semicolon\n"];
+    text.split(' ').map(|word| word.to_owned() + random.one_of(GAPS)).collect()
+}
+
 #[test]
 fn what_is_said_is_read_as_it_was_meant() {
     let mut random = Chance::seeded(0x5e7_9611);
@@ -99,6 +105,7 @@ fn what_is_said_is_read_as_it_was_meant() {
         let meant: Vec<_> = (0..=random.below(3)).map(|_| statements::command(&mut random, &key())).collect();
         let text: String = meant.iter().map(print::command).collect();
         assert_eq!(printed(&read(&text)), text);
+        assert_eq!(printed(&read(&spread(&mut random, &text))), text);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ipsec::{
     conf::{
-        Place,
+        Place, algorithm_words,
         statement::{
             Add, Algorithm, At, Command, DirectionWord, Extension, FlagWord, ModeWord, PolicyAdd, PolicyName,
             Protocol, Request, SaName, Treatment,
@@ -26,32 +26,6 @@ const PROTOCOLS: &[Protocol] = &[
     Protocol::EspOld,
     Protocol::AhOld,
     Protocol::TcpMd5,
-];
-
-const ALGORITHMS: &[&str] = &[
-    "aes-cbc",
-    "aes-ctr",
-    "aes-gcm-8",
-    "aes-gcm-12",
-    "aes-gcm-16",
-    "aes-gcm-16-iiv",
-    "aes-ccm-8",
-    "aes-ccm-8-iiv",
-    "aes-ccm-12",
-    "aes-ccm-16",
-    "aes-gmac",
-    "chacha20-poly1305",
-    "chacha20-poly1305-iiv",
-    "3des-cbc",
-    "des-cbc",
-    "hmac-sha1",
-    "hmac-sha256",
-    "hmac-sha2-512",
-    "aes-cmac",
-    "aes-xcbc-mac",
-    "hmac-md5",
-    "camellia-cbc",
-    "nothing",
 ];
 
 fn at<T>(value: T) -> At<T> {
@@ -107,9 +81,19 @@ fn algorithm(random: &mut Chance, key: &[u8]) -> Algorithm {
         return Algorithm { name: at("null".to_owned()), key: None };
     }
     let len = random.one_of(&[0, 16, 19, 20, 20, 20, 24, 28, 32, 36, 48, 64]);
-    let octets: Vec<u8> = key.iter().cycle().take(len).copied().collect();
+    let octets =
+        if random.is(4) { random.octets(len) } else { key.iter().cycle().take(len).copied().collect() };
     let key = Some(at(Arc::new(SecretBytes::copy_of(&octets).unwrap())));
-    Algorithm { name: at(random.one_of(ALGORITHMS).to_owned()), key }
+    Algorithm { name: at(algorithm_name(random)), key }
+}
+
+/// Of an algorithm with a key, whether there is such a one or not.
+fn algorithm_name(random: &mut Chance) -> String {
+    if random.is(12) {
+        return (0..3 + random.below(10)).map(|_| char::from(b'a' + random.below(26) as u8)).collect();
+    }
+    let words: Vec<_> = algorithm_words().filter(|word| !["null", "simple"].contains(word)).collect();
+    random.one_of(&words).to_owned()
 }
 
 fn add(random: &mut Chance, key: &[u8]) -> Add {

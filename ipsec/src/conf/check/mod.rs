@@ -9,6 +9,7 @@ mod sa;
 mod words;
 
 pub use larval::{Larval, SaId};
+pub use words::algorithm_words;
 
 use super::{
     Conf, ConfError, Errors, Place,

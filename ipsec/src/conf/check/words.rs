@@ -9,6 +9,12 @@ pub(super) struct Words {
     pub(super) help: &'static str,
 }
 
+/// setkey's words for algorithms, those that are refused too.
+pub fn algorithm_words() -> impl Iterator<Item = &'static str> {
+    let words = |of: &'static Words| of.known.iter().copied().chain(of.refused.iter().map(|(word, _)| *word));
+    words(CIPHERS).chain(words(HASHES))
+}
+
 const BROKEN: &str = "RFC 8221 says MUST NOT";
 const NO_ENGINE: &str = "nobody needs it any more, and no engine has it";
 
