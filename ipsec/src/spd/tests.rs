@@ -1,6 +1,7 @@
 //! Policies against a list gone through one by one, and the rules of RFC 4301 one by one.
 
 mod beet;
+mod many;
 mod workers;
 
 use super::*;
@@ -488,71 +489,4 @@ proptest! {
             }
         }
     }
-}
-
-/// Ten thousand policies of a few shapes, and packets all over them.
-#[test]
-fn many_policies_are_looked_up_as_if_gone_through_one_by_one() {
-    let mut seed = 0x1357_9bdf_2468_ace1_u64;
-    println!("seed {seed:#x}");
-    let mut random = move |n: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % n
-    };
-    let soak = std::env::var_os("SOFTNET_SOAK").is_some_and(|v| v == "1");
-    let lens = [0u8, 8, 16, 24, 32];
-    let policies: Vec<_> = (1..=if soak { 10_000 } else { 2000 })
-        .map(|id| {
-            let mut addresses = || {
-                let addr = (0x0a00_0000 | random(8) << 16 | random(8) << 8 | random(4)) as u32;
-                match random(6) as usize {
-                    5 => Addresses::span(
-                        IpAddr::V4(addr.into()),
-                        IpAddr::V4((addr + random(40) as u32).into()),
-                    ),
-                    len => Prefix::new(IpAddr::V4(addr.into()), lens[len]).map(Addresses::from),
-                }
-                .unwrap()
-            };
-            let (src, dst) = (addresses(), addresses());
-            let upper = match random(3) {
-                0 => {
-                    let first = random(4) as u16;
-                    let dst_port = Ports::span(first, first + random(2) as u16);
-                    Upper::Proto { proto: IpProto::UDP, src_port: None, dst_port }
-                }
-                _ => Upper::Any,
-            };
-            // The catch-all comes last, or there would be nothing to find.
-            let wide = src.cover().len() + dst.cover().len() < 24;
-            let upper = if wide {
-                Upper::Ports { src_port: Some(Ports::one(77)), dst_port: Some(Ports::one(random(4) as u16)) }
-            } else {
-                upper
-            };
-            Policy {
-                id,
-                direction: Direction::Out,
-                selector: Selector { src, dst, upper },
-                action: Action::Discard,
-            }
-        })
-        .collect();
-    let spd = Spd::new(policies.clone(), &Sad::default());
-    let packets = if soak { 1_000_000 } else { 5000 };
-    let (mut matched, mut cache) = (0, FlowCache::new());
-    for _ in 0..packets {
-        let mut addr =
-            || Ipv4Addr::from_bits((0x0a00_0000 | random(9) << 16 | random(9) << 8 | random(5)) as u32);
-        let (src, dst) = (addr(), addr());
-        let packet = build::udp4(src, dst, if random(9) == 0 { 77 } else { 1 }, random(5) as u16, b"");
-        let found = spd.out.first(&Packet::of(&packet)).map(|at| policies[at as usize].id);
-        assert_eq!(found, model(&policies, &packet));
-        let cached = cache.first(spd.generation, &spd.out, Direction::Out, &Packet::of(&packet));
-        assert_eq!(cached.map(|at| policies[at as usize].id), found);
-        matched += u32::from(found.is_some());
-    }
-    assert!(matched > packets / 10 && matched < packets, "{matched}");
 }
