@@ -110,6 +110,18 @@ fn setkey_changes_a_running_router_and_who_listens_is_told() {
     let told = event();
     assert_eq!((&told["event"], &told["spi"]), (&"add".into(), &0x1000.into()), "{told}");
     assert!(said(&router.ask("setkey -DP")).1.contains("esp/tunnel/192.0.2.1-192.0.2.2/require"));
+    let json = said(&router.ask("setkey -D --json")).1;
+    let sas: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let of_sa = (&sas[0]["spi"], &sas[0]["mode"], &sas[0]["state"], &sas[1]);
+    assert_eq!(
+        of_sa,
+        (&0x1000.into(), &"tunnel".into(), &"mature".into(), &serde_json::Value::Null),
+        "{json}"
+    );
+    assert!(!json.contains("00112233"), "a key is told: {json}");
+    let policies: serde_json::Value =
+        serde_json::from_str(&said(&router.ask("setkey -DP --json")).1).unwrap();
+    assert_eq!(policies.as_array().map(Vec::len), Some(1), "{policies}");
 
     // All or nothing: the good statement before the bad one has no effect, and the key is not shown.
     let other = add.replace("0x1000", "0x1001").replace("01020304", "0102030a");

@@ -324,6 +324,30 @@ fn random(len: usize) -> Vec<u8> {
 }
 
 #[test]
+fn ipcomp_leaves_what_is_shorter_than_its_threshold() {
+    for threshold in [0, 40, 90, 300] {
+        for (mode, in_front) in [(Mode::Tunnel, 0), (Mode::Transport, 20)] {
+            let handling = Handling { threshold, ..Handling::default() };
+            let mut peers = Peers::new(&SaConfig { handling, ..ipcomp(mode, false) }, [Engine::Auto; 2]);
+            // In transport mode the IP header does not count. Below forty octets nothing would shrink anyway.
+            let least = usize::from(threshold).max(40) + in_front;
+            let sent = [least, least + 1, least - 1].map(v4_with_zeros);
+            let protos: Vec<_> =
+                peers.wire(&sent).iter().map(|p| wire::parse::parse_ip(p).unwrap().proto).collect();
+            let compressed = protos.iter().map(|proto| *proto == IpProto::IPCOMP).collect::<Vec<_>>();
+            assert_eq!(compressed, [true, true, threshold < 40], "{mode:?}, {threshold}");
+        }
+    }
+}
+
+/// A packet of which all but the header is zeros.
+fn v4_with_zeros(len: usize) -> Vec<u8> {
+    let mut packet = v4(len);
+    packet[20..].fill(0);
+    packet
+}
+
+#[test]
 fn ipcomp_shrinks_what_shrinks_and_leaves_the_rest() {
     for six in [false, true] {
         for mode in [Mode::Tunnel, Mode::Transport] {
