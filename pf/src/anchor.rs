@@ -18,7 +18,7 @@
 //! each packet that its stack is full.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -26,9 +26,11 @@ use kern::{counter::Counter, lock::Leaf};
 
 use crate::{
     conf::PfConf,
+    env::Environment,
     ether,
     ids::Names,
-    rule::{Action, AnchorCall, Rules},
+    print,
+    rule::{Action, AnchorCall, Rule, Rules},
     ruleset::{CompileError, Compiled, Translation},
     slab::{RuleSlab, RuleSlot},
 };
@@ -174,7 +176,8 @@ impl Lists {
         let counters = self.evaluations.first().map_or(0, |worker| worker.len());
         let mut cleared = vec![0_u64; counters];
         let rules = Kind::ALL.iter().flat_map(|&kind| {
-            self.list(kind).iter().zip(before.rules(kind)).map(|(new, old)| (new.counter, old.counter))
+            let all = self.list(kind).iter().enumerate();
+            all.filter_map(move |(n, new)| Some((new.counter, before.rule(kind, n)?.counter)))
         });
         let ether = self.ether.iter().zip(before.ether_rules()).map(|(new, old)| (new.counter, old.counter));
         for (new, counter) in rules.chain(ether) {
@@ -183,6 +186,15 @@ impl Lists {
             }
         }
         self.cleared.with(|place| *place = cleared.into_boxed_slice());
+    }
+
+    /// Tells the slots of rules that were in other lists before which number they have now.
+    pub(crate) fn renumber(&self) {
+        for kind in Kind::ALL {
+            for (number, rule) in self.list(kind).iter().enumerate() {
+                self.slab.renumber(rule.slot, number as u32);
+            }
+        }
     }
 
     /// Lets the counters of all rules begin at 0.
@@ -195,26 +207,53 @@ impl Lists {
 }
 
 /// What of the lists in force stays as it is when others are made in their place: the rules of some kinds, with their
-/// slots and counters.
-#[derive(Clone, Copy, Debug, Default)]
+/// slots and counters; with `set keepcounters` those of the other kinds, too, that say the same as before.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Kept<'a> {
     pub(crate) lists: Option<&'a Lists>,
     pub(crate) filter: bool,
     pub(crate) nat: bool,
     pub(crate) ether: bool,
+    /// For the rules of each kind, which of the old ones says the same; empty if nobody asks.
+    pub(crate) same: [Vec<Option<usize>>; Kind::ALL.len()],
 }
 
 impl<'a> Kept<'a> {
-    /// The rules of a kind that stay; none if they do not.
-    pub(crate) fn rules(&self, kind: Kind) -> &'a [Compiled] {
+    /// What a rule was before, if it was there.
+    pub(crate) fn rule(&self, kind: Kind, number: usize) -> Option<&'a Compiled> {
         let stay = if kind == Kind::Filter { self.filter } else { self.nat };
-        self.lists.filter(|_| stay).map_or(&[], |lists| lists.list(kind))
+        let before = if stay { number } else { (*self.same[kind as usize].get(number)?)? };
+        self.lists?.list(kind).get(before)
+    }
+
+    /// Finds out which rules at a path say the same as one of the configuration in force. Of several that do, the first is
+    /// the first.
+    pub(crate) fn find_same(&mut self, old: &PfConf, path: &str, rules: &Rules, env: &Environment) {
+        let Some((_, before)) = sources(old).find(|(p, _)| *p == path) else { return };
+        for kind in Kind::ALL {
+            self.same[kind as usize] = same(before.list(kind), rules.list(kind), env);
+        }
     }
 
     /// The Ethernet rules, if they stay.
     pub(crate) fn ether_rules(&self) -> &'a [ether::Compiled] {
         self.lists.filter(|_| self.ether).map_or(&[], |lists| &lists.ether)
     }
+}
+
+/// For each rule, which of the old ones is the same; each of those once.
+fn same(old: &[Rule], new: &[Rule], env: &Environment) -> Vec<Option<usize>> {
+    // What is printed tells nearly all rules apart, and so finds them fast.
+    let mut known: HashMap<String, VecDeque<usize>> = HashMap::new();
+    for (number, rule) in old.iter().enumerate() {
+        known.entry(print::rule(rule, env)).or_default().push_back(number);
+    }
+    let take = |rule: &Rule| {
+        let numbers = known.get_mut(&print::rule(rule, env))?;
+        let at = numbers.iter().position(|&number| old.get(number) == Some(rule))?;
+        numbers.remove(at)
+    };
+    new.iter().map(take).collect()
 }
 
 impl Drop for Lists {

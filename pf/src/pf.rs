@@ -119,6 +119,9 @@ impl Pf {
         }
         self.tables.commit(ruleset.tables());
         self.debug.set(options.debug);
+        if options.keep_counters {
+            ruleset.renumber();
+        }
         // As with pfctl, one that the file does not say stays.
         if let Some(id) = options.host_id {
             self.states.set_creator(id);

@@ -173,7 +173,7 @@ impl Ruleset {
         ruleset.conf = Arc::clone(conf);
         for (path, rules) in anchor::sources(conf) {
             let old = over.and_then(|(old, _)| old.lists(path));
-            let before = Kept {
+            let mut before = Kept {
                 lists: old.map(|lists| &**lists),
                 filter: !fresh(|f| &f.filter, path),
                 nat: !fresh(|f| &f.nat, path),
@@ -182,7 +182,11 @@ impl Ruleset {
             let same = before.filter && before.nat && before.ether && !fresh(|f| &f.tables, path);
             let kept = old.filter(|_| same).map(Arc::clone);
             let mut compiler = Compiler {
+                ..Kept::default()
                 env,
+            if let Some((old, _)) = over.filter(|_| conf.options.keep_counters) {
+                before.find_same(&old.conf, path, rules, env);
+            }
                 names: &mut *names,
                 tables: known.remove(path).unwrap_or_default(),
                 path,
@@ -314,3 +318,9 @@ impl Ruleset {
         &self.slab
     }
 }
+    /// Tells rules that have kept their counters which number they have here.
+    pub(crate) fn renumber(&self) {
+        self.main.renumber();
+        self.anchors.values().for_each(|lists| lists.renumber());
+    }
+

@@ -183,6 +183,13 @@ impl RuleSlab {
         before.map_or_else(|| self.take(rule), |slot| Ok(self.share(slot)))
     }
 
+    /// A rule has another number now.
+    pub(crate) fn renumber(&self, slot: RuleSlot, number: u32) {
+        if let Some(s) = self.slot(slot) {
+            s.number.store(number, Ordering::Relaxed);
+        }
+    }
+
     /// Takes a further reference to the slot of a rule that stays as it is.
     pub(crate) fn share(&self, slot: RuleSlot) -> RuleSlot {
         if let Some(s) = self.slot(slot) {

@@ -8,13 +8,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{CLIENT, IN, LAN, OUT, SERVER, WAN, World, router};
-use pf::{
-    Fresh, Kind, PfConf, Which,
-    addr::Entry,
-    conf::{Reading, Section},
-    show,
-    table::parse_entry,
-};
+use pf::{Fresh, Kind, PfConf, Which, addr::Entry, conf::Section, show, table::parse_entry};
 use wire::build;
 
 fn udp(port: u16) -> Vec<u8> {
@@ -113,7 +107,7 @@ fn translation_is_found_in_anchors_and_no_nat_there_ends_the_search() {
          rdr-anchor games on lan0\npass all\n\
          load anchor \"home/x\" from \"/dev/null\"\n",
     );
-    let mut load = |path: &str, text: &str| replace(&mut w, path, text);
+    let mut load = |path: &str, text: &str| w.reload(path, text);
     load("home/x", "no nat proto udp from any to any port 2\nnat inet proto udp to port 1 -> 203.0.113.7\n");
     load("games", "rdr inet proto udp from any to any port 9 -> 198.51.100.77 port 10\n");
     let source = |w: &mut World, port| {
@@ -125,24 +119,13 @@ fn translation_is_found_in_anchors_and_no_nat_there_ends_the_search() {
     };
     assert_eq!(source(&mut w, 1), [203, 0, 113, 7]);
     assert_eq!(source(&mut w, 2), CLIENT.octets());
-    replace(&mut w, "home/x", "");
+    w.reload("home/x", "");
     assert!(w.kill(|_| true) > 0);
     assert_eq!(source(&mut w, 2), [203, 0, 113, 5]);
     let mut m = w.packet(&udp(9));
     assert!(matches!(w.test(IN, LAN, &mut m), pf::Verdict::Pass(_)));
     assert_eq!((&m.data()[16..20], &m.data()[22..24]), (&[198, 51, 100, 77][..], &[0, 10][..]));
     w.fixture.done(m);
-}
-
-/// Loads the rules of one anchor; all else stays.
-fn replace(w: &mut World, path: &str, text: &str) {
-    let env = router();
-    let reading =
-        Reading { env: &env, defines: &[], anchor: path, fingerprints: None, options: None, engines: true };
-    let new = reading.text(path, text).unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
-    let (conf, fresh) = w.ruleset.conf().with(path, new, &Section::ALL);
-    let ruleset = w.pf.compile_over(&w.ruleset, &fresh, &Arc::new(conf), &env, &mut w.names).unwrap();
-    w.publish(ruleset);
 }
 
 #[test]
@@ -156,7 +139,7 @@ fn replacing_an_anchor_leaves_counters_states_and_tables_of_the_rest_alone() {
     let added = [parse_entry("192.0.2.10").unwrap()];
     w.pf.tables().add("", "t", &added, 0).unwrap();
     for n in 0..50_u16 {
-        replace(&mut w, "a", &format!("pass proto udp to port {} no state\n", 2 + 2 * (n % 2)));
+        w.reload("a", &format!("pass proto udp to port {} no state\n", 2 + 2 * (n % 2)));
         assert_eq!(open(&mut w, &PORTS), if n % 2 == 0 { [1, 2, 3] } else { [1, 3, 4] });
     }
     assert_eq!(w.pf.slab().in_use(), slots, "rules that are gone leave nothing behind");
@@ -183,7 +166,7 @@ fn a_call_counts_what_is_decided_inside_states_included() {
     let state = &w.states()[0];
     assert!(state.line(None, true).contains(", anchor 1, rule 0"), "{}", state.line(None, true));
     // The state outlives its anchor.
-    replace(&mut w, "a/b", "");
+    w.reload("a/b", "");
     assert_eq!(open(&mut w, &[1]), [1]);
     assert_eq!(show::rules(&w.ruleset, "", Kind::Filter, &router())[1].packets, [5, 0]);
     w.advance(1000);

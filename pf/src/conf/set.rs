@@ -84,10 +84,7 @@ fn rare(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
                 .ok_or_else(|| wrong(word.at, word.value, "none, urgent, misc or loud"))?;
             Setting::Debug(level)
         }
-        "keepcounters" => {
-            c.note(at, "set keepcounters");
-            Setting::KeepCounters
-        }
+        "keepcounters" => Setting::KeepCounters,
         other => {
             return Err(Fault::new(at, format!("syntax error: unknown option `set {other}`")).help(
                 "there are skip, block-policy, state-policy, optimization, limit, timeout, state-defaults, \

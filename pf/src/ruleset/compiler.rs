@@ -43,11 +43,11 @@ impl Compiler<'_> {
     ) -> Result<Lists, CompileError> {
         // Built step by step: whatever has been taken is given back by `Drop` if a later step fails.
         let mut lists = Lists::empty(slab);
-        lists.filter = self.list(&rules.filter, before.rules(Kind::Filter), slab, &mut lists.slots)?;
-        lists.translation.nat = self.list(&rules.nat, before.rules(Kind::Nat), slab, &mut lists.slots)?;
-        lists.translation.rdr = self.list(&rules.rdr, before.rules(Kind::Rdr), slab, &mut lists.slots)?;
-        lists.translation.binat =
-            self.binat(&rules.binat, before.rules(Kind::Binat), slab, &mut lists.slots)?;
+        let mut list = |kind| self.list(kind, rules.list(kind), before, slab, &mut lists.slots);
+        lists.filter = list(Kind::Filter)?;
+        lists.translation.nat = list(Kind::Nat)?;
+        lists.translation.rdr = list(Kind::Rdr)?;
+        lists.translation.binat = self.binat(&rules.binat, before, slab, &mut lists.slots)?;
         lists.ether = self.ether(&rules.ether, before.ether_rules(), slab, &mut lists.slots)?;
         let counted = self.counters as usize;
         lists.evaluations = slab.per_worker(|| (0..counted).map(|_| Counter::new()).collect());
@@ -59,14 +59,15 @@ impl Compiler<'_> {
     /// taken even if it fails.
     pub(super) fn list(
         &mut self,
+        kind: Kind,
         rules: &[Rule],
-        before: &[Compiled],
+        before: &Kept<'_>,
         slab: &RuleSlab,
         slots: &mut Vec<RuleSlot>,
     ) -> Result<Box<[Compiled]>, CompileError> {
         let mut list = Vec::with_capacity(rules.len());
         for (number, rule) in rules.iter().enumerate() {
-            let before = before.get(number).map(|old| old.slot);
+            let before = before.rule(kind, number).map(|old| old.slot);
             let described = Described {
                 number: number as u32,
                 path: self.path,

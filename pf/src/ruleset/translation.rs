@@ -4,7 +4,7 @@ use super::{AddrTest, CompileError, Compiled, Compiler, compiled::link_skip_step
 use crate::{
     IfIndex,
     addr::{Family, Prefix},
-    anchor::Kind,
+    anchor::{Kept, Kind},
     nat::{FamilyChange, Item, Translate},
     pool::Pool,
     route::{NO_GATEWAY, RoutePool},
@@ -101,11 +101,11 @@ impl Compiler<'_> {
     pub(super) fn binat(
         &mut self,
         rules: &[Rule],
-        before: &[Compiled],
+        before: &Kept<'_>,
         slab: &RuleSlab,
         slots: &mut Vec<RuleSlot>,
     ) -> Result<[Box<[Compiled]>; 2], CompileError> {
-        let mut outward = self.list(rules, before, slab, slots)?;
+        let mut outward = self.list(Kind::Binat, rules, before, slab, slots)?;
         let mut inward = Vec::with_capacity(rules.len());
         for (rule, out) in rules.iter().zip(&mut outward) {
             let outer = rule.nat.as_ref().and_then(|pool| pool.hosts.first());

@@ -7,13 +7,14 @@ pub mod handshake;
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use kern::{
-    Mbuf, PktFlags,
+    Batch, Mbuf, PktFlags,
     lock::{Root, levels::PfRules},
     testing::Fixture,
     time::Instant,
 };
 use pf::{
-    Direction, Environment, IfIndex, Names, Pf, PfCx, Ruleset, StateInfo, Verdict, Worker,
+    Direction, Environment, IfIndex, Names, Pf, PfCx, Ruleset, StateInfo, Verdict, Via, Worker,
+    conf::{Reading, Section},
     env::{IfAddress, Interface},
     log::{Logger, Record},
 };
@@ -83,6 +84,23 @@ impl World {
         self.publish(ruleset);
     }
 
+    /// Loads the main ruleset, or an anchor, as `pfctl -f` does: what is loaded by itself stays.
+    pub fn reload(&mut self, path: &str, rules: &str) {
+        let env = router();
+        let reading = Reading {
+            env: &env,
+            defines: &[],
+            anchor: path,
+            fingerprints: None,
+            options: None,
+            engines: true,
+        };
+        let new = reading.text("pf.conf", rules).unwrap_or_else(|e| panic!("{}", e[0].with_caret()));
+        let (conf, fresh) = self.ruleset.conf().with(path, new, &Section::ALL);
+        let ruleset = self.pf.compile_over(&self.ruleset, &fresh, &Arc::new(conf), &env, &mut self.names);
+        self.publish(ruleset.expect("rules compile"));
+    }
+
     /// Puts a ruleset into force.
     pub fn publish(&mut self, ruleset: Ruleset) {
         self.pf.enforce(&mut Root::claim().top().at(), &ruleset);
@@ -102,6 +120,18 @@ impl World {
         let mut held = root.top();
         PfCx::new(&self.pf, &self.ruleset, &mut self.worker, held.at::<PfRules>(), self.now)
             .test(direction, index, m)
+    }
+
+    /// Tests the packets of a batch; those that are not just passed on.
+    pub fn test_batch(&mut self, direction: Direction, via: Via, batch: &mut Batch) -> Vec<Mbuf> {
+        let (mut root, mut others) = (Root::claim(), Vec::new());
+        let mut held = root.top();
+        let _passed = PfCx::new(&self.pf, &self.ruleset, &mut self.worker, held.at::<PfRules>(), self.now)
+            .test_batch(direction, via, batch, |m, _| {
+                others.push(m);
+                None
+            });
+        others
     }
 
     /// Undoes the translation of a packet on its way out.
