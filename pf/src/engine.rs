@@ -27,7 +27,9 @@ use kern::{
 use self::log::Shown;
 use crate::{
     IfIndex,
+    addr::Family,
     counters::PfCounters,
+    log_interface::LogInterface,
     packet::Packet,
     pf::{Pf, Worker},
     route::Routed,
@@ -77,6 +79,17 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// The family, the packets and the IP octets of a packet, as far as it could be read.
+    pub(crate) fn weight(&self, m: &Mbuf) -> (Family, u32, u32) {
+        match self.refused {
+            None => (self.p.family, self.p.segments, self.p.bytes),
+            Some(_) if m.data().first().is_some_and(|octet| octet >> 4 == 6) => {
+                (Family::Inet6, 1, m.len() as u32)
+            }
+            Some(_) => (Family::Inet, 1, m.len() as u32),
+        }
+    }
+
     pub(crate) const NOTHING: Seen =
         Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None, cookie: None, stamped: false };
 }
@@ -117,6 +130,10 @@ impl<'a> PfCx<'a> {
         let mut seen = Seen { stamped: self.normalise(direction, index, m), ..Seen::NOTHING };
         self.look(direction, m, &mut seen);
         let verdict = self.decide(direction, index, m, &seen);
+        if let Some(watched) = self.rules.log_interface.as_ref().filter(|watched| watched.is(index)) {
+            let blocked = matches!(Exception::of(&verdict), Some(Exception::Refused(_)));
+            watched.count(self.worker.id, direction, m, &seen, blocked);
+        }
         if let Some(Exception::Refused(refused)) = Exception::of(&verdict) {
             self.pf.debug.end(refused.why, direction, index, m);
         }
@@ -160,6 +177,7 @@ impl<'a> PfCx<'a> {
         // Out of the worker for the time being, and back in below: nothing in between returns.
         let mut ahead = std::mem::take(&mut self.worker.ahead);
         for chunk in batch.as_mut_slice().chunks_mut(AHEAD) {
+            let first = at;
             if !self.rules.scrub.is_empty() {
                 for (m, seen) in chunk.iter_mut().zip(&mut ahead) {
                     seen.stamped = self.normalise(direction, via.of(m), m);
@@ -189,6 +207,9 @@ impl<'a> PfCx<'a> {
                 }
                 at += 1;
             }
+            if let Some(watched) = self.rules.log_interface.as_ref().filter(|_| !unseen) {
+                self.watch(watched, direction, via, (first, chunk), &ahead, &exceptions);
+            }
         }
         self.worker.ahead = ahead;
         if !exceptions.is_empty() {
@@ -208,6 +229,28 @@ impl<'a> PfCx<'a> {
             });
         }
         Passed::proof()
+    }
+
+    /// Counts the packets of a chunk, the first of which has this place in the batch, that are at the interface whose
+    /// statistics are shown.
+    #[cold]
+    fn watch(
+        &self,
+        watched: &LogInterface,
+        direction: Direction,
+        via: Via,
+        (first, chunk): (usize, &[Mbuf]),
+        seen: &[Seen],
+        exceptions: &[(usize, Exception)],
+    ) {
+        for (place, (m, seen)) in chunk.iter().zip(seen).enumerate() {
+            let index = via.of(m);
+            if watched.is(index) && self.rules.constant(direction, index) == Constant::Look {
+                let is_it =
+                    |(at, e): &(usize, Exception)| *at == first + place && matches!(e, Exception::Refused(_));
+                watched.count(self.worker.id, direction, m, seen, exceptions.iter().any(is_it));
+            }
+        }
     }
 
     /// Removes some of the states that have expired. To be called every few milliseconds; `budget` slots are looked at

@@ -41,6 +41,7 @@ pub mod ids;
 mod intern;
 pub mod limiter;
 pub mod log;
+mod log_interface;
 mod meter;
 pub mod names;
 mod nat;

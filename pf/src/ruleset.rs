@@ -28,6 +28,7 @@ use crate::{
     conf::{self, Limit, PfConf, Syncookies},
     env::Environment,
     ids::{Names, TooManyNames},
+    log_interface::{InterfaceStats, LogInterface},
     normalise::ScrubRules,
     osfp::Known,
     random::Random,
@@ -93,6 +94,8 @@ pub struct Ruleset {
     pub(crate) cookies: bool,
     /// The largest segment that such a cookie says.
     pub(crate) cookie_size: u16,
+    /// The interface whose statistics are counted (`set loginterface`).
+    pub(crate) log_interface: Option<LogInterface>,
     /// Interfaces whose queues are fair between hosts (`cake`), and so want to know who sent what is translated.
     fair: Box<[IfIndex]>,
     slab: Arc<RuleSlab>,
@@ -132,6 +135,7 @@ impl Ruleset {
             known: Known::default(),
             cookies: false,
             cookie_size: u16::MAX,
+            log_interface: None,
             fair: Box::default(),
             slab: Arc::clone(slab),
         }
@@ -178,15 +182,15 @@ impl Ruleset {
                 filter: !fresh(|f| &f.filter, path),
                 nat: !fresh(|f| &f.nat, path),
                 ether: !fresh(|f| &f.ether, path),
-            };
-            let same = before.filter && before.nat && before.ether && !fresh(|f| &f.tables, path);
-            let kept = old.filter(|_| same).map(Arc::clone);
-            let mut compiler = Compiler {
                 ..Kept::default()
-                env,
+            };
             if let Some((old, _)) = over.filter(|_| conf.options.keep_counters) {
                 before.find_same(&old.conf, path, rules, env);
             }
+            let same = before.filter && before.nat && before.ether && !fresh(|f| &f.tables, path);
+            let kept = old.filter(|_| same).map(Arc::clone);
+            let mut compiler = Compiler {
+                env,
                 names: &mut *names,
                 tables: known.remove(path).unwrap_or_default(),
                 path,
@@ -212,6 +216,10 @@ impl Ruleset {
         ruleset.calls = Calls::resolve(conf, &ruleset.anchors, names)?;
         ruleset.cookies = conf.options.syncookies != Syncookies::Never;
         ruleset.cookie_size = cookie_size(conf);
+        ruleset.log_interface = conf.options.log_interface.as_ref().map(|name| {
+            let before = over.and_then(|(old, _)| old.log_interface.as_ref());
+            LogInterface::new(name, env.interface(name).map(|i| i.index), before, slab)
+        });
         ruleset.decide_beforehand(env);
         ruleset.fair = fair(conf, env);
         if anchor::sources(conf).any(|(_, rules)| rules.all().any(|rule| rule.os.is_some())) {
@@ -278,6 +286,18 @@ impl Ruleset {
         Some((rule.slot, lists.evaluations_at(rule.counter)))
     }
 
+    /// The statistics of the interface of `set loginterface`, if it is set.
+    pub fn interface_stats(&self) -> Option<InterfaceStats> {
+        self.log_interface.as_ref().map(LogInterface::stats)
+    }
+
+    /// Lets them begin at 0 (`pfctl -F info`).
+    pub fn clear_interface_stats(&self) {
+        if let Some(interface) = &self.log_interface {
+            interface.clear();
+        }
+    }
+
     /// Lets the counters of the rules at a path begin at 0 (`pfctl -z`).
     pub fn clear_counters(&self, path: &str) {
         if let Some(lists) = self.lists(path) {
@@ -303,6 +323,12 @@ impl Ruleset {
         self.scrub.looks_at_timestamps() || all.flat_map(|lists| &lists.filter).any(rare)
     }
 
+    /// Tells rules that have kept their counters which number they have here.
+    pub(crate) fn renumber(&self) {
+        self.main.renumber();
+        self.anchors.values().for_each(|lists| lists.renumber());
+    }
+
     /// What the ruleset was made of.
     pub fn conf(&self) -> &PfConf {
         &self.conf
@@ -318,9 +344,3 @@ impl Ruleset {
         &self.slab
     }
 }
-    /// Tells rules that have kept their counters which number they have here.
-    pub(crate) fn renumber(&self) {
-        self.main.renumber();
-        self.anchors.values().for_each(|lists| lists.renumber());
-    }
-

@@ -20,6 +20,8 @@ use crate::{
     state::cookie::CookieInfo,
 };
 
+pub use crate::log_interface::InterfaceStats;
+
 /// A rule and its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleInfo {
@@ -149,6 +151,10 @@ pub struct Info {
     pub since: u64,
     /// How much pf says.
     pub debug: Level,
+    /// Whose the states are that are made now (`set hostid`).
+    pub host_id: u32,
+    /// `set loginterface`.
+    pub interface: Option<InterfaceStats>,
     /// States there are.
     pub states: u32,
     /// States there may be.
@@ -159,14 +165,16 @@ pub struct Info {
     pub counters: PfCounters,
 }
 
-/// The present figures of a pf with this configuration that was enabled `since` seconds ago, if it is.
-pub fn info(pf: &Pf, conf: Option<&PfConf>, since: Option<u64>) -> Info {
-    let when = conf.map(|conf| conf.options.syncookies).filter(|when| *when != Syncookies::Never);
+/// The present figures of a pf with these rules that was enabled `since` seconds ago, if it is.
+pub fn info(pf: &Pf, rules: Option<&Ruleset>, since: Option<u64>) -> Info {
+    let when = rules.map(|rules| rules.conf().options.syncookies).filter(|when| *when != Syncookies::Never);
     Info {
         syncookies: when.map(|when| (when, pf.states().cookies.info())),
         enabled: since.is_some(),
         since: since.unwrap_or(0),
         debug: pf.debug_level(),
+        host_id: pf.states().creator(),
+        interface: rules.and_then(Ruleset::interface_stats),
         states: pf.states().count(),
         limit: pf.states().limit(),
         counters: pf.counters_since_cleared(),
@@ -174,14 +182,14 @@ pub fn info(pf: &Pf, conf: Option<&PfConf>, since: Option<u64>) -> Info {
 }
 
 impl Info {
-    /// The block that pfctl prints.
-    pub fn text(&self) -> String {
+    /// The block that pfctl prints, with `-v` or without.
+    pub fn text(&self, verbose: bool) -> String {
         let mut out = String::new();
-        let _ = self.write(&mut out);
+        let _ = self.write(&mut out, verbose);
         out
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
+    fn write(&self, out: &mut String, verbose: bool) -> std::fmt::Result {
         let status = if self.enabled {
             let (days, rest) = (self.since / 86_400, self.since % 86_400);
             let clock = format!("{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60);
@@ -190,6 +198,12 @@ impl Info {
             "Status: Disabled".to_owned()
         };
         writeln!(out, "{status:<44}{:>15}\n", format!("Debug: {}", self.debug.title()))?;
+        if verbose {
+            writeln!(out, "Hostid:   0x{:08x}\n", self.host_id)?;
+        }
+        if let Some(interface) = &self.interface {
+            interface.write(out)?;
+        }
         writeln!(out, "{:<27} {:>14} {:>16}", "State Table", "Total", "Rate")?;
         writeln!(out, "  {:<25} {:>14} {:>14}", "current entries", self.states, "")?;
         let c = &self.counters;
@@ -202,6 +216,7 @@ impl Info {
             ("match", &c.matched),
             ("fragment", &c.fragment),
             ("short", &c.short),
+            ("normalize", &c.normalize),
             ("ip-option", &c.ip_option),
             ("state-mismatch", &c.state_mismatch),
             ("state-insert", &c.state_insert),

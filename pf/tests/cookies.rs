@@ -9,21 +9,17 @@ use std::net::Ipv4Addr;
 use common::{
     CLIENT, IN, LAN, OUT, SERVER, World,
     handshake::{down, kept, passed, up},
-    header, router,
+    header,
 };
 use kern::{
     Why,
     testing::{Chance, soak},
 };
-use pf::{PfConf, Verdict, show};
+use pf::{Verdict, show};
 use wire::build;
 
 const ALWAYS: &str =
     "set limit states 3000\nset syncookies always\nblock all\npass in on lan0 proto tcp to port 80\n";
-
-fn conf(rules: &str) -> PfConf {
-    pf::conf::load_text("pf.conf", rules, &router(), &[]).unwrap()
-}
 
 /// The answer to a SYN.
 fn cookie(w: &mut World, port: u16) -> u32 {
@@ -138,14 +134,14 @@ fn half_open_connections_turn_them_on_and_off() {
     let rules =
         "set limit states 100\nset syncookies adaptive (start 20%, end 10%)\npass in on lan0 proto tcp\n";
     let mut w = World::new(rules);
-    let info = |w: &World| show::info(&w.pf, Some(&conf(rules)), Some(1));
+    let info = |w: &World| show::info(&w.pf, Some(&w.ruleset), Some(1));
     for port in 0..20 {
         assert!(w.passes(IN, LAN, &up(1000 + port, "S", 1000, 0, b"")), "{port}");
     }
     let seq = cookie(&mut w, 4000);
     let (when, now) = info(&w).syncookies.unwrap();
     assert_eq!((when.keyword(), now.active, now.half_open), ("adaptive", true, 20));
-    let text = info(&w).text();
+    let text = info(&w).text(false);
     assert!(
         text.contains(
             "\nSyncookies\n  mode                      adaptive\n  active                    active\n"

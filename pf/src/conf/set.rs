@@ -59,11 +59,7 @@ fn rare(c: &mut Cursor, at: Pos, option: &str) -> Parsed<Vec<At<Setting>>> {
         }
         "loginterface" => {
             let name = c.string("the name of an interface, or none")?.value;
-            let name = (name != "none").then(|| name.to_owned());
-            if name.is_some() {
-                c.note(at, "set loginterface");
-            }
-            Setting::LogInterface(name)
+            Setting::LogInterface((name != "none").then(|| name.to_owned()))
         }
         "fingerprints" => Setting::Fingerprints(c.string("the name of a file")?.value.to_owned()),
         "hostid" => {

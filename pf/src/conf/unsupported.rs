@@ -17,9 +17,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Routes.
     ("no-route", ASK),
     ("urpf-failed", ASK),
-    // Tables, normalisation, log.
-    ("set loginterface", "statistics are counted for every interface"),
-    ("set keepcounters", "counters begin anew on a reload"),
     // What a router in user space cannot do or does not need.
     ("user", "forwarded packets belong to no local user"),
     ("group", "forwarded packets belong to no local user"),

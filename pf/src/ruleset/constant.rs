@@ -46,7 +46,8 @@ impl Ruleset {
         let translates =
             self.main.translation.lists(direction).into_iter().flatten().any(|r| r.iface.matches(index));
         let answers = self.cookies && direction == Direction::In;
-        if translates || answers || !self.scrub.is_empty() {
+        let watched = self.log_interface.as_ref().is_some_and(|watched| watched.is(index));
+        if watched || translates || answers || !self.scrub.is_empty() {
             return Constant::Look;
         }
         let mut last: Option<(usize, &Compiled)> = None;

@@ -445,6 +445,9 @@ pub struct QueueDelay {
 pub struct PfInfoReport {
     /// As pfctl prints it.
     pub text: String,
+    /// The same with `-v`.
+    #[serde(default)]
+    pub verbose: String,
     /// Whether it filters.
     pub enabled: bool,
     /// How much pf says.
@@ -456,6 +459,12 @@ pub struct PfInfoReport {
     pub states: u32,
     /// States at most.
     pub limit: u32,
+    /// Whose states are (`set hostid`).
+    #[serde(default)]
+    pub host_id: u32,
+    /// The interface of `set loginterface`.
+    #[serde(default)]
+    pub interface: Option<Box<pf::show::InterfaceStats>>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
 }

@@ -261,12 +261,15 @@ impl PfInfoReport {
     /// The present figures.
     pub fn new(info: &pf::show::Info) -> PfInfoReport {
         PfInfoReport {
-            text: info.text(),
+            text: info.text(false),
+            verbose: info.text(true),
             enabled: info.enabled,
             debug: info.debug,
             since_s: info.since,
             states: info.states,
             limit: info.limit,
+            host_id: info.host_id,
+            interface: info.interface.clone().map(Box::new),
             counters: info.counters().map(|(name, value)| (name.to_owned(), value)).collect(),
         }
     }

@@ -163,6 +163,9 @@ impl Daemon {
             }
             Flush::Info => {
                 shared.pf.clear_counters();
+                if let Some(rules) = self.ruleset() {
+                    rules.clear_interface_stats();
+                }
                 Ok(done("pf: statistics cleared", 0))
             }
             Flush::Ether => self.empty(&self.named(anchor), Section::Ether, "Ethernet rules cleared"),

@@ -151,6 +151,6 @@ impl Daemon {
 
     pub(super) fn pf_info(&self) -> PfInfoReport {
         let since = self.router.net().pf.is_some().then(|| self.loaded_at.elapsed().as_secs());
-        PfInfoReport::new(&pf::show::info(&self.router.shared().pf, self.pf_conf(), since))
+        PfInfoReport::new(&pf::show::info(&self.router.shared().pf, self.ruleset().map(AsRef::as_ref), since))
     }
 }

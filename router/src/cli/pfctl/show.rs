@@ -67,7 +67,7 @@ impl Ctl<'_> {
             }
             Show::Info => {
                 let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
-                at.print(&report, || report.text.clone())
+                at.print(&report, || if verbose > 0 { report.verbose.clone() } else { report.text.clone() })
             }
             Show::Running => {
                 let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
