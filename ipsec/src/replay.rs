@@ -102,6 +102,25 @@ impl Window {
         self.mark_far(seq, size)
     }
 
+    /// [`mark`](Self::mark)s `count` numbers from `first` on, at most 64, if they are the next ones: mostly the packets of a run
+    /// are. Otherwise nothing happened.
+    #[inline(always)]
+    pub fn mark_next(&mut self, first: u64, count: usize, size: u32) -> bool {
+        if first.wrapping_sub(1) != self.top || size == 0 || !(1..=64).contains(&count) {
+            return false;
+        }
+        self.top += count as u64;
+        let (bits, bit) = (u64::MAX >> (64 - count), first % 64);
+        // No number of a word has been seen before its first one comes.
+        let (word, _) = self.place(first);
+        self.words[word] = if bit == 0 { bits } else { self.words[word] | bits << bit };
+        if bit + count as u64 > 64 {
+            let (word, _) = self.place(self.top);
+            self.words[word] = bits >> (64 - bit);
+        }
+        true
+    }
+
     #[inline(never)]
     fn mark_far(&mut self, seq: u64, size: u32) -> bool {
         if !self.check(seq, size) {
@@ -220,6 +239,34 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_run_of_next_numbers_is_marked_as_each_of_them_is() {
+        let mut random = Chance::new(0x2026_1130_0000_0001);
+        for size in [0u32, 32, 33, 64, 100, 1024] {
+            let (mut runs, mut each) = (Window::new(size), Window::new(size));
+            for _ in 0..if soak() { 500_000 } else { 5_000 } {
+                let jump = if random.below(8) == 0 { random.below(300) } else { 0 };
+                let first = (runs.top() + 1 + jump).saturating_sub(random.below(8) / 7);
+                let count = 1 + random.below(64);
+                let next = first == runs.top() + 1 && size != 0;
+                assert_eq!(runs.mark_next(first, count as usize, size), next, "size {size} first {first}");
+                for seq in first..first + count {
+                    let new = each.mark(seq, size);
+                    assert!(next || runs.mark(seq, size) == new, "size {size} seq {seq}");
+                    assert!(!next || new, "size {size} seq {seq}");
+                }
+                assert_eq!(runs.top(), each.top());
+                let oldest = each.top().saturating_sub(200);
+                for seq in oldest..each.top() + 70 {
+                    assert_eq!(runs.check(seq, size), each.check(seq, size), "size {size} seq {seq}");
+                }
+            }
+        }
+        let mut window = Window::new(64);
+        assert!(!window.mark_next(1, 0, 64) && !window.mark_next(1, 65, 64) && !window.mark_next(0, 1, 64));
+        assert_eq!(window.top(), 0);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Pending<S, B> {
     run: B,
     ticket: Ticket,
     now: Instant,
+    /// The number of the first packet, if those of the others follow it one by one and nothing has been found wrong with any.
+    first: Option<u64>,
 }
 
 /// A run whose packets have verified and wait for their turn.
@@ -68,7 +70,7 @@ where
         return Err(Declined { run, why: NotNow::TooMany });
     }
     let mut failed = Failed::of(sa.layout.protocol());
-    let ticket = {
+    let (ticket, mut first) = {
         let (mut inbound, _held) = held.lock(sa.inbound());
         if !sa.is_alive(&inbound.used, now) {
             inbound.refused.expired += run.len() as u64;
@@ -78,24 +80,24 @@ where
             return Err(Declined { run, why: NotNow::Busy });
         };
         let usual = sa.layout.protocol() == Protocol::Esp && !sa.config().esn;
-        let size = sa.config().replay;
-        for (place, m) in run.iter_mut().enumerate() {
-            let looked = if usual {
-                look_usually(&sa.layout, &inbound, size, m)
-            } else {
-                look(&sa.layout, m).and_then(|()| check(&sa, &inbound, m))
-            };
-            if let Err(why) = looked {
-                failed.note(place, why);
+        let mut first = None;
+        if usual {
+            first = look_at_all(&sa, &inbound, &mut run, &mut failed);
+        } else {
+            for (place, m) in run.iter_mut().enumerate() {
+                if let Err(why) = look(&sa.layout, m).and_then(|()| check(&sa, &inbound, m)) {
+                    failed.note(place, why);
+                }
             }
         }
-        ticket
+        (ticket, first)
     };
     if !failed.is_empty() {
+        first = None;
         failed.give_back(&mut run, &mut sink);
         sa.count_refused(failed.whys(), true, held);
     }
-    Ok(Pending { sa, run, ticket, now })
+    Ok(Pending { sa, run, ticket, now, first })
 }
 
 /// Whether this can be an ESP packet of the SA at all; puts its number into the header.
@@ -113,12 +115,28 @@ fn look(layout: &Layout, m: &mut Mbuf) -> Result<(), Why> {
     Ok(())
 }
 
-/// [`look`] and [`check`] of ESP without extended numbers.
+/// [`look`] and [`check`] of ESP without extended numbers; the first number, if the others follow it one by one.
 #[inline(always)]
-fn look_usually(layout: &Layout, inbound: &Inbound, size: u32, m: &mut Mbuf) -> Result<(), Why> {
-    let seq = u64::from(look_esp(layout, m)?);
-    set_seq(m, seq);
-    if inbound.window.check(seq, size) { Ok(()) } else { Err(Why::EspReplay) }
+fn look_at_all(sa: &Sa, inbound: &Inbound, run: &mut Batch, failed: &mut Failed) -> Option<u64> {
+    let (layout, size) = (&sa.layout, sa.config().replay);
+    let (mut first, mut strays) = (0, 0);
+    for (place, m) in run.iter_mut().enumerate() {
+        match look_esp(layout, m) {
+            Ok(seq) => {
+                let seq = u64::from(seq);
+                set_seq(m, seq);
+                if place == 0 {
+                    first = seq;
+                }
+                strays |= seq ^ (first + place as u64);
+                if !inbound.window.check(seq, size) {
+                    failed.note(place, Why::EspReplay);
+                }
+            }
+            Err(why) => failed.note(place, why),
+        }
+    }
+    (strays == 0).then_some(first)
 }
 
 /// The number of what can be an ESP packet.
@@ -171,12 +189,17 @@ where
         let sa = &*self.sa;
         let failures = match sa.layout.protocol() {
             Protocol::Esp if unwraps_at_once(&sa.layout) => {
-                let sa_field = sa.index().to_header();
-                sa.transform.open_each(self.run.as_mut_slice(), part, |m| {
-                    unwrap_at_once(&sa.layout, m, sa_field);
-                })
+                let (sa_field, mut sound) = (sa.index().to_header(), true);
+                let failures = sa.transform.open_each(self.run.as_mut_slice(), part, |m| {
+                    sound &= unwrap_at_once(&sa.layout, m, sa_field);
+                });
+                self.first = self.first.filter(|_| sound && !failures.any());
+                failures
             }
-            Protocol::Esp => sa.transform.open_run(self.run.iter_mut().map(part)),
+            Protocol::Esp => {
+                self.first = None;
+                sa.transform.open_run(self.run.iter_mut().map(part))
+            }
             Protocol::Ah => ah::open_run(sa, &mut self.run),
             Protocol::Ipcomp => Failures::default(),
         };
@@ -198,9 +221,10 @@ fn part(m: &mut Mbuf) -> (&mut [u8], u64) {
 }
 
 /// Takes an opened packet's headers off, and leaves in its header what marking it needs. What verified and is not sound inside
-/// stays in the run, for its number is to be marked in its turn like any other; the note says why it ends then.
+/// stays in the run, for its number is to be marked in its turn like any other; the note says why it ends then. Whether it is
+/// sound.
 #[inline(always)]
-fn unwrap_at_once(layout: &Layout, m: &mut Mbuf, sa: u32) {
+fn unwrap_at_once(layout: &Layout, m: &mut Mbuf, sa: u32) -> bool {
     let (seq, at) = (seq_of(m), m.l4());
     let (octets, unwrapped) = match inner(layout, m.data(), at) {
         Ok(inner) => (inner.end - inner.start, strip(layout, m, &inner, sa)),
@@ -212,6 +236,7 @@ fn unwrap_at_once(layout: &Layout, m: &mut Mbuf, sa: u32) {
     if let Err(why) = unwrapped {
         (h.family, h.hash) = (SPOILT, h.hash | (why as u32) << OCTETS);
     }
+    unwrapped.is_ok()
 }
 
 /// In a header's `family`: the packet is not sound inside, and above the octets stands why.
@@ -243,15 +268,35 @@ where
     S: Deref<Target = Sa>,
     B: DerefMut<Target = Batch>,
 {
-    let Opened(Pending { sa, mut run, ticket, now }) = opened;
+    let Opened(Pending { sa, mut run, ticket, now, first }) = opened;
     let mut failed = Failed::of(sa.layout.protocol());
+    let opened = run.len();
     let (leave, wrapped) = {
         let (mut inbound, _held) = held.lock(sa.inbound());
         let leave = inbound.turns.complete(ticket, worker, &mut *run);
-        (leave, mark(&sa, &mut inbound, run.as_mut_slice(), 0, now, &mut failed))
+        // Nothing parked has joined it, and it is not parked itself.
+        let first = first.filter(|_| run.len() == opened);
+        let marked = first.is_some_and(|first| mark_all(&sa, &mut inbound, &mut run, first, now));
+        (leave, !marked && mark(&sa, &mut inbound, run.as_mut_slice(), 0, now, &mut failed))
     };
     settle_run(&sa, &mut run, wrapped.then_some(0), &failed, held, sink);
     (run, leave)
+}
+
+/// [`mark`] of a run whose packets are all unwrapped and sound, with the numbers from `first` on. False if others have been marked
+/// meanwhile: then nothing happened.
+#[inline(always)]
+fn mark_all(sa: &Sa, inbound: &mut Inbound, run: &mut Batch, first: u64, now: Instant) -> bool {
+    if !inbound.window.mark_next(first, run.len(), sa.config().replay) {
+        return false;
+    }
+    let mut bytes = 0;
+    for m in run.iter_mut() {
+        bytes += u64::from(std::mem::take(&mut m.hdr_mut().hash));
+        set_seq(m, 0);
+    }
+    inbound.add_used(run.len(), bytes, now);
+    true
 }
 
 /// Puts the packets' numbers into the window; those that are there already have failed, and those that are not sound inside.
