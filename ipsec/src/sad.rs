@@ -23,6 +23,20 @@ use wire::IpProto;
 struct Entry {
     spi: u32,
     index: u32,
+    /// The destination, as on the wire, if the SA is of ESP and over IPv4: then nothing of the SA itself need be looked at.
+    esp4: Option<[u8; 4]>,
+}
+
+impl Entry {
+    const EMPTY: Entry = Entry { spi: 0, index: NONE, esp4: None };
+
+    fn of(sa: &Sa) -> Entry {
+        let esp4 = match sa.destination() {
+            IpAddr::V4(dst) if sa.config().protocol == Protocol::Esp => Some(dst.octets()),
+            _ => None,
+        };
+        Entry { spi: sa.config().spi.0, index: sa.index().0, esp4 }
+    }
 }
 
 const NONE: u32 = u32::MAX;
@@ -79,14 +93,14 @@ impl Sad {
 
     fn fill(&mut self) {
         let size = (self.len * 2).next_power_of_two().max(2);
-        let mut table = vec![Entry { spi: 0, index: NONE }; size].into_boxed_slice();
+        let mut table = vec![Entry::EMPTY; size].into_boxed_slice();
         for sa in self.slots.iter().flatten() {
-            let spi = sa.config().spi.0;
-            let mut at = place(spi, size);
+            let entry = Entry::of(sa);
+            let mut at = place(entry.spi, size);
             while table[at].index != NONE {
                 at = (at + 1) % size;
             }
-            table[at] = Entry { spi, index: sa.index().0 };
+            table[at] = entry;
         }
         self.table = table;
     }
@@ -107,6 +121,23 @@ impl Sad {
                 && sa.config().protocol == protocol
             {
                 return Some(sa);
+            }
+            at += 1;
+        }
+    }
+
+    /// The SA of ESP over IPv4 with this destination and SPI: [`inbound`](Self::inbound) of what most packets are.
+    #[inline(always)]
+    pub fn inbound_esp4(&self, dst: [u8; 4], spi: Spi) -> Option<SaIndex> {
+        let mask = self.table.len().checked_sub(1)?;
+        let mut at = place(spi.0, self.table.len());
+        loop {
+            let entry = self.table.get(at & mask)?;
+            if entry.spi == spi.0 && entry.esp4 == Some(dst) {
+                return Some(SaIndex(entry.index));
+            }
+            if entry.index == NONE {
+                return None;
             }
             at += 1;
         }
@@ -224,3 +255,6 @@ impl Sad {
 const fn place(spi: u32, size: usize) -> usize {
     (spi.wrapping_mul(0x9e37_79b9) >> 7) as usize & (size - 1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use crate::{
 };
 use ipsec::{
     esp,
-    sa::{Protocol, Sa, SaIndex},
+    sa::{Protocol, Sa, SaIndex, Spi},
     spd::{Content, Path},
 };
 use kern::{
@@ -29,9 +29,10 @@ pub(crate) fn esp_input(
     let mut last = None;
     let alone = turn::gather(cx, batch, |m| {
         let named = named4(m);
-        let sa = match last {
-            Some((before, sa)) if named == Some(before) => sa,
-            _ => find_sa(net, m).map_or(0, |sa| sa.index().to_header()),
+        let sa = match named {
+            Some(named) if last.is_some_and(|(before, _)| before == named) => last.map_or(0, |(_, sa)| sa),
+            Some(named) => find_sa4(net, named),
+            None => find_sa(net, m),
         };
         last = named.map(|named| (named, sa));
         m.hdr_mut().sa = sa;
@@ -78,18 +79,24 @@ fn no_sa(m: &Mbuf) -> Why {
 /// What names the SA of ESP over IPv4 without options: destination and SPI, which lie side by side. The next packet mostly says
 /// the same.
 #[inline(always)]
-fn named4(m: &Mbuf) -> Option<u64> {
+fn named4(m: &Mbuf) -> Option<[u8; 8]> {
     if (m.hdr().family, IpProto(m.hdr().proto)) != (4, IpProto::ESP) || m.l4() != 20 {
         return None;
     }
-    m.data()
-        .first_chunk::<24>()
-        .map(|h| u64::from_ne_bytes([h[16], h[17], h[18], h[19], h[20], h[21], h[22], h[23]]))
+    m.data().get(16..24)?.first_chunk().copied()
 }
 
+/// The SA of a packet that [`named4`] told of, as its header says it.
 #[inline(always)]
-fn find_sa<'a>(net: &'a NetConfig, m: &Mbuf) -> Option<&'a Arc<Sa>> {
-    net.sad.for_packet(m.data(), IpProto(m.hdr().proto), m.l4())
+fn find_sa4(net: &NetConfig, [d0, d1, d2, d3, s0, s1, s2, s3]: [u8; 8]) -> u32 {
+    let spi = Spi(u32::from_be_bytes([s0, s1, s2, s3]));
+    net.sad.inbound_esp4([d0, d1, d2, d3], spi).map_or(0, SaIndex::to_header)
+}
+
+/// The SA of any packet.
+#[inline(never)]
+fn find_sa(net: &NetConfig, m: &Mbuf) -> u32 {
+    net.sad.for_packet(m.data(), IpProto(m.hdr().proto), m.l4()).map_or(0, |sa| sa.index().to_header())
 }
 
 /// Opens a run and sends on what may leave now; false if the SA is too busy to take it.
