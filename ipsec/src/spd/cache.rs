@@ -5,18 +5,22 @@
 //! is asked once a flow. The key has the upper layer only where some rule looks at it, since finding it costs more than
 //! the rest.
 
-use super::{Direction, table::Tables};
+use super::{
+    Direction,
+    table::{Bits, Tables},
+};
 use crate::selector::{Ends, Packet};
 
 const ENTRIES: usize = 1024;
 /// No policy.
 const NONE: u32 = u32::MAX;
 
+/// `A` is an address.
 #[derive(Clone, Copy, Debug, Default)]
-struct Entry {
-    src: u128,
-    dst: u128,
-    /// Direction, family, protocol and ports.
+struct Entry<A> {
+    src: A,
+    dst: A,
+    /// Direction, protocol and ports.
     rest: u64,
     /// 0 is no database's.
     generation: u32,
@@ -26,7 +30,8 @@ struct Entry {
 /// See the head of the file.
 #[derive(Debug, Default)]
 pub struct FlowCache {
-    entries: Box<[Entry]>,
+    v4: Box<[Entry<u32>]>,
+    v6: Box<[Entry<u128>]>,
     worker: u16,
 }
 
@@ -57,32 +62,53 @@ impl FlowCache {
         packet: &Packet<'_>,
     ) -> Option<u32> {
         if tables.is_few(packet) {
-            tables.first(packet)
-        } else {
-            self.ask(generation, tables, direction, packet.data)
+            return tables.first(packet);
         }
-    }
-
-    #[inline(never)]
-    fn ask(&mut self, generation: u32, tables: &Tables, direction: Direction, data: &[u8]) -> Option<u32> {
-        let packet = &Packet::of(data);
-        let (src, dst, family) = match packet.ends {
-            Ends::V4 { src, dst } => (src.into(), dst.into(), 0),
-            Ends::V6 { src, dst } => (src, dst, 1),
-            Ends::None => return None,
-        };
         let upper = if tables.looks_at_upper() { upper(packet) } else { 0 };
-        let way = u64::from(direction == Direction::Out);
-        let key = Entry { src, dst, rest: upper | family << 63 | way << 62, generation, at: NONE };
-        if self.entries.is_empty() {
-            self.entries = vec![Entry::default(); ENTRIES].into();
+        let rest = upper | u64::from(direction == Direction::Out) << 63;
+        match packet.ends {
+            Ends::V4 { src, dst } => {
+                let key = Entry { src, dst, rest, generation, at: NONE };
+                ask(&mut self.v4, &key, tables, packet.data)
+            }
+            Ends::V6 { src, dst } => {
+                let key = Entry { src, dst, rest, generation, at: NONE };
+                ask(&mut self.v6, &key, tables, packet.data)
+            }
+            Ends::None => None,
         }
-        let Some(entry) = self.entries.get_mut(place(&key)) else { return tables.first(packet) };
-        if (entry.src, entry.dst, entry.rest, entry.generation) != (src, dst, key.rest, generation) {
-            *entry = Entry { at: tables.first(packet).unwrap_or(NONE), ..key };
-        }
-        (entry.at != NONE).then_some(entry.at)
     }
+}
+
+/// What the cache has for a key, or else the table.
+#[inline(always)]
+fn ask<A: Bits>(entries: &mut Box<[Entry<A>]>, key: &Entry<A>, tables: &Tables, data: &[u8]) -> Option<u32> {
+    let place = place(key);
+    let at = match entries.get(place) {
+        Some(e) if (e.src, e.dst, e.rest, e.generation) == (key.src, key.dst, key.rest, key.generation) => {
+            e.at
+        }
+        _ => fill(entries, place, key, tables, data),
+    };
+    (at != NONE).then_some(at)
+}
+
+#[inline(never)]
+fn fill<A: Bits>(
+    entries: &mut Box<[Entry<A>]>,
+    place: usize,
+    key: &Entry<A>,
+    tables: &Tables,
+    data: &[u8],
+) -> u32 {
+    if entries.is_empty() {
+        *entries = vec![Entry::default(); ENTRIES].into();
+    }
+    let at = tables.first(&Packet::of(data)).unwrap_or(NONE);
+    if let Some(entry) = entries.get_mut(place) {
+        *entry = Entry { at, ..*key };
+    }
+    at
 }
 
 /// Protocol, and ports or that there are none to be seen.
@@ -93,10 +119,9 @@ fn upper(packet: &Packet<'_>) -> u64 {
 }
 
 #[inline(always)]
-fn place(key: &Entry) -> usize {
-    let fold = |n: u128| (n >> 64) as u64 ^ n as u64;
+fn place<A: Bits>(key: &Entry<A>) -> usize {
     let mixed =
-        (fold(key.src).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ fold(key.dst) ^ key.rest.rotate_left(17))
+        (key.src.fold().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ key.dst.fold() ^ key.rest.rotate_left(17))
             .wrapping_mul(0xd6e8_feb8_6659_fd93);
     (mixed >> 40) as usize % ENTRIES
 }

@@ -21,7 +21,7 @@ use std::net::IpAddr;
 const FEW: usize = 6;
 
 /// An address as a number.
-trait Bits:
+pub(super) trait Bits:
     Copy
     + Default
     + PartialOrd
