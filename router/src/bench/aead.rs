@@ -12,23 +12,26 @@ const RUN: usize = 64;
 
 /// One engine with buffers to work on.
 pub(super) struct Bare {
-    transform: Transform,
+    /// Those of as many SAs, each with its share of the buffers: a key is cold again when its turn comes, as on the path.
+    transforms: Vec<Transform>,
     buffers: Batch,
     seq: u64,
     opens: bool,
 }
 
 impl Bare {
-    /// Buffers of ESP packets around `inner` bytes. With `opens`, opening is what is measured.
+    /// Buffers of ESP packets around `inner` bytes, for this many SAs. With `opens`, opening is what is measured.
     pub(super) fn new(
         pool: &Pool,
         suite: Suite,
         engine: Engine,
         inner: usize,
+        sas: usize,
         opens: bool,
     ) -> Result<Bare, KeyError> {
-        let key: Vec<u8> = (0..suite.material_len() as u8).collect();
-        let transform = Transform::new(suite, engine, &key, false)?;
+        let key = |sa: usize| -> Vec<u8> { (0..suite.material_len()).map(|i| (i + sa) as u8).collect() };
+        let transforms = (0..sas.clamp(1, RUN)).map(|sa| Transform::new(suite, engine, &key(sa), false));
+        let transforms = transforms.collect::<Result<Vec<_>, _>>()?;
         let Around { head, tail, .. } = Around::new(suite, inner);
         let mut buffers = Batch::new();
         for _ in 0..RUN {
@@ -39,7 +42,7 @@ impl Bare {
             // A batch that is not full takes it.
             let _ = buffers.push(m);
         }
-        Ok(Bare { transform, buffers, seq: 1, opens })
+        Ok(Bare { transforms, buffers, seq: 1, opens })
     }
 
     /// Nanoseconds a packet, over about this long.
@@ -64,15 +67,28 @@ impl Bare {
     }
 
     fn seal(&mut self) {
-        let first = self.seq;
+        let mut seq = self.seq;
         self.seq += self.buffers.len() as u64;
-        let jobs = self.buffers.iter_mut().zip(first..).map(|(m, seq)| (m.data_mut(), seq, seq));
-        let _ = std::hint::black_box(self.transform.seal_run(jobs));
+        let share = self.share();
+        for (transform, run) in self.transforms.iter().zip(self.buffers.as_mut_slice().chunks_mut(share)) {
+            let jobs = run.iter_mut().zip(seq..).map(|(m, seq)| (m.data_mut(), seq, seq));
+            let _ = std::hint::black_box(transform.seal_run(jobs));
+            seq += share as u64;
+        }
     }
 
     fn open(&mut self) {
-        let first = self.seq - self.buffers.len() as u64;
-        let jobs = self.buffers.iter_mut().zip(first..).map(|(m, seq)| (m.data_mut(), seq));
-        let _ = std::hint::black_box(self.transform.open_run(jobs));
+        let mut seq = self.seq - self.buffers.len() as u64;
+        let share = self.share();
+        for (transform, run) in self.transforms.iter().zip(self.buffers.as_mut_slice().chunks_mut(share)) {
+            let jobs = run.iter_mut().zip(seq..).map(|(m, seq)| (m.data_mut(), seq));
+            let _ = std::hint::black_box(transform.open_run(jobs));
+            seq += share as u64;
+        }
+    }
+
+    /// Buffers of one SA.
+    fn share(&self) -> usize {
+        self.buffers.len().div_ceil(self.transforms.len()).max(1)
     }
 }

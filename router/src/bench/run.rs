@@ -302,9 +302,10 @@ fn drive(
     pool: &Pool,
 ) -> Vec<Slice> {
     let opens = spec.what == What::EspIn;
-    let bare = |engine| Bare::new(pool, spec.suite, engine, spec.size, opens).ok();
-    let mut own = best.and_then(|_| bare(spec.engine));
-    let mut ceiling = best.and_then(bare);
+    let bare = |engine, sas| Bare::new(pool, spec.suite, engine, spec.size, sas, opens).ok();
+    let mut own = best.and_then(|_| bare(spec.engine, spec.sas));
+    // The ceiling is what the engine can do, and changes no keys.
+    let mut ceiling = best.and_then(|engine| bare(engine, 1));
     let mut slices = Vec::new();
     for round in 0..=SLICES {
         barrier.wait();
@@ -325,7 +326,7 @@ fn drive(
 fn fastest(spec: &Spec, pool: &Pool) -> Engine {
     let mut best = (f64::INFINITY, spec.engine.resolve(spec.suite));
     for engine in Engine::ALL.into_iter().filter(|engine| engine.serves(spec.suite)) {
-        let Ok(mut bare) = Bare::new(pool, spec.suite, engine, spec.size, spec.what == What::EspIn) else {
+        let Ok(mut bare) = Bare::new(pool, spec.suite, engine, spec.size, 1, spec.what == What::EspIn) else {
             continue;
         };
         let each = spec.slice.min(Duration::from_millis(10));
