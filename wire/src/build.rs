@@ -4,7 +4,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{EtherType, IpProto, Mac, Malformed, ether, icmpv4, icmpv6, ipv4, ipv6, tcp, udp};
+use crate::{EtherType, IpProto, Mac, Malformed, ether, icmpv4, icmpv6, ipv4, ipv6, sctp, tcp, udp};
 
 /// Writes an IPv4 header and lets `body` write what follows: it gets the payload area and the sum of the pseudo-header. Returns the packet's length.
 pub fn ipv4_packet(
@@ -128,6 +128,48 @@ pub fn tcp6(src: Ipv6Addr, dst: Ipv6Addr, tcp: &tcp::Repr, payload: &[u8]) -> Ve
     tcp6_with(ipv6::Repr { src, dst, ..ipv6::Repr::default() }, tcp, payload)
 }
 
+/// An SCTP packet with these chunks over IPv4, 64 hops.
+pub fn sctp4(src: Ipv4Addr, dst: Ipv4Addr, sctp: &sctp::Repr, chunks: &[u8]) -> Vec<u8> {
+    let header = ipv4::Repr { src, dst, proto: IpProto::SCTP, ..ipv4::Repr::default() };
+    with4(header, sctp::HEADER_LEN + chunks.len(), |area, _| {
+        area[sctp::HEADER_LEN..].copy_from_slice(chunks);
+        sctp.emit(area)
+    })
+}
+
+/// An SCTP packet with these chunks over IPv6, 64 hops.
+pub fn sctp6(src: Ipv6Addr, dst: Ipv6Addr, sctp: &sctp::Repr, chunks: &[u8]) -> Vec<u8> {
+    let header = ipv6::Repr { src, dst, next_header: IpProto::SCTP, ..ipv6::Repr::default() };
+    with6(header, sctp::HEADER_LEN + chunks.len(), |area, _| {
+        area[sctp::HEADER_LEN..].copy_from_slice(chunks);
+        sctp.emit(area)
+    })
+}
+
+/// A chunk of an SCTP packet, padded.
+pub fn sctp_chunk(kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
+    padded([kind, flags], value)
+}
+
+/// A parameter of an SCTP chunk, padded.
+pub fn sctp_parameter(kind: u16, value: &[u8]) -> Vec<u8> {
+    padded(kind.to_be_bytes(), value)
+}
+
+/// INIT or INIT ACK with as many streams each way, and these parameters.
+pub fn sctp_init(kind: u8, tag: u32, window: u32, streams: u16, parameters: &[u8]) -> Vec<u8> {
+    let [tag, window, tsn] = [tag, window, 1].map(u32::to_be_bytes);
+    let streams = streams.to_be_bytes();
+    sctp_chunk(kind, 0, &[&tag[..], &window, &streams, &streams, &tsn, parameters].concat())
+}
+
+fn padded(head: [u8; 2], value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(value.len() + 4).expect("a value fits its length field");
+    let mut out = [&head[..], &len.to_be_bytes(), value].concat();
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
 /// An ICMP message over IPv4, 64 hops.
 pub fn icmp4(src: Ipv4Addr, dst: Ipv4Addr, message: &icmpv4::Repr<'_>) -> Vec<u8> {
     let header = ipv4::Repr { src, dst, proto: IpProto::ICMP, ..ipv4::Repr::default() };
@@ -189,6 +231,7 @@ mod tests {
             max_segment_size: Some(1460),
             ..Default::default()
         };
+        let association = sctp::Repr { src_port: 1, dst_port: 2, tag: 3 };
         let (m, n) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
         for packet in [
             udp4(a, b, 1, 2, b"odd"),
@@ -197,6 +240,8 @@ mod tests {
             tcp6(c, d, &syn, b"x"),
             echo4(a, b, 1, 2, b"12345"),
             echo6(c, d, 1, 2, b"12345"),
+            sctp4(a, b, &association, &sctp_chunk(sctp::kind::DATA, 3, b"odd")),
+            sctp6(c, d, &association, &sctp_init(sctp::kind::INIT, 1, 9000, 2, b"")),
         ] {
             for frame in [frame(m, n, &packet), tagged_frame(m, n, 0x2005, &packet)] {
                 let parsed = parse_frame(&frame).unwrap();

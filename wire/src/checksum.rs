@@ -12,7 +12,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::{IpProto, Malformed};
+use crate::{IpProto, Malformed, sctp};
 
 /// Adds both halves of a word, so that no carry out of 64 bits can happen.
 #[inline(always)]
@@ -202,7 +202,7 @@ pub fn transport_sum(pseudo: u32, segment: &[u8]) -> u16 {
 #[inline]
 pub fn transport_ok(ip: &[u8], l4: usize, end: usize, proto: IpProto) -> bool {
     let Some(at) = proto.checksum_offset() else {
-        return true;
+        return proto != IpProto::SCTP || sctp_ok(ip.get(l4..end));
     };
     let Some(mut segment) = ip.get(l4..end) else {
         return false;
@@ -224,6 +224,10 @@ pub fn transport_ok(ip: &[u8], l4: usize, end: usize, proto: IpProto) -> bool {
         return ip[0] >> 4 == 4;
     }
     pseudo_of(ip, proto, segment.len() as u32).is_ok_and(|pseudo| transport_sum(pseudo, segment) == 0)
+}
+
+fn sctp_ok(packet: Option<&[u8]>) -> bool {
+    packet.is_some_and(|packet| sctp::Packet::new_checked(packet).is_ok_and(|packet| packet.checksum_ok()))
 }
 
 /// Computes and writes the transport checksum of the IP packet `ip`, layer 4 at `l4..end`.

@@ -42,6 +42,7 @@ pub mod parse;
 mod parsed;
 mod proto;
 pub mod rewrite;
+pub mod sctp;
 pub mod segment;
 pub mod siit;
 pub mod tcp;

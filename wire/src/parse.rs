@@ -378,9 +378,14 @@ mod tests {
 
     #[test]
     fn an_upper_layer_too_short_is_flagged_and_not_refused() {
-        for (proto, needs) in
-            [(IpProto::TCP, 20), (IpProto::UDP, 8), (IpProto::ICMP, 8), (IpProto::ESP, 8), (IpProto::AH, 12)]
-        {
+        for (proto, needs) in [
+            (IpProto::TCP, 20),
+            (IpProto::UDP, 8),
+            (IpProto::ICMP, 8),
+            (IpProto::ESP, 8),
+            (IpProto::AH, 12),
+            (IpProto::SCTP, 12),
+        ] {
             for len in 0..24 {
                 let packet =
                     build::raw4(ipv4::Repr { src: A, dst: B, proto, ..Default::default() }, &vec![1; len]);

@@ -198,6 +198,7 @@ impl Front {
             IpProto::ICMP | IpProto::ICMPV6 => Self::icmp(proto, l4),
             IpProto::ESP => Self::ports(l4, 8),
             IpProto::AH => Self::ports(l4.get(4..).unwrap_or(&[]), 8),
+            IpProto::SCTP => Self::ports(l4, 12),
             proto if proto.has_ports() => Self::ports(l4, 8),
             _ => Self::NOTHING,
         }

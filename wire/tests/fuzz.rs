@@ -13,8 +13,8 @@ use std::{
 use kern::testing::{Chance, soak};
 use wire::{
     HashSeed, IpProto, Mac, ah, arp, build, checksum, coalesce, esp, ether, icmpv4, icmpv6, igmp, ipv4,
-    ipv4_check, ipv6, ipv6_check, ipv6_ext, mld, nd, parse, parse_ipv4, parse_ipv6, rewrite, segment, tcp,
-    udp,
+    ipv4_check, ipv6, ipv6_check, ipv6_ext, mld, nd, parse, parse_ipv4, parse_ipv6, rewrite, sctp, segment,
+    tcp, udp,
 };
 
 /// Other octets in every run, unless a seed is given.
@@ -45,6 +45,11 @@ fn good_frames() -> Vec<Vec<u8>> {
         ..Default::default()
     };
     let udp4 = build::udp4(a, b, 53, 5353, b"some payload");
+    let association = sctp::Repr { src_port: 1, dst_port: 2, tag: 0 };
+    let address = build::sctp_parameter(5, &a.octets());
+    let init = build::sctp_init(sctp::kind::INIT, 1, 9000, 2, &address);
+    let added = build::sctp_parameter(0xc001, &[&[0; 4], &address[..]].concat());
+    let asconf = build::sctp_chunk(sctp::kind::ASCONF, 0, &[&[0; 4], &address[..], &added].concat());
     let mut error = [0; 1280];
     let n = icmpv4::build_error(&mut error, icmpv4::Error::TtlExceeded, b, &udp4, 1).unwrap();
     let mut packets = vec![
@@ -55,6 +60,8 @@ fn good_frames() -> Vec<Vec<u8>> {
         build::udp6(c, d, 1, 2, b"payload"),
         build::tcp6(c, d, &tcp, b""),
         build::echo6(c, d, 1, 2, b"echo"),
+        build::sctp4(a, b, &association, &asconf),
+        build::sctp6(c, d, &association, &init),
         error[..n].to_vec(),
         build::raw4(ipv4::Repr { src: a, dst: b, proto: IpProto::ESP, ..Default::default() }, &[7; 40]),
         build::raw4(ipv4::Repr { src: a, dst: b, proto: IpProto::AH, ..Default::default() }, &[4; 40]),
@@ -243,6 +250,10 @@ fn every_upper_parser(octets: &[u8]) {
         let _ = icmpv6::Repr::parse(&view, a, b);
     }
     every_nd_option(octets, a, b);
+    if let Ok(view) = sctp::Packet::new_checked(octets) {
+        let _ = (sctp::Repr::parse(&view), sctp::scan(octets));
+        view.chunks().flatten().all(|chunk| chunk.addresses(|_| {}).is_ok());
+    }
     if let Ok(view) = esp::Packet::new_checked(octets) {
         let _ = esp::Repr::parse(&view);
     }
