@@ -5,7 +5,7 @@
 //! and identifier. A super-frame is one packet here, and counts as the segments it will be on the wire.
 
 use kern::{Gso, Mbuf, PktFlags, Why};
-use wire::{IpProto, parse};
+use wire::{IpProto, parse, sctp};
 
 use crate::{IfIndex, addr::Family};
 
@@ -174,6 +174,7 @@ impl Packet {
             IpProto::UDP => self.read_udp(l4),
             IpProto::ICMP if self.family == Family::Inet => self.read_icmp(l4),
             IpProto::ICMPV6 if self.family == Family::Inet6 => self.read_icmp(l4),
+            IpProto::SCTP => self.read_sctp(l4),
             _ => Ok(()),
         }
     }
@@ -216,6 +217,16 @@ impl Packet {
             let id = be16(h, 4);
             (self.sport, self.dport) = (id, id);
         }
+        Ok(())
+    }
+
+    /// All chunks are looked at (FreeBSD: `pf_scan_sctp`): a packet that RFC 9260 forbids goes no further.
+    #[cold]
+    #[inline(never)]
+    fn read_sctp(&mut self, l4: &[u8]) -> Result<(), Why> {
+        let scan = sctp::scan(l4).map_err(|_| Why::PfShort)?;
+        (self.sport, self.dport) = (scan.src_port, scan.dst_port);
+        self.payload = l4.len() as u32 - sctp::HEADER_LEN as u32;
         Ok(())
     }
 

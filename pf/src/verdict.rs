@@ -3,7 +3,7 @@
 use kern::Why;
 use wire::IpProto;
 
-use crate::{addr::Family, packet::Packet, route::HopId, rule::Reply};
+use crate::{addr::Family, answer, packet::Packet, route::HopId, rule::Reply};
 
 /// Proof that pf has passed a packet, or every packet of a batch. Only pf makes one; whoever transmits or forwards
 /// demands it.
@@ -67,6 +67,8 @@ pub struct Refused {
 pub enum Answer {
     /// A TCP reset: [`crate::answer::reset`] writes it.
     Reset(Reset),
+    /// An SCTP ABORT: [`crate::answer::abort`] writes it.
+    Abort,
     /// ICMP destination unreachable.
     Unreachable {
         /// ICMP code (type 3).
@@ -103,9 +105,10 @@ impl Exception {
     }
 }
 
-/// What a blocking rule says to the sender. Resets are never answered with resets, nor ICMP with ICMP.
+/// What a blocking rule says to the sender of a packet whose `data` begin at the IP header. Resets are never answered with
+/// resets, nor ICMP with ICMP.
 #[cold]
-pub(crate) fn refuse(reply: Reply, p: &Packet) -> Verdict {
+pub(crate) fn refuse(reply: Reply, p: &Packet, data: &[u8]) -> Verdict {
     if p.fragment {
         return Verdict::Block(Why::PfBlock);
     }
@@ -113,6 +116,9 @@ pub(crate) fn refuse(reply: Reply, p: &Packet) -> Verdict {
     let is_icmp = matches!(IpProto(p.proto), IpProto::ICMP | IpProto::ICMPV6);
     let answer = match reply {
         Reply::Return if is_tcp => reset_for(p, 0),
+        Reply::Return if IpProto(p.proto) == IpProto::SCTP => {
+            answer::is_to_abort(p, data).map(|_| Answer::Abort)
+        }
         Reply::Rst { ttl } if is_tcp => reset_for(p, ttl),
         Reply::Return if !is_icmp => Some(unreachable(p, 3, 4)),
         Reply::Icmp { inet, inet6 } if !is_icmp => Some(unreachable(p, inet, inet6)),

@@ -6,7 +6,7 @@
 use super::{cursor::Use, error::Fault};
 
 const TRANSLATION: &str = "there is no address translation yet";
-const SCTP: &str = "there is no SCTP engine";
+const SCTP: &str = "further addresses of SCTP hosts are not followed yet";
 const ASK: &str = "pf cannot ask the routing table yet";
 
 /// Keywords as the grammar notes them, and why there is no engine.
@@ -28,11 +28,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("rtable", "there is one routing table"),
     ("pflow", "flows are not exported"),
     ("allow-related", SCTP),
-    ("sctp.first", SCTP),
-    ("sctp.opening", SCTP),
-    ("sctp.established", SCTP),
-    ("sctp.closing", SCTP),
-    ("sctp.closed", SCTP),
     ("bridge-to", "interfaces are not bridged"),
 ];
 

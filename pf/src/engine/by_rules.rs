@@ -1,6 +1,7 @@
 //! What the rules say of a packet that has no state, and the state that it gets.
 
 use kern::{Mbuf, Why, time::Instant};
+use wire::IpProto;
 
 use super::{
     PfCx, Seen, choose_queue,
@@ -24,6 +25,7 @@ use crate::{
         Hit, Passing,
         insert::{Made, Making},
         key::Key,
+        sctp,
     },
     table::{Counted, Fate},
     treatment::Treatment,
@@ -96,7 +98,7 @@ impl<'a> PfCx<'a> {
         }
         if let Action::Block(reply) = rule.action {
             self.count_decided(direction, rule, outcome.anchor, &p, Fate::Block);
-            return refuse(reply, &seen.p);
+            return refuse(reply, &seen.p, m.data());
         }
         if !opens && rule.translates.iter().any(Translate::changes_family) {
             // Without a state it would have to stay what it is.
@@ -323,6 +325,9 @@ impl<'a> PfCx<'a> {
         let Judged { seen, rule, ref outcome, by, .. } = *judged;
         let (nat, sticky) = by.map_or((RuleSlot::NONE, None), |by| (by.rule.slot, by.sticky));
         let (p, data, now) = (&seen.p, m.data(), self.now.secs() as u32);
+        if IpProto(p.proto) == IpProto::SCTP && !sctp::opens(p, data) {
+            return Err(self.has_no_state(Why::PfStateMismatch, judged, data));
+        }
         let passing = Passing { direction, index, p, data, now, at: self.now };
         let (queue, low_delay_queue) = outcome.queues(rule);
         let allow_opts = outcome.allow_opts || rule.allow_opts;
@@ -332,7 +337,7 @@ impl<'a> PfCx<'a> {
             Treatment::NONE => 0,
             _ => match self.pf.slab.treatments.number(treatment) {
                 Some(number) => number,
-                None => return Err(self.has_no_state(Why::PfStateInsert, judged)),
+                None => return Err(self.has_no_state(Why::PfStateInsert, judged, m.data())),
             },
         };
         let making = Making {
@@ -369,22 +374,22 @@ impl<'a> PfCx<'a> {
             }
             Ok(Made::Raced) => match self.by_state(direction, index, m, seen) {
                 Some(verdict) => Err(verdict),
-                None => Err(self.has_no_state(Why::PfStateInsert, judged)),
+                None => Err(self.has_no_state(Why::PfStateInsert, judged, m.data())),
             },
-            Ok(Made::Taken) => Err(self.has_no_state(Why::PfStateInsert, judged)),
-            Err(why) => Err(self.has_no_state(why, judged)),
+            Ok(Made::Taken) => Err(self.has_no_state(Why::PfStateInsert, judged, m.data())),
+            Err(why) => Err(self.has_no_state(why, judged, m.data())),
         }
     }
 
     /// Ends a packet whose state cannot be made; its sender is told if `set fail-policy` says so.
     #[cold]
-    fn has_no_state(&self, why: Why, judged: &Judged) -> Verdict {
+    fn has_no_state(&self, why: Why, judged: &Judged, data: &[u8]) -> Verdict {
         let policy = self.rules.conf().options.fail_policy;
         let blocked = self.block(why);
         if policy == Reply::Drop || judged.rule.action != Action::Pass {
             return blocked;
         }
-        match refuse(policy, &judged.seen.p) {
+        match refuse(policy, &judged.seen.p, data) {
             Verdict::Return(answer, _) => Verdict::Return(answer, why),
             _ => blocked,
         }

@@ -3,7 +3,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use wire::{IpProto, build, ipv4, ipv6};
+use wire::{IpProto, build, ipv4, ipv6, sctp};
 
 use super::frame::Ends;
 use crate::{
@@ -185,6 +185,11 @@ impl Question {
                 payload.extend([0, 0, 0, 1, 0, 0, 0, ack, 5 << 4, self.flags, 0xff, 0xff, 0, 0, 0, 0]);
             }
             IpProto::UDP => payload.extend([0, 8, 0, 0]),
+            // An INIT, whose checksum nobody looks at.
+            IpProto::SCTP => {
+                payload.extend([0; 8]);
+                payload.extend(build::sctp_init(sctp::kind::INIT, 1, sctp::MIN_WINDOW, 1, &[]));
+            }
             IpProto::ICMP | IpProto::ICMPV6 => {
                 payload = vec![self.icmp.0, self.icmp.1, 0, 0, from[0], from[1], 0, 0];
                 payload.extend(self.quote());
@@ -229,10 +234,16 @@ fn read(words: &mut Words<'_>) -> Result<Question, Wrong> {
         return Err((words.column(), "the addresses are of different families".into()));
     }
     let proto = draft.proto.ok_or_else(|| missing("`proto` and a protocol"))?;
-    let has_ports = matches!(IpProto(proto), IpProto::TCP | IpProto::UDP);
+    let has_ports = matches!(IpProto(proto), IpProto::TCP | IpProto::UDP | IpProto::SCTP);
     let is_icmp = matches!(IpProto(proto), IpProto::ICMP | IpProto::ICMPV6);
     if (sport.is_some() || dport.is_some()) && !has_ports {
-        return Err((words.column(), "only tcp and udp have ports".into()));
+        return Err((words.column(), "only tcp, udp and sctp have ports".into()));
+    }
+    if proto == IpProto::SCTP.0 && [sport, dport].iter().any(|port| port.is_none_or(|port| port == 0)) {
+        return Err((words.column(), "sctp has two ports, which are not 0".into()));
+    }
+    if proto == IpProto::SCTP.0 && draft.length.is_some() {
+        return Err((words.column(), "an INIT of sctp has the length that it has".into()));
     }
     if draft.flags.is_some() && proto != IpProto::TCP.0 {
         return Err((words.column(), "only tcp has flags".into()));
@@ -332,7 +343,7 @@ fn flags(word: &str) -> Option<u8> {
 
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let has_ports = matches!(IpProto(self.proto), IpProto::TCP | IpProto::UDP);
+        let has_ports = matches!(IpProto(self.proto), IpProto::TCP | IpProto::UDP | IpProto::SCTP);
         let proto = names::protocol_name(self.proto).map_or_else(|| self.proto.to_string(), str::to_owned);
         write!(f, "{} {} proto {proto}", self.direction.keyword(), self.family().keyword())?;
         for (word, (address, port)) in [("from", self.from), ("to", self.to)] {

@@ -176,6 +176,20 @@ fn the_length_of_a_packet_can_be_said() {
 }
 
 #[test]
+fn an_sctp_packet_is_an_init_from_port_to_port() {
+    let rules = "block return all\npass in proto sctp to port 5000\n";
+    let packet = "in on lan0 proto sctp from 192.0.2.9 port 4000 to 198.51.100.1 port";
+    let said = explained(rules, &format!("{packet} 5000")).text(false);
+    assert!(
+        said.starts_with("in inet proto sctp from 192.0.2.9 port 4000 to 198.51.100.1 port 5000\n"),
+        "{said}"
+    );
+    assert!(said.ends_with("passes, keeps state\n"), "{said}");
+    let said = explained(rules, &format!("{packet} 5001")).text(false);
+    assert!(said.ends_with("blocked, answered with an SCTP ABORT\n"), "{said}");
+}
+
+#[test]
 fn a_wrong_description_is_told_with_a_caret_under_the_word() {
     let wrong = |text: &str| Question::parse(text, &env()).unwrap_err().to_string();
     assert_eq!(
@@ -187,9 +201,12 @@ fn a_wrong_description_is_told_with_a_caret_under_the_word() {
         wrong("in on lan0 proto tcp from 1.2.3.4").starts_with("packet:1:34: `to` and an address is missing")
     );
     assert!(wrong("in on lan0 proto udp from 1.2.3.4 to ::1").contains("different families"));
-    assert!(
-        wrong("in on lan0 proto icmp from 1.2.3.4 to 5.6.7.8 port 1").contains("only tcp and udp have ports")
-    );
+    let ports = wrong("in on lan0 proto icmp from 1.2.3.4 to 5.6.7.8 port 1");
+    assert!(ports.contains("only tcp, udp and sctp have ports"), "{ports}");
+    let ports = wrong("in on lan0 proto sctp from 1.2.3.4 port 1 to 5.6.7.8");
+    assert!(ports.contains("sctp has two ports"), "{ports}");
+    let length = wrong("in on lan0 proto sctp from 1.2.3.4 port 1 to 5.6.7.8 port 2 length 900");
+    assert!(length.contains("the length that it has"), "{length}");
     assert!(wrong(&format!("{WEB} ether to")).contains("`to` is not `from`"));
     assert!(wrong(&format!("{WEB} ether from 02:00")).contains("`02:00` is not a MAC address"));
     let cut = wrong(&format!("{WEB} ether from 2:0:0:0:0:1"));

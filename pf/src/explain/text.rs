@@ -79,6 +79,7 @@ impl Tried {
 fn answer(answer: Answer) -> String {
     match answer {
         Answer::Reset(_) => "a TCP reset".to_owned(),
+        Answer::Abort => "an SCTP ABORT".to_owned(),
         Answer::Unreachable { code } => format!("ICMP unreachable, code {code}"),
         Answer::Unreachable6 { code } => format!("ICMPv6 unreachable, code {code}"),
     }

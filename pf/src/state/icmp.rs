@@ -7,7 +7,7 @@ use super::{
     Tracked,
     entry::{State, flag},
     key::Key,
-    tcp,
+    sctp, tcp,
 };
 use crate::{
     addr::Family,
@@ -15,7 +15,8 @@ use crate::{
     rule::Direction,
 };
 
-/// The key of the packet that an ICMP error quotes, as of a packet that goes the other way, and its TCP sequence number.
+/// The key of the packet that an ICMP error quotes, as of a packet that goes the other way, and its TCP sequence
+/// number or SCTP verification tag, which stand in the same place.
 ///
 /// Nothing if it is no error; a reason to drop it if it is one that cannot be right.
 #[cold]
@@ -36,7 +37,7 @@ pub(super) fn quoted(direction: Direction, p: &Packet, data: &[u8]) -> Result<Op
         return Err(Why::PfFragment);
     }
     let proto = parsed.proto;
-    let has_ports = matches!(proto, IpProto::TCP | IpProto::UDP)
+    let has_ports = matches!(proto, IpProto::TCP | IpProto::UDP | IpProto::SCTP)
         || (matches!(proto, IpProto::ICMP | IpProto::ICMPV6)
             && icmp_query(family, parsed.icmp_type).is_some());
     if has_ports && !parsed.flags.contains(parse::Flags::PORTS) {
@@ -44,13 +45,13 @@ pub(super) fn quoted(direction: Direction, p: &Packet, data: &[u8]) -> Result<Op
     }
     let (sport, dport) = if has_ports { (parsed.src_port, parsed.dst_port) } else { (0, 0) };
     let seq = match inner.get(usize::from(parsed.l4)..).and_then(<[u8]>::first_chunk::<8>) {
-        Some(l4) if proto == IpProto::TCP => be32(l4, 4),
+        Some(l4) if matches!(proto, IpProto::TCP | IpProto::SCTP) => be32(l4, 4),
         _ => 0,
     };
     Ok(Some((Key::new(direction, family, proto.0, (dst, dport), (src, sport)), seq)))
 }
 
-/// Whether an error about a packet with this sequence number belongs to a state.
+/// Whether an error about a packet with this sequence number, or tag, belongs to a state.
 #[cold]
 pub(super) fn belongs(state: &mut State, direction: Direction, p: &Packet, seq: u32) -> Tracked {
     if IpProto(state.wire.proto) == IpProto::TCP {
@@ -60,6 +61,9 @@ pub(super) fn belongs(state: &mut State, direction: Direction, p: &Packet, seq: 
         if !tcp::quoted_fits(sender, receiver, seq) {
             return Tracked::Mismatch;
         }
+    }
+    if IpProto(state.wire.proto) == IpProto::SCTP && !sctp::quoted_fits(state.peers(direction).1, seq) {
+        return Tracked::Mismatch;
     }
     state.count(direction, p.segments, p.bytes);
     Tracked::Hit

@@ -12,7 +12,7 @@ use super::{
     States,
     entry::{PEER_SEEN, Phase, State, Tally, WSCALE_MASK, WSCALE_SEEN, flag},
     key::Key,
-    other,
+    other, sctp,
     table::NEVER,
     tcp,
 };
@@ -131,6 +131,7 @@ impl State {
         let scaled = self.src.wscale & self.dst.wscale & WSCALE_SEEN != 0;
         let names: &[&'static str] = match self.wire.proto {
             6 => &tcp::level::NAMES,
+            132 => &sctp::level::NAMES,
             _ => &other::level::NAMES,
         };
         let peer = |p: &super::entry::PeerState| PeerInfo {

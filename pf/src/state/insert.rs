@@ -15,6 +15,7 @@ use super::{
     key::{Hash, Key},
     other,
     proxy::{largest, segment_size},
+    sctp,
     table::{NEVER, Node},
     tcp,
     timestamps::{Restamp, Timestamps},
@@ -259,6 +260,8 @@ impl States {
                 state.flags |= flag::MODULATED;
                 state.diff[0] = self.draw_diff(&key, p.tcp.seq);
             }
+        } else if IpProto(p.proto) == IpProto::SCTP {
+            sctp::open(&mut state, p, data);
         } else {
             other::open(&mut state, p);
         }

@@ -25,6 +25,7 @@ pub(crate) mod key;
 mod other;
 pub(crate) mod proxy;
 mod purge;
+pub(crate) mod sctp;
 mod table;
 pub(crate) mod tcp;
 pub(crate) mod timestamps;
@@ -115,7 +116,7 @@ pub(crate) struct Lookup {
     key: Key,
     hash: Hash,
     kind: LookFor,
-    /// TCP sequence number of a quoted packet.
+    /// TCP sequence number, or SCTP verification tag, of a quoted packet.
     seq: u32,
     /// Which it will be, as the row said without its lock.
     guess: Node,
@@ -747,6 +748,14 @@ impl State {
             {
                 return Tracked::None;
             }
+            IpProto::SCTP => match sctp::track(self, direction, p, data) {
+                sctp::Fit::Member => self.last = now,
+                sctp::Fit::Mismatch => return Tracked::Mismatch,
+                sctp::Fit::Reopens => {
+                    self.phase = Phase::Dead;
+                    return Tracked::Ended;
+                }
+            },
             _ => {
                 other::track(self, direction, p);
                 self.last = now;

@@ -1,6 +1,7 @@
 //! The world that the parser suite assumes, a router's interfaces for the engine's tests, and packets.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
+pub mod association;
 pub mod families;
 pub mod handshake;
 

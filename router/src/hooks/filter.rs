@@ -213,7 +213,6 @@ fn send_segments(cx: &mut Cx<'_>, out: &mut Pending) {
 }
 
 fn send_segment(cx: &mut Cx<'_>, segment: &pf::Segment, out: &mut Pending) {
-    const TTL: u8 = 64;
     let Some(mut m) = cx.new_packet() else { return };
     if let Err(why) = pf::answer::emit(segment, TTL, &mut m) {
         return cx.end(m, why);
@@ -242,23 +241,39 @@ pub(crate) fn untranslate(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, m: &mut
     }
 }
 
+/// Time to live of an answer whose rule does not say.
+const TTL: u8 = 64;
+
 /// Ends a packet that pf did not pass, and tells its sender if the rule says so.
 #[cold]
 fn refuse(cx: &mut Cx<'_>, m: Mbuf, refusal: Refused, out: &mut Pending) {
     match refusal.answer {
         None => cx.end(m, refusal.why),
         Some(Answer::Reset(reset)) => answer_reset(cx, m, reset, refusal.why, out),
+        Some(Answer::Abort) => {
+            answer_with(cx, m, refusal.why, out, |m, reply| pf::answer::abort(m, TTL, reply));
+        }
         Some(Answer::Unreachable { code } | Answer::Unreachable6 { code }) => {
             icmp::error(cx, m, refusal.why, Error::Unreachable { code }, out);
         }
     }
 }
 
-/// Answers a TCP segment with a reset, which pf does not look at.
+/// Answers a TCP segment with a reset.
 fn answer_reset(cx: &mut Cx<'_>, m: Mbuf, reset: Reset, why: Why, out: &mut Pending) {
-    const TTL: u8 = 64;
+    answer_with(cx, m, why, out, |m, reply| pf::answer::reset(m, reset, TTL, reply));
+}
+
+/// Answers a packet with what `write` makes of it, which pf does not look at.
+fn answer_with(
+    cx: &mut Cx<'_>,
+    m: Mbuf,
+    why: Why,
+    out: &mut Pending,
+    write: impl FnOnce(&Mbuf, &mut Mbuf) -> Result<(), Why>,
+) {
     if let Some(mut reply) = cx.new_packet() {
-        match pf::answer::reset(&m, reset, TTL, &mut reply) {
+        match write(&m, &mut reply) {
             Ok(()) => {
                 let header = if reply.hdr().family == 4 { 20 } else { 40 };
                 reply.set_l4(header);
