@@ -213,9 +213,9 @@ impl Pf {
     fn change_table(&self, change: &TableChange, now: u64) -> Result<(), TableError> {
         let entries = [Entry { not: false, prefix: change.prefix }];
         let changed = if change.add {
-            self.tables.add("", &change.table, &entries, now)
+            self.tables.add_by_rule("", &change.table, &entries, now)
         } else {
-            self.tables.delete("", &change.table, &entries)
+            self.tables.delete_by_rule("", &change.table, &entries)
         };
         changed.map(|_| ())
     }

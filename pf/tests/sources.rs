@@ -122,6 +122,39 @@ fn a_source_that_overloads_a_rule_goes_to_the_table_and_its_states_go() {
 
 #[test]
 fn a_sticky_source_keeps_its_address_while_it_has_states() {
+#[test]
+fn a_const_table_takes_what_overloads_a_rule_and_nothing_from_users() {
+    let mut w = World::new(
+        "table <bad> const { 192.0.2.77 }\nblock in quick from <bad>\n\
+         pass in on lan0 proto tcp keep state (max-src-conn-rate 1/10, overload <bad>)\n",
+    );
+    assert!(connects(&mut w, 9, 1) && !connects(&mut w, 9, 2));
+    assert_eq!(settle(&w), 1);
+    assert!(!w.passes(IN, LAN, &syn(9, 3)), "it is in the table");
+    assert!(w.pf.tables().flush("", "bad").is_err());
+}
+
+#[test]
+fn what_one_table_does_not_take_keeps_nothing_from_the_others() {
+    let overload = |port: u16, name: &str| {
+        format!(
+            "pass in proto tcp to port {port} keep state (max-src-conn-rate 1/10, overload <{name}> flush)\n"
+        )
+    };
+    // The first has a name that tables of this limit have no room for.
+    let rules =
+        format!("set limit table-entries 2\ntable <one> persist {{ 192.0.2.77 }}\n{}", overload(80, "one"));
+    let mut w = World::new(&rules);
+    for n in [9, 10, 11] {
+        assert!(connects(&mut w, n, 1) && !connects(&mut w, n, 2));
+    }
+    let settled = w.pf.settle(&mut Root::claim().top().at(), 1);
+    assert_eq!(settled.sources.len(), 3);
+    // Two have no room, and that is said once; the states of all three go.
+    assert_eq!(settled.errors, [TableError::Entries { wanted: 3, limit: 2 }]);
+    assert_eq!((w.pf.tables().find("", "one").unwrap().len(), w.states().len()), (2, 0));
+}
+
     let mut w = World::new(
         "nat on wan0 inet from any to any -> { 203.0.113.8, 203.0.113.9 } round-robin sticky-address\npass all\n",
     );

@@ -44,6 +44,14 @@ pub enum TableError {
     Name(String),
 }
 
+/// Who changes a table: `const` keeps users from it, and pf itself adds what overloads a rule all the same (BSD:
+/// `pfr_insert_kentry`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    User,
+    Pf,
+}
+
 /// What was done about one address; the letter is what pfctl prints before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feedback {
@@ -192,7 +200,28 @@ impl Tables {
         now: u64,
     ) -> Result<Changes, TableError> {
         let own = self.find(anchor, name).is_some_and(|t| t.active.load(Ordering::Relaxed));
-        self.add(if own { anchor } else { "" }, name, entries, now)
+        self.add_by_rule(if own { anchor } else { "" }, name, entries, now)
+    }
+
+    /// Adds what a rule or a limiter has found, to `const` tables too.
+    pub(crate) fn add_by_rule(
+        &self,
+        anchor: &str,
+        name: &str,
+        entries: &[Entry],
+        now: u64,
+    ) -> Result<Changes, TableError> {
+        self.add_as(Who::Pf, anchor, name, entries, now)
+    }
+
+    /// Takes out what a limiter has put in.
+    pub(crate) fn delete_by_rule(
+        &self,
+        anchor: &str,
+        name: &str,
+        entries: &[Entry],
+    ) -> Result<Changes, TableError> {
+        self.delete_as(Who::Pf, anchor, name, entries)
     }
 
     /// A table by its name.
@@ -225,8 +254,19 @@ impl Tables {
 
     /// `-T add`: makes the table if there is none.
     pub fn add(&self, anchor: &str, name: &str, entries: &[Entry], now: u64) -> Result<Changes, TableError> {
+        self.add_as(Who::User, anchor, name, entries, now)
+    }
+
+    fn add_as(
+        &self,
+        who: Who,
+        anchor: &str,
+        name: &str,
+        entries: &[Entry],
+        now: u64,
+    ) -> Result<Changes, TableError> {
         self.inner.with(|r| {
-            let (table, created) = r.find_or_make(anchor, name, self.workers, now)?;
+            let (table, created) = r.find_or_make(who, anchor, name, self.workers, now)?;
             let mut changes = Changes { created, ..Changes::default() };
             let mut next = (*table.current.load_full()).clone();
             for (entry, twice) in once_each(entries) {
@@ -249,8 +289,18 @@ impl Tables {
 
     /// `-T delete`.
     pub fn delete(&self, anchor: &str, name: &str, entries: &[Entry]) -> Result<Changes, TableError> {
+        self.delete_as(Who::User, anchor, name, entries)
+    }
+
+    fn delete_as(
+        &self,
+        who: Who,
+        anchor: &str,
+        name: &str,
+        entries: &[Entry],
+    ) -> Result<Changes, TableError> {
         self.inner.with(|r| {
-            let table = r.changeable(anchor, name)?;
+            let table = r.changeable(who, anchor, name)?;
             let mut changes = Changes::default();
             let mut next = (*table.current.load_full()).clone();
             for (entry, twice) in once_each(entries) {
@@ -274,7 +324,7 @@ impl Tables {
     /// `-T replace`: afterwards it has these entries and no others.
     pub fn set(&self, anchor: &str, name: &str, entries: &[Entry], now: u64) -> Result<Changes, TableError> {
         self.inner.with(|r| {
-            let (table, created) = r.find_or_make(anchor, name, self.workers, now)?;
+            let (table, created) = r.find_or_make(Who::User, anchor, name, self.workers, now)?;
             let mut changes = Changes { created, ..Changes::default() };
             let before = table.current.load_full();
             let mut next = Contents::default();
@@ -322,7 +372,7 @@ impl Tables {
     /// `-T flush`.
     pub fn flush(&self, anchor: &str, name: &str) -> Result<Changes, TableError> {
         self.inner.with(|r| {
-            let table = r.changeable(anchor, name)?;
+            let table = r.changeable(Who::User, anchor, name)?;
             let deleted = table.len();
             r.replace(&table, Contents::default())?;
             Ok(Changes { deleted, ..Changes::default() })
@@ -369,7 +419,7 @@ impl Tables {
     /// `-T kill`: the table goes unless rules refer to it, and its entries in any case.
     pub fn kill(&self, anchor: &str, name: &str) -> Result<Changes, TableError> {
         self.inner.with(|r| {
-            let table = r.changeable(anchor, name)?;
+            let table = r.changeable(Who::User, anchor, name)?;
             let deleted = table.len();
             r.replace(&table, Contents::default())?;
             table.active.store(false, Ordering::Relaxed);
@@ -452,9 +502,9 @@ impl Registry {
         }
     }
 
-    fn changeable(&self, anchor: &str, name: &str) -> Result<Shared, TableError> {
+    fn changeable(&self, who: Who, anchor: &str, name: &str) -> Result<Shared, TableError> {
         let table = self.find(anchor, name).ok_or(TableError::NoTable)?;
-        if table.constant.load(Ordering::Relaxed) {
+        if who == Who::User && table.constant.load(Ordering::Relaxed) {
             return Err(TableError::Constant(name.to_owned()));
         }
         Ok(table)
@@ -462,6 +512,7 @@ impl Registry {
 
     fn find_or_make(
         &mut self,
+        who: Who,
         anchor: &str,
         name: &str,
         workers: usize,
@@ -470,7 +521,7 @@ impl Registry {
         check_name(name)?;
         let created = match self.find(anchor, name) {
             Some(_) => {
-                let table = self.changeable(anchor, name)?;
+                let table = self.changeable(who, anchor, name)?;
                 let created = !table.active.load(Ordering::Relaxed);
                 (table, created)
             }
