@@ -172,26 +172,32 @@ impl Pf {
     }
 
     /// Does what workers have asked for: sources that overload a rule go to its table, and their states go if the rule
-    /// says so; those of source limiters come into their tables and leave them. For the control thread, a few times a second; `now` is in seconds since 1970. Returns the sources.
-    pub fn settle(&self, held: &mut Held<'_, PfRules>, now: u64) -> Result<Vec<Overloading>, TableError> {
-        let reported = self.states.nodes().reported(&self.slab);
-        let settled = self.settle_limiters(now);
-        if reported.is_empty() {
-            return settled.map(|()| reported);
+    /// says so; those of source limiters come into their tables and leave them. What one table does not take keeps
+    /// nothing from the others. For the control thread, a few times a second; `now` is in seconds since 1970.
+    pub fn settle(&self, held: &mut Held<'_, PfRules>, now: u64) -> Settled {
+        let mut settled = Settled { sources: self.states.nodes().reported(&self.slab), errors: Vec::new() };
+        for error in self.settle_limiters(now) {
+            settled.fails(error);
         }
-        for source in &reported {
+        for at in 0..settled.sources.len() {
+            let source = &settled.sources[at];
             let prefix = Prefix::host(source.family.address(source.source));
             let (anchor, table) = (&source.anchor, &source.overload.table);
-            self.tables.add_where_active(anchor, table, &[Entry { not: false, prefix }], now)?;
+            let entry = Entry { not: false, prefix };
+            if let Err(error) = self.tables.add_where_active(anchor, table, &[entry], now) {
+                settled.fails(error);
+            }
         }
-        self.kill_states(held, |state| reported.iter().any(|source| source.takes(state)));
-        settled.map(|()| reported)
+        if !settled.sources.is_empty() {
+            self.kill_states(held, |state| settled.sources.iter().any(|source| source.takes(state)));
+        }
+        settled
     }
 
     /// Puts sources of limiters into their tables and takes them out: all that can be, and says what could not for the
     /// first time.
-    fn settle_limiters(&self, now: u64) -> Result<(), TableError> {
-        let mut settled = Ok(());
+    fn settle_limiters(&self, now: u64) -> Vec<TableError> {
+        let mut errors = Vec::new();
         let mut full: Vec<String> = Vec::new();
         for change in self.states.limiters.reported(now) {
             if change.add && full.contains(&change.table) {
@@ -204,10 +210,10 @@ impl Pf {
                 full.push(change.table);
             }
             if !change.again {
-                settled = settled.and(Err(error));
+                errors.push(error);
             }
         }
-        settled
+        errors
     }
 
     fn change_table(&self, change: &TableChange, now: u64) -> Result<(), TableError> {
@@ -297,6 +303,23 @@ impl Pf {
             share: Share::NONE,
             slots: self.states.cache(),
             ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice(),
+        }
+    }
+}
+
+/// What was done about what workers have asked for.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// The sources that overload a rule.
+    pub sources: Vec<Overloading>,
+    /// What tables did not take, each matter once.
+    pub errors: Vec<TableError>,
+}
+
+impl Settled {
+    fn fails(&mut self, error: TableError) {
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
         }
     }
 }

@@ -44,7 +44,7 @@ fn settle(w: &World) {
 }
 
 fn settle_at(w: &World, now: u64) -> Result<(), TableError> {
-    w.pf.settle(&mut Root::claim().top().at(), now).map(|_| ())
+    w.pf.settle(&mut Root::claim().top().at(), now).errors.pop().map_or(Ok(()), Err)
 }
 
 fn in_table(w: &World) -> Vec<String> {

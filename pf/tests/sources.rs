@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use common::{CLIENT, IN, LAN, OUT, SERVER, WAN, World, header, unreachable};
 use kern::lock::{Root, levels::PfRules};
-use pf::{Direction, IfIndex, Verdict};
+use pf::{Direction, IfIndex, Verdict, table::TableError};
 use wire::{IpProto, build, checksum, tcp};
 
 fn client(n: u8) -> Ipv4Addr {
@@ -30,7 +30,9 @@ fn connects(w: &mut World, from: u8, port: u16) -> bool {
 fn settle(w: &World) -> usize {
     let mut root = Root::claim();
     let mut held = root.top();
-    w.pf.settle(&mut held.at::<PfRules>(), 1).unwrap().len()
+    let settled = w.pf.settle(&mut held.at::<PfRules>(), 1);
+    assert_eq!(settled.errors, []);
+    settled.sources.len()
 }
 
 fn sources(w: &World) -> Vec<pf::track::SourceInfo> {
@@ -121,8 +123,6 @@ fn a_source_that_overloads_a_rule_goes_to_the_table_and_its_states_go() {
 }
 
 #[test]
-fn a_sticky_source_keeps_its_address_while_it_has_states() {
-#[test]
 fn a_const_table_takes_what_overloads_a_rule_and_nothing_from_users() {
     let mut w = World::new(
         "table <bad> const { 192.0.2.77 }\nblock in quick from <bad>\n\
@@ -155,6 +155,8 @@ fn what_one_table_does_not_take_keeps_nothing_from_the_others() {
     assert_eq!((w.pf.tables().find("", "one").unwrap().len(), w.states().len()), (2, 0));
 }
 
+#[test]
+fn a_sticky_source_keeps_its_address_while_it_has_states() {
     let mut w = World::new(
         "nat on wan0 inet from any to any -> { 203.0.113.8, 203.0.113.9 } round-robin sticky-address\npass all\n",
     );

@@ -287,14 +287,13 @@ impl Daemon {
     /// Does what pf on the workers has asked for.
     fn settle(&mut self) {
         let mut held = self.root.top();
-        match self.router.shared().pf.settle(&mut held.at(), ::pf::table::wall_clock()) {
-            Ok(sources) => {
-                for s in sources {
-                    let source = s.family.address(s.source);
-                    tracing::info!(%source, table = s.overload.table, "overloads a rule");
-                }
-            }
-            Err(error) => tracing::error!("overload table: {error}"),
+        let settled = self.router.shared().pf.settle(&mut held.at(), ::pf::table::wall_clock());
+        for s in settled.sources {
+            let source = s.family.address(s.source);
+            tracing::info!(%source, table = s.overload.table, "overloads a rule");
+        }
+        for error in settled.errors {
+            tracing::error!("overload table: {error}");
         }
     }
 
