@@ -15,6 +15,8 @@
 //! and processes are those of the packet's socket, if the rule says `log (user)` and this host has the socket, and those of
 //! who has loaded the rules.
 
+use std::net::IpAddr;
+
 use kern::Why;
 
 use crate::{
@@ -101,6 +103,9 @@ pub struct Record<'a> {
     pub user: bool,
     /// The router itself has sent it.
     pub own: bool,
+    /// Source address and port with which it came to pf: those of its socket if it is own, whatever translation makes
+    /// of them.
+    pub source: (IpAddr, u16),
 }
 
 /// What becomes of a logged packet (BSD: `PF_PASS` and so on).
@@ -229,6 +234,8 @@ fn name(place: &mut [u8], name: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -245,6 +252,7 @@ mod tests {
             anchor: "a name/of more than sixteen",
             user: false,
             own: false,
+            source: (Ipv4Addr::LOCALHOST.into(), 9),
         };
         let loader = Owner { uid: 7, pid: 300 };
         let header = record.header("wan0", &[0x45, 0], Owner::NOBODY, loader);

@@ -69,6 +69,21 @@ fn whose_socket_a_packet_has_is_asked_where_a_rule_says_user() {
 }
 
 #[test]
+fn the_sender_of_a_translated_packet_is_who_sent_it() {
+    let mut w = World::new(
+        "nat on wan0 inet proto udp from 192.0.2.0/24 to any port 53 -> 203.0.113.1\n\
+         pass out log (all, user) on wan0\n\
+         match out log (user) on wan0 inet proto udp to port 54 nat-to 203.0.113.1\n",
+    );
+    for (port, times) in [(53, 1), (53, 1), (54, 2)] {
+        let (passes, shown) = w.logged_with(PktFlags::ORIGIN, OUT, WAN, &udp(port));
+        assert_eq!((passes, shown.len()), (true, times), "{port}");
+        assert!(shown.iter().all(|s| s.source == (CLIENT.into(), 4000)), "{shown:?}");
+        assert_eq!(shown.last().unwrap().packet[12..16], [203, 0, 113, 1]);
+    }
+}
+
+#[test]
 fn of_a_connection_the_first_packet_is_logged_and_with_all_every_one() {
     let packets = [
         (IN, WEB.up("S", 1000, 0, 100, 0)),

@@ -42,7 +42,7 @@ impl<'a> PfCx<'a> {
     ) -> Verdict {
         let mut decision = Decision::default();
         let verdict = self.judge(direction, index, m, seen, &mut decision);
-        self.log_decided(direction, index, m, &verdict, &decision);
+        self.log_decided(direction, index, m, &seen.p, &verdict, &decision);
         verdict
     }
 
@@ -203,6 +203,7 @@ impl<'a> PfCx<'a> {
             following: None,
             own: is_own(m),
             source: (came.family, came.src),
+            port: came.sport,
             now: self.now.nanos_since(Instant::default()),
             opens,
             sender: Sender::new(&self.rules.known, m.data()),

@@ -120,7 +120,7 @@ impl PfCx<'_> {
         }
         treatment.apply(m, p, &mut self.worker.ids);
         if let Some(log) = treatment.log {
-            self.log_by_state(direction, index, m, hit, log);
+            self.log_by_state(direction, index, m, p, hit, log);
         }
         route(treatment.route, hit.forward, m)
     }

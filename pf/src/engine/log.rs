@@ -1,6 +1,6 @@
 //! Which packets are logged, and as what (see [`crate::log`]).
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use kern::{Mbuf, PktFlags};
 
@@ -8,6 +8,7 @@ use super::{PfCx, walk::Walk};
 use crate::{
     IfIndex,
     log::{self, Logged, Logger, Reason, Record, Where},
+    packet::Packet,
     rule::{Direction, Log},
     ruleset::Compiled,
     slab::{RuleSlab, RuleSlot, Slot},
@@ -49,6 +50,7 @@ impl<'r> Decision<'r> {
 struct Event {
     log: Where,
     own: bool,
+    source: (IpAddr, u16),
     direction: Direction,
     interface: IfIndex,
     became: (Logged, Reason),
@@ -67,7 +69,7 @@ impl Shown<'_> {
             call => (number(call), Some(number(event.rule))),
         };
         let (action, reason) = event.became;
-        let &Event { log: Where { to, user }, own, direction, interface, .. } = event;
+        let &Event { log: Where { to, user }, own, source, direction, interface, .. } = event;
         let anchor = anchor.as_deref().unwrap_or("");
         let identifier = slab.slot(event.rule).map_or(0, Slot::identifier);
         let record = Record {
@@ -82,6 +84,7 @@ impl Shown<'_> {
             anchor,
             user,
             own,
+            source,
         };
         logger.log(&record, packet);
     }
@@ -102,6 +105,7 @@ impl<'a> PfCx<'a> {
         direction: Direction,
         interface: IfIndex,
         m: &Mbuf,
+        p: &Packet,
         verdict: &Verdict,
         decision: &Decision<'_>,
     ) {
@@ -109,6 +113,7 @@ impl<'a> PfCx<'a> {
         let event = Event {
             log: log.into(),
             own: is_own(m),
+            source: source(p),
             direction,
             interface,
             became: log::outcome(verdict, rule.action),
@@ -125,12 +130,14 @@ impl<'a> PfCx<'a> {
         direction: Direction,
         interface: IfIndex,
         m: &Mbuf,
+        p: &Packet,
         hit: &Hit,
         log: Where,
     ) {
         let became = (Logged::Pass, Reason::Match);
         let (rule, call) = (hit.rule, hit.anchor);
-        let event = Event { log, own: is_own(m), direction, interface, became, rule, call };
+        let event =
+            Event { log, own: is_own(m), source: source(p), direction, interface, became, rule, call };
         self.shown.say(&self.pf.slab, &event, m.data());
     }
 }
@@ -153,6 +160,7 @@ impl<'r> Walk<'_, '_, 'r> {
         let event = Event {
             log,
             own: self.own,
+            source: (self.source.0.address(self.source.1), self.port),
             direction: self.direction,
             interface: self.interface,
             became: (Logged::of(rule.action), Reason::Match),
@@ -161,6 +169,11 @@ impl<'r> Walk<'_, '_, 'r> {
         };
         self.shown.say(&self.counts.pf.slab, &event, self.sender.packet());
     }
+}
+
+/// Where a packet came from, as it was read.
+fn source(p: &Packet) -> (IpAddr, u16) {
+    (p.family.address(p.src), p.sport)
 }
 
 /// Whether the router itself has sent a packet.

@@ -62,6 +62,8 @@ pub(super) struct Walk<'w, 'a, 'r> {
     pub(super) own: bool,
     /// Who sent the packet as it came, and when, in nanoseconds of the clock: for limiters.
     pub(super) source: (Family, u128),
+    /// The port that it came from.
+    pub(super) port: u16,
     pub(super) now: u64,
     /// The packet may open a state, and so be translated.
     pub(super) opens: bool,

@@ -5,7 +5,11 @@ pub mod association;
 pub mod families;
 pub mod handshake;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use kern::{
     Batch, Mbuf, PktFlags,
@@ -212,6 +216,8 @@ impl World {
 pub struct Shown {
     /// `pflog0: rule 2.a.0(match) block in 1`, the last being the interface; `id 7` behind it is the rule's identifier.
     pub why: String,
+    /// Whose it was when it came to pf.
+    pub source: (IpAddr, u16),
     pub packet: Vec<u8>,
 }
 
@@ -232,6 +238,7 @@ impl Logger for Log {
             user,
             own,
             identifier,
+            source,
         } = record;
         let inner = in_anchor.map_or_else(String::new, |number| format!(".{anchor}.{number}"));
         let (reason, action) = (format!("{reason:?}"), format!("{action:?}"));
@@ -245,7 +252,7 @@ impl Logger for Log {
             if own { " own" } else { "" },
             if identifier != 0 { format!(" id {identifier}") } else { String::new() }
         );
-        self.0.push(Shown { why, packet: packet.to_vec() });
+        self.0.push(Shown { why, source, packet: packet.to_vec() });
     }
 }
 

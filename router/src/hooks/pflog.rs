@@ -44,7 +44,8 @@ impl<'a> Pflog<'a> {
         let flow = p.flow(packet);
         let (address, port, is_ours) = match record.direction {
             Direction::In => (flow.dst(), p.dst_port, true),
-            Direction::Out => (flow.src(), p.src_port, record.own),
+            // The packet may have another source by now.
+            Direction::Out => (record.source.0, record.source.1, record.own),
         };
         is_ours
             && p.flags.contains(parse::Flags::PORTS)
