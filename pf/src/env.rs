@@ -80,6 +80,8 @@ pub struct Environment {
     pub groups: Vec<(String, u32)>,
     /// Where the fingerprints of operating systems are unless `set fingerprints` says.
     pub fingerprints: Option<PathBuf>,
+    /// Ports are printed as numbers, whatever their services are called (`pfctl -P`).
+    pub numeric_ports: bool,
 }
 
 impl Environment {
@@ -125,8 +127,11 @@ impl Environment {
         own.or_else(|| names::service(name))
     }
 
-    /// The name of a service.
+    /// The name of a service, if it is to be printed.
     pub fn service_name(&self, port: u16, proto: Option<u8>) -> Option<&str> {
+        if self.numeric_ports {
+            return None;
+        }
         let fits = |p: u8| proto.is_none_or(|proto| proto == p);
         let own =
             self.services.iter().find(|&&(_, n, p)| n == port && fits(p)).map(|(name, ..)| name.as_str());

@@ -127,6 +127,7 @@ impl Environment {
             users: file.users.into_iter().collect(),
             groups: file.groups.into_iter().collect(),
             fingerprints: None,
+            numeric_ports: false,
         })
     }
 }

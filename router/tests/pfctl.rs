@@ -362,6 +362,36 @@ fn the_debug_level_says_what_is_told_of_packets_that_end() {
 }
 
 #[test]
+fn options_say_whose_states_are_and_what_an_interface_has_carried() {
+    if !available() {
+        return;
+    }
+    let bed = Bed::start(
+        "set loginterface lan0\nset hostid 0x1234abcd\nset keepcounters\ntable <t> persist { 127.0.0.1 }\n\
+         pass ridentifier 7\nblock in proto tcp to port 80\n",
+    );
+    assert!(bed.pings("198.51.100.2"));
+    let (_, info, _) = bed.pfctl("-s info");
+    assert!(info.contains("Interface Stats for lan0              IPv4             IPv6\n"), "{info}");
+    assert!(info.contains("    Passed                               1 "), "{info}");
+    assert!(!info.contains("Hostid"), "{info}");
+    let (_, info, _) = bed.pfctl("-v -s info");
+    assert!(info.contains("Hostid:   0x1234abcd\n"), "{info}");
+    assert_eq!(bed.pfctl("-s creatorids").1, "Creator IDs:\n1234abcd\n");
+    assert!(bed.pfctl("-vvss").1.contains(" creatorid: 1234abcd\n"));
+    let (_, rules, _) = bed.pfctl("-s rules");
+    assert!(rules.contains("port = http\n") && rules.contains(" ridentifier 7"), "{rules}");
+    assert!(bed.pfctl("-S -P -s rules").1.contains("port = 80\n"));
+    // Names are those of this machine's resolver; a documentation address has none.
+    assert!(bed.pfctl("-r -s states").1.contains("198.51.100.2"));
+    assert!(bed.pfctl("-r -t t -T show").1.contains("127.0.0.1\t(localhost"));
+    assert_eq!(bed.pfctl("-F info").0, 0);
+    let (_, info, _) = bed.pfctl("-s info");
+    assert!(info.contains("    Passed                               0 "), "{info}");
+    bed.stop();
+}
+
+#[test]
 fn logged_packets_are_written_for_tcpdump() {
     if !available() {
         return;
@@ -420,7 +450,8 @@ fn a_log_names_the_user_of_the_routers_own_sockets() {
         return;
     }
     let bed = Bed::start(
-        "pass in log (all, user) on lan0 inet proto { tcp udp } no state\n\
+        "nat on wan0 inet proto tcp from 198.51.100.1 to any port 9 -> 198.51.100.1 port 40000:40100\n\
+         pass in log (all, user) on lan0 inet proto { tcp udp } no state\n\
          pass out log (all, user) on wan0 inet proto tcp no state\npass in on wan0 no state\npass out on lan0 no state\n",
     );
     let file = bed.dir.join("user.pcapng");
@@ -458,8 +489,10 @@ fn a_log_names_the_user_of_the_routers_own_sockets() {
     let owners = |proto: u8, to: u16| of(proto, to).map(|p| [p.3[0], p.3[1]]).collect::<Vec<_>>();
     assert_eq!(owners(17, 5353), [router], "{packets:?}");
     assert_eq!(owners(17, 5354), [nobody], "{packets:?}");
-    // The client's segment in and out, then that of the router.
+    // The client's segment in and out, then that of the router, whose socket has another port.
     assert_eq!(owners(6, 9), [nobody, nobody, router], "{packets:?}");
+    let own = of(6, 9).next_back().unwrap();
+    assert!((40_000..=40_100).contains(&own.1), "{packets:?}");
     if let Ok(read) = Command::new("tcpdump").args(["-n", "-e", "-r"]).arg(&file).output() {
         let text = String::from_utf8_lossy(&read.stdout).into_owned();
         assert_eq!(text.lines().count(), packets.len(), "{text}");

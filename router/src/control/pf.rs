@@ -52,6 +52,9 @@ pub enum PfRequest {
         which: Told,
         /// Of which ruleset.
         anchor: AnchorName,
+        /// `-P`: ports as numbers.
+        #[serde(default)]
+        numeric: bool,
     },
     /// `-s Anchors`.
     Anchors {
@@ -118,6 +121,9 @@ pub struct PfLoad {
     pub anchor: String,
     /// `-n`: check only.
     pub check: bool,
+    /// `-P`: ports as numbers in what is printed.
+    #[serde(default)]
+    pub numeric: bool,
     /// `-m`: options that the text does not set stay as they are.
     #[serde(default)]
     pub merge: bool,

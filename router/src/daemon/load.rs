@@ -24,6 +24,7 @@ impl Daemon {
     pub(super) fn load(&mut self, load: &PfLoad) -> Result<LoadReport, String> {
         let env = environment(&self.files.conf);
         let conf = self.read_conf(load, &env)?;
+        let env = pf::Environment { numeric_ports: load.numeric, ..env };
         let mut report = LoadReport {
             text: match load.anchor.as_str() {
                 "" => pf::print::listing(&conf, &env),
@@ -227,6 +228,7 @@ mod tests {
             text: String::new(),
             anchor: anchor.into(),
             check: false,
+            numeric: false,
             merge,
             defines: Vec::new(),
             parts: Vec::new(),

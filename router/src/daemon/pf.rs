@@ -12,7 +12,7 @@ use crate::{
         tell::Telling,
     },
 };
-use pf::{Fresh, PfConf, anchor, debug::Level};
+use pf::{Environment, Fresh, PfConf, anchor, debug::Level};
 use std::{collections::BTreeSet, sync::Arc};
 
 impl Daemon {
@@ -33,7 +33,9 @@ impl Daemon {
             PfRequest::Debug(level) => Ok(PfAnswer::Done(self.debug(*level))),
             PfRequest::Creators => Ok(PfAnswer::Creators(self.creators())),
             PfRequest::Sources => Ok(PfAnswer::Sources(self.sources())),
-            PfRequest::Rules { which, anchor } => self.rules(*which, anchor).map(PfAnswer::Rules),
+            PfRequest::Rules { which, anchor, numeric } => {
+                self.rules(*which, anchor, *numeric).map(PfAnswer::Rules)
+            }
             PfRequest::Anchors { anchor, all } => self.anchors_below(anchor, *all).map(PfAnswer::Anchors),
             PfRequest::Tables { anchor } => Ok(PfAnswer::Tables(self.tables(anchor))),
             PfRequest::Table(request) => self.table(request).map(PfAnswer::Table),
@@ -126,9 +128,9 @@ impl Daemon {
         std::iter::once(name.path.clone()).chain(more).collect()
     }
 
-    fn rules(&self, which: Told, anchor: &AnchorName) -> Result<RulesReport, String> {
+    fn rules(&self, which: Told, anchor: &AnchorName, numeric: bool) -> Result<RulesReport, String> {
         self.must_exist(&anchor.path)?;
-        let env = environment(&self.files.conf);
+        let env = Environment { numeric_ports: numeric, ..environment(&self.files.conf) };
         let tell = |rules: &Arc<pf::Ruleset>| {
             Telling { rules, env: &env, which, recurse: anchor.recurse }.at(&anchor.path)
         };

@@ -39,6 +39,7 @@ impl Ctl<'_> {
             return self.print_explained(&report.map_err(|e| wrong(&e))?);
         }
         if self.at.json || self.args.verbose > 0 {
+            let env = pf::Environment { numeric_ports: self.args.numeric, ..env.clone() };
             let text = match reading.anchor {
                 "" => pf::print::listing(&conf, &env),
                 anchor => pf::print::anchor(&conf, anchor, &env),

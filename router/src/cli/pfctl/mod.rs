@@ -1,10 +1,9 @@
 //! `softnet pfctl`, after pfctl(8): its flags, its words, its order of doing things. What is printed as an answer goes to
 //! standard output; what was done is said on standard error, and not at all with `-q`.
-//!
-//! Not here: `-r` (names for addresses), `-S`, `-P`: addresses and ports are printed as the router says them.
 
 mod check;
 mod kinds;
+mod names;
 mod rules;
 mod show;
 mod table;
@@ -52,6 +51,15 @@ pub struct Pfctl {
     /// Say more; twice: with numbers
     #[arg(short, action = ArgAction::Count)]
     verbose: u8,
+    /// Show the names of addresses, of states and tables
+    #[arg(short = 'r')]
+    reverse: bool,
+    /// Ask no name server about a ruleset: nobody ever does, names are those of the hosts that the router knows
+    #[arg(short = 'S')]
+    no_dns: bool,
+    /// Show ports of rules as numbers
+    #[arg(short = 'P')]
+    numeric: bool,
     /// Say only what was asked for, and errors
     #[arg(short)]
     quiet: bool,
@@ -314,6 +322,7 @@ impl Ctl<'_> {
             text,
             anchor: self.anchor().path,
             check: self.args.check,
+            numeric: self.args.numeric,
             merge: self.args.merge,
             defines: self.args.define.clone(),
             parts: parts.into_iter().filter_map(|(is, part)| is.then_some(part)).collect(),

@@ -1,7 +1,7 @@
 //! `pfctl -s`: what is asked of the router and how it is printed, with the counters that `-v` adds; most lines come from
 //! the router as they are.
 
-use super::{Ctl, ask, kinds::Show, rules, table};
+use super::{Ctl, ask, kinds::Show, names::Names, rules, table};
 use crate::{
     cli::ask::{Failure, answer, put},
     control::{
@@ -25,7 +25,7 @@ impl Ctl<'_> {
                     Show::Ether => Told::Ether,
                     _ => Told::Filter,
                 };
-                let request = PfRequest::Rules { which, anchor: self.anchor() };
+                let request = PfRequest::Rules { which, anchor: self.anchor(), numeric: self.args.numeric };
                 let report = ask!(at, request, Rules);
                 at.print(&report, || rules::text(&report, verbose))
             }
@@ -50,7 +50,8 @@ impl Ctl<'_> {
                 if let Some(interface) = &self.args.interface {
                     report.retain(|s| s.interface == *interface);
                 }
-                at.print(&report, || states(&report, verbose))
+                let mut names = self.args.reverse.then(Names::default);
+                at.print(&report, || states(&report, verbose, |line| Names::in_state(&mut names, line)))
             }
             Show::Queue => {
                 let mut samples = Samples::default();
@@ -153,10 +154,10 @@ fn lines(all: impl Iterator<Item = String>) -> String {
 }
 
 /// `-s states`.
-fn states(all: &[StateReport], verbose: u8) -> String {
+fn states(all: &[StateReport], verbose: u8, mut named: impl FnMut(&str) -> String) -> String {
     let mut out = String::new();
     for s in all {
-        let _ = writeln!(out, "{}", if verbose > 0 { &s.verbose } else { &s.text });
+        let _ = writeln!(out, "{}", named(if verbose > 0 { &s.verbose } else { &s.text }));
         if verbose > 1 {
             let _ = writeln!(out, "   id: {:016x} creatorid: {:08x}", s.id, s.creator);
         }
@@ -227,9 +228,9 @@ mod tests {
             creator: 0xf,
             ..Default::default()
         };
-        assert_eq!(states(std::slice::from_ref(&state), 0), "all tcp a <- b\n");
+        assert_eq!(states(std::slice::from_ref(&state), 0, str::to_owned), "all tcp a <- b\n");
         assert_eq!(
-            states(&[state], 2),
+            states(&[state], 2, str::to_owned),
             "all tcp a <- b\n   age\n   id: 0000000000000abc creatorid: 0000000f\n"
         );
     }

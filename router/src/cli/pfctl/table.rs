@@ -1,6 +1,10 @@
 //! `pfctl -t TABLE -T COMMAND` in pfctl's own words. Exit status: 0, and 2 if not all addresses of `test` are in.
 
-use super::{Ctl, ask, read};
+use super::{
+    Ctl, ask,
+    names::{Names, in_table},
+    read,
+};
 use crate::{
     cli::{
         Exit,
@@ -31,7 +35,11 @@ impl Ctl<'_> {
             for line in said(&request.command, &report) {
                 self.tell(&line);
             }
-            let text = entries(&request.command, &report, self.args.verbose);
+            let mut text = entries(&request.command, &report, self.args.verbose);
+            if self.args.reverse && matches!(request.command, TableCommand::Show) {
+                let mut names = Names::default();
+                text = in_table(&text, |address| names.of(address).map(str::to_owned));
+            }
             self.at.print(&report, || text)?;
         }
         let tested = matches!(request.command, TableCommand::Test(_));
