@@ -191,7 +191,9 @@ where
             Protocol::Esp if unwraps_at_once(&sa.layout) => {
                 let (sa_field, mut sound) = (sa.index().to_header(), true);
                 let failures = sa.transform.open_each(self.run.as_mut_slice(), part, |m| {
-                    sound &= unwrap_at_once(&sa.layout, m, sa_field);
+                    if !unwrap_at_once(&sa.layout, m, sa_field) {
+                        sound = false;
+                    }
                 });
                 self.first = self.first.filter(|_| sound && !failures.any());
                 failures
