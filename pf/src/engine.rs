@@ -12,6 +12,7 @@ mod by_state;
 mod cookies;
 pub(crate) mod explain;
 mod log;
+mod relate;
 mod walk;
 
 use std::cell::Cell;

@@ -67,7 +67,6 @@ const REJECTED: &[(&str, &str)] = &[
     ("pass label \"abc", "1:12: `\"` is never closed"),
     ("set limit states 0", "1:18: a limit of 0 states"),
     ("set timeout tcp.fist 3", "1:13: unknown timeout `tcp.fist`"),
-    ("pass proto sctp keep state (allow-related)", "1:29: `allow-related` is not supported"),
     ("set skip on ! lan0", "1:13: skip on ! <interface> is not supported"),
     ("set block-policy maybe", "1:18: unknown value `maybe`"),
     ("set bogus 1", "1:5: syntax error: unknown option `set bogus`"),

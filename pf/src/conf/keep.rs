@@ -33,7 +33,6 @@ pub(crate) fn one(c: &mut Cursor, def: &mut KeepDef) -> Parsed<()> {
             def.keep.pflow = true;
         }
         "allow-related" => {
-            c.note(word.at, "allow-related");
             def.keep.allow_related = true;
         }
         "source-track" => {

@@ -6,7 +6,6 @@
 use super::{cursor::Use, error::Fault};
 
 const TRANSLATION: &str = "there is no address translation yet";
-const SCTP: &str = "further addresses of SCTP hosts are not followed yet";
 const ASK: &str = "pf cannot ask the routing table yet";
 
 /// Keywords as the grammar notes them, and why there is no engine.
@@ -27,7 +26,6 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
     ("dnqueue", "there is no dummynet"),
     ("rtable", "there is one routing table"),
     ("pflow", "flows are not exported"),
-    ("allow-related", SCTP),
     ("bridge-to", "interfaces are not bridged"),
 ];
 

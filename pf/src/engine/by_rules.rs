@@ -120,7 +120,7 @@ impl<'a> PfCx<'a> {
     /// Takes what a rule does not have for every packet: a share of its limiters, and the one packet of `once`. If another
     /// worker has been faster with either, nothing is taken, and the rules say something else.
     #[inline(always)]
-    fn takes(&mut self, rule: &Compiled, opens: bool, came: &Packet) -> bool {
+    pub(super) fn takes(&mut self, rule: &Compiled, opens: bool, came: &Packet) -> bool {
         let Some(share) = self.share(rule, opens, came) else { return false };
         self.worker.share = share;
         let has_it = rule.once.as_ref().is_none_or(|once| self.spends(once));
@@ -132,7 +132,7 @@ impl<'a> PfCx<'a> {
 
     /// Gives back the share that no state has got.
     #[inline(always)]
-    fn give_back(&mut self, came: &Packet) {
+    pub(super) fn give_back(&mut self, came: &Packet) {
         let unused = std::mem::take(&mut self.worker.share);
         if unused != Share::NONE {
             self.pf.states.limiters.leave(&mut self.held, unused, (came.family, came.src));
@@ -293,10 +293,17 @@ impl<'a> PfCx<'a> {
             }
         }
         if opens && (rule.keep.is_some() || becomes != seen.p.key(direction)) {
+            let is_sctp = IpProto(seen.p.proto) == IpProto::SCTP;
+            if is_sctp && !sctp::opens(&seen.p, m.data()) {
+                return self.has_no_state(Why::PfStateMismatch, judged, m.data());
+            }
             let hit = match self.keep_state(direction, index, m, judged, becomes, treatment) {
                 Ok(hit) => hit,
                 Err(verdict) => return verdict,
             };
+            if is_sctp && sctp::names(&seen.p, m.data()) {
+                self.relate(direction, index, m, &seen.p, &hit);
+            }
             if hit.rewrites()
                 && let Err(why) = self.rewrite_by(direction, index, m, &seen.p, &hit, false)
             {
@@ -314,7 +321,7 @@ impl<'a> PfCx<'a> {
 
     /// Makes the state of a packet that a rule passes. If another worker has made it meanwhile, that one decides.
     #[cold]
-    fn keep_state(
+    pub(super) fn keep_state(
         &mut self,
         direction: Direction,
         index: IfIndex,
@@ -326,9 +333,6 @@ impl<'a> PfCx<'a> {
         let Judged { seen, rule, ref outcome, by, .. } = *judged;
         let (nat, sticky) = by.map_or((RuleSlot::NONE, None), |by| (by.rule.slot, by.sticky));
         let (p, data, now) = (&seen.p, m.data(), self.now.secs() as u32);
-        if IpProto(p.proto) == IpProto::SCTP && !sctp::opens(p, data) {
-            return Err(self.has_no_state(Why::PfStateMismatch, judged, data));
-        }
         let passing = Passing { direction, index, p, data, now, at: self.now };
         let (queue, low_delay_queue) = outcome.queues(rule);
         let allow_opts = outcome.allow_opts || rule.allow_opts;
@@ -397,7 +401,7 @@ impl<'a> PfCx<'a> {
     }
 
     /// Counts a state that has been made.
-    fn count_made(&self, rules: [RuleSlot; 3]) {
+    pub(super) fn count_made(&self, rules: [RuleSlot; 3]) {
         if let Some(counters) = self.counters() {
             counters.inserts.inc();
         }
@@ -411,12 +415,12 @@ impl<'a> PfCx<'a> {
 
 /// A packet that a rule passes.
 #[derive(Clone, Copy)]
-struct Judged<'a> {
-    seen: &'a Seen,
+pub(super) struct Judged<'a> {
+    pub(super) seen: &'a Seen,
     /// As translation makes it.
-    p: &'a Packet,
-    rule: &'a Compiled,
-    outcome: Outcome<'a>,
+    pub(super) p: &'a Packet,
+    pub(super) rule: &'a Compiled,
+    pub(super) outcome: Outcome<'a>,
     /// What translates it.
-    by: Option<By<'a>>,
+    pub(super) by: Option<By<'a>>,
 }

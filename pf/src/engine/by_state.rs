@@ -39,6 +39,13 @@ impl PfCx<'_> {
             Tracked::Hit | Tracked::Changed => {
                 Some(self.pass_by_state(direction, index, m, p, &hit, lookup.is_error()))
             }
+            Tracked::Related => {
+                let verdict = self.pass_by_state(direction, index, m, p, &hit, false);
+                if !matches!(verdict, Verdict::Block(_) | Verdict::Return(..)) {
+                    self.relate(direction, index, m, p, &hit);
+                }
+                Some(verdict)
+            }
             Tracked::Ended => {
                 if let Some(counters) = self.counters() {
                     counters.removals.inc();

@@ -147,14 +147,15 @@ pub(crate) struct Rare {
 pub(crate) struct KeepState {
     pub(crate) bound: bool,
     pub(crate) sloppy: bool,
+    pub(crate) allow_related: bool,
     pub(crate) kind: StateKind,
     pub(crate) track: Option<SourceTrack>,
 }
 
 impl KeepState {
     pub(super) fn of(keep: &Keep) -> KeepState {
-        let Keep { bound, sloppy, kind, .. } = *keep;
-        KeepState { bound, sloppy, kind, track: track::tracked(keep) }
+        let Keep { bound, sloppy, allow_related, kind, .. } = *keep;
+        KeepState { bound, sloppy, allow_related, kind, track: track::tracked(keep) }
     }
 }
 

@@ -188,6 +188,7 @@ impl States {
     ) {
         state.nodes().for_each(|key| self.leave_node(held, &key, state.has(flag::CONNECTED)));
         self.leave_limiters(held, state);
+        state.ends().for_each(|end| self.endpoints.leave(end));
         if state.has(flag::HALF_OPEN) {
             self.cookies.closed();
         }
@@ -261,7 +262,7 @@ impl States {
                 state.diff[0] = self.draw_diff(&key, p.tcp.seq);
             }
         } else if IpProto(p.proto) == IpProto::SCTP {
-            sctp::open(&mut state, p, data);
+            sctp::open(&mut state, p, data, keep.is_some_and(|k| k.allow_related));
         } else {
             other::open(&mut state, p);
         }

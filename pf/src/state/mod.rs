@@ -17,11 +17,13 @@
 //! `set timeout interval`.
 
 pub(crate) mod cookie;
+pub(crate) mod endpoints;
 pub(crate) mod entry;
 mod icmp;
 pub mod info;
 pub(crate) mod insert;
 pub(crate) mod key;
+pub(crate) mod multihome;
 mod other;
 pub(crate) mod proxy;
 mod purge;
@@ -57,6 +59,7 @@ use crate::{
     track::SrcNodes,
 };
 use cookie::Cookies;
+use endpoints::Endpoints;
 use entry::{Phase, State, flag};
 use key::{Hash, Key, Seed};
 use table::{Node, Table};
@@ -88,6 +91,7 @@ pub struct States {
     creators: Interned<u32>,
     purge: purge::Pace,
     pub(crate) cookies: Cookies,
+    pub(crate) endpoints: Endpoints,
 }
 
 /// How many states there are: in a line of its own, written when states come and go.
@@ -207,6 +211,8 @@ pub(crate) enum Tracked {
     Reset,
     /// The same, and the state's class has changed: the purge may have to look earlier.
     Changed,
+    /// A hit that says something of the further paths of its SCTP association.
+    Related,
     /// The router has answered it in the other end's place, if it was worth an answer.
     Proxied,
     /// The same, and both handshakes are complete with it.
@@ -277,6 +283,7 @@ impl States {
             creators: Interned::new(),
             purge: purge::Pace::default(),
             cookies: Cookies::new(),
+            endpoints: Endpoints::new(),
         };
         states.set_creator((RandomState::new().hash_one(0) as u32).max(1));
         states.set_limit(limit);
@@ -523,6 +530,10 @@ impl States {
                 Some(state) if !self.connect(held, cache, hit, &state, passing.now) => Tracked::Overloads,
                 _ => Tracked::Hit,
             },
+            Some(Tracked::Related) => {
+                self.look_sooner(held, hit, passing.now);
+                Tracked::Related
+            }
             Some(Tracked::Joined) => match self.look_sooner(held, hit, passing.now) {
                 Some(state) if !self.connect(held, cache, hit, &state, passing.now) => Tracked::Overloads,
                 _ => Tracked::Proxied,
@@ -750,6 +761,11 @@ impl State {
             }
             IpProto::SCTP => match sctp::track(self, direction, p, data) {
                 sctp::Fit::Member => self.last = now,
+                sctp::Fit::Related => {
+                    self.last = now;
+                    self.count(direction, p.segments, p.bytes);
+                    return Tracked::Related;
+                }
                 sctp::Fit::Mismatch => return Tracked::Mismatch,
                 sctp::Fit::Reopens => {
                     self.phase = Phase::Dead;

@@ -41,11 +41,16 @@ pub(crate) mod level {
     ];
 }
 
+/// In the place of the opener's window scale: further paths need no rule (`allow-related`).
+pub(crate) const ALLOWS_RELATED: u8 = 1;
+
 /// What tracking says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fit {
     /// It belongs to the association.
     Member,
+    /// The same, and it says something of the association's further paths.
+    Related,
     /// It does not.
     Mismatch,
     /// It opens an association anew where one has been closed.
@@ -78,6 +83,12 @@ pub(crate) fn opens(p: &Packet, data: &[u8]) -> bool {
     read(p, data).is_some_and(|scan| scan.kinds.has(kind::INIT))
 }
 
+/// Whether it names addresses of its sender.
+#[cold]
+pub(crate) fn names(p: &Packet, data: &[u8]) -> bool {
+    read(p, data).is_some_and(|scan| scan.names)
+}
+
 /// Looks at a packet that has been found sound before.
 fn read(p: &Packet, data: &[u8]) -> Option<Scan> {
     sctp::scan(data.get(usize::from(p.l4)..p.bytes as usize)?).ok()
@@ -85,8 +96,9 @@ fn read(p: &Packet, data: &[u8]) -> Option<Scan> {
 
 /// Begins with an INIT.
 #[cold]
-pub(crate) fn open(state: &mut State, p: &Packet, data: &[u8]) {
-    state.src = PeerState { level: level::COOKIE_WAIT, ..PeerState::default() };
+pub(crate) fn open(state: &mut State, p: &Packet, data: &[u8], allow_related: bool) {
+    let wscale = if allow_related { ALLOWS_RELATED } else { 0 };
+    state.src = PeerState { level: level::COOKIE_WAIT, wscale, ..PeerState::default() };
     state.dst = PeerState::default();
     state.dst.set_tag(read(p, data).map_or(0, |scan| scan.initiate_tag));
     state.class = Timeout::SctpFirst as u8;
@@ -106,8 +118,8 @@ pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet, data: &
     if !learn(src, dst, &scan) {
         return Fit::Mismatch;
     }
+    let ended = !closed && advance(src, dst, &scan, sloppy);
     if !closed {
-        let ended = advance(src, dst, &scan, sloppy);
         state.class = match state.class {
             _ if ended => Timeout::SctpClosed as u8,
             first if opener && first == Timeout::SctpFirst as u8 && state.src.level == level::COOKIE_WAIT => {
@@ -116,7 +128,8 @@ pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet, data: &
             _ => class(state),
         };
     }
-    Fit::Member
+    let kin = state.diff != [0; 2] && (ended || scan.kinds.has(kind::INIT_ACK));
+    if scan.names || kin { Fit::Related } else { Fit::Member }
 }
 
 /// Whether the packet's tag is the sender's, and what it says of tags.

@@ -1,0 +1,178 @@
+//! SCTP hosts with several addresses: states of the further paths, by rules or `allow-related`, from INIT, INIT ACK and ASCONF,
+//! and what ends them.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use common::{
+    CLIENT, IN, LAN, OUT, SERVER, WAN, World,
+    association::{Association, CLIENT_TAG, SERVER_TAG, asconf, chunk, init, packet},
+};
+use kern::Why;
+use pf::{Direction, IfIndex, Verdict};
+use wire::{parse, sctp::kind};
+
+const CLIENT2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const CLIENT3: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+const SERVER2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+const RELATED: &str = "block all\npass in on lan0 proto sctp from 192.0.2.9 to 198.51.100.1 port 5000 keep state (allow-related)\n";
+
+fn web() -> Association {
+    Association::new(CLIENT, SERVER)
+}
+
+/// The path between two other addresses of the association.
+fn path(client: impl Into<IpAddr>, server: impl Into<IpAddr>) -> Association {
+    Association::new(client, server)
+}
+
+/// The handshake, the ends naming these addresses; a family that the path has not is named, too.
+fn open(w: &mut World, client: &[IpAddr], server: &[IpAddr]) {
+    let six = [IpAddr::from(Ipv6Addr::LOCALHOST)];
+    assert!(w.passes(IN, LAN, &web().init(&[client, &six].concat())));
+    assert!(w.passes(OUT, LAN, &web().init_ack(&[server, &six].concat())));
+    assert!(w.passes(IN, LAN, &web().says(kind::COOKIE_ECHO)));
+    assert!(w.passes(OUT, LAN, &web().answers(kind::COOKIE_ACK)));
+}
+
+/// Levels of the client and the server on a path, and seconds until its state expires.
+fn level(w: &mut World, path: Association) -> Option<(&'static str, &'static str, u32)> {
+    let (client, server) = (path.client, path.server);
+    w.states().into_iter().find_map(|s| match s.wire {
+        ends if ends == [client, server] => Some((s.src.level, s.dst.level, s.expires)),
+        ends if ends == [server, client] => Some((s.dst.level, s.src.level, s.expires)),
+        _ => None,
+    })
+}
+
+fn is_mismatch(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Block(Why::PfStateMismatch))
+}
+
+/// A path works both ways, with the tags of the association and no others.
+fn works(w: &mut World, path: Association) {
+    assert!(is_mismatch(&w.verdict(IN, LAN, &path.up(SERVER_TAG ^ 1, &chunk(kind::HEARTBEAT)))), "{path:?}");
+    assert!(is_mismatch(&w.verdict(OUT, LAN, &path.down(7, &chunk(kind::HEARTBEAT)))), "{path:?}");
+    assert!(w.passes(IN, LAN, &path.says(kind::HEARTBEAT)), "{path:?}");
+    assert!(w.passes(OUT, LAN, &path.answers(kind::HEARTBEAT_ACK)), "{path:?}");
+    assert_eq!(level(w, path), Some(("ESTABLISHED", "ESTABLISHED", 86_400)));
+}
+
+#[test]
+fn allow_related_opens_every_path_between_the_addresses_of_both_ends() {
+    let mut w = World::new(RELATED);
+    open(&mut w, &[CLIENT.into(), CLIENT2.into()], &[SERVER2.into()]);
+    assert_eq!(w.states().len(), 4, "{:?}", w.states());
+    for (client, server) in [(CLIENT2, SERVER), (CLIENT, SERVER2), (CLIENT2, SERVER2)] {
+        works(&mut w, path(client, server));
+    }
+    assert!(!w.passes(IN, LAN, &path(CLIENT3, SERVER).says(kind::HEARTBEAT)), "nobody has named it");
+    assert_eq!(w.pf.counters().inserts.get(), 4);
+    w.kill(|_| true);
+    w.load("block all\n");
+    assert_eq!(w.pf.slab().in_use(), 1, "the rules of all are given back");
+}
+
+#[test]
+fn what_ends_an_association_on_one_path_ends_it_on_all() {
+    for (kind, tag, up) in [(kind::ABORT, SERVER_TAG, true), (kind::SHUTDOWN_COMPLETE, CLIENT_TAG, false)] {
+        let mut w = World::new(RELATED);
+        open(&mut w, &[CLIENT2.into()], &[SERVER2.into()]);
+        let ended = path(CLIENT2, SERVER2);
+        works(&mut w, ended);
+        let (direction, octets) =
+            if up { (IN, ended.up(tag, &chunk(kind))) } else { (OUT, ended.down(tag, &chunk(kind))) };
+        assert!(w.passes(direction, LAN, &octets));
+        let all = w.states();
+        assert_eq!(all.len(), 4);
+        for state in &all {
+            assert_eq!(
+                (state.src.level, state.dst.level, state.expires),
+                ("CLOSED", "CLOSED", 90),
+                "{state:?}"
+            );
+        }
+        w.advance(91);
+        w.purge();
+        w.advance(10);
+        w.purge();
+        assert!(w.states().is_empty());
+        // The same hosts again, with what they had.
+        open(&mut w, &[CLIENT2.into()], &[]);
+        works(&mut w, path(CLIENT2, SERVER));
+        assert_eq!(w.states().len(), 2);
+    }
+}
+
+#[test]
+fn without_allow_related_the_rules_are_asked_about_each_path() {
+    let mut w = World::new(
+        "block all\npass in on lan0 proto sctp from { 192.0.2.9 192.0.2.10 } to 198.51.100.1 port 5000\n\
+         pass out on lan0 proto sctp from 198.51.100.2 to 192.0.2.9\n",
+    );
+    open(&mut w, &[CLIENT2.into(), CLIENT3.into()], &[SERVER2.into()]);
+    works(&mut w, path(CLIENT2, SERVER));
+    works(&mut w, path(CLIENT, SERVER2));
+    assert_eq!(w.states().len(), 3);
+    for (client, server) in [(CLIENT3, SERVER), (CLIENT2, SERVER2)] {
+        assert!(!w.passes(IN, LAN, &path(client, server).says(kind::HEARTBEAT)));
+    }
+}
+
+#[test]
+fn an_asconf_adds_and_deletes_addresses_if_its_tag_is_right() {
+    let mut w = World::new(RELATED);
+    open(&mut w, &[], &[SERVER2.into()]);
+    assert_eq!(w.states().len(), 2);
+    let adds = asconf(CLIENT.into(), &[(true, CLIENT2.into())]);
+    assert!(is_mismatch(&w.verdict(IN, LAN, &web().up(7, &adds))));
+    assert_eq!(w.states().len(), 2);
+    assert!(w.passes(IN, LAN, &web().up(SERVER_TAG, &adds)));
+    works(&mut w, path(CLIENT2, SERVER));
+    works(&mut w, path(CLIENT2, SERVER2));
+    let deletes = asconf(CLIENT.into(), &[(false, CLIENT2.into())]);
+    assert!(w.passes(IN, LAN, &web().up(SERVER_TAG, &deletes)));
+    assert_eq!(level(&mut w, path(CLIENT2, SERVER)), Some(("SHUTDOWN_SENT", "ESTABLISHED", 900)));
+    assert_eq!(level(&mut w, path(CLIENT2, SERVER2)), Some(("SHUTDOWN_SENT", "ESTABLISHED", 900)));
+    assert_eq!(level(&mut w, web()), Some(("ESTABLISHED", "ESTABLISHED", 86_400)));
+    // An address that is not its own is named by a stranger, on whose path there is another association.
+    let other = Association { client: (CLIENT3.into(), 4000), ..web() };
+    w.load("pass in on lan0 proto sctp keep state\n");
+    assert!(w.passes(
+        IN,
+        LAN,
+        &packet(other.client, other.server, 0, &init(kind::INIT, 55, &[CLIENT.into()]))
+    ));
+    assert_eq!(level(&mut w, web()), Some(("ESTABLISHED", "ESTABLISHED", 86_400)));
+    assert!(w.passes(IN, LAN, &web().says(kind::DATA)));
+}
+
+/// Source and destination of a packet after pf has passed it.
+fn through(w: &mut World, direction: Direction, index: IfIndex, octets: &[u8]) -> [IpAddr; 2] {
+    let mut m = w.packet(octets);
+    let verdict = w.test(direction, index, &mut m);
+    assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
+    let flow = parse::parse_ip(m.data()).unwrap().flow(m.data());
+    w.fixture.done(m);
+    [flow.src(), flow.dst()]
+}
+
+#[test]
+fn the_paths_of_a_translated_client_lead_through_its_translation() {
+    let mut w = World::new(
+        "block all\npass out on wan0 proto sctp from 192.0.2.9 nat-to 203.0.113.1 keep state (allow-related)\n",
+    );
+    let outside = Ipv4Addr::new(203, 0, 113, 1);
+    through(&mut w, OUT, WAN, &web().init(&[CLIENT2.into()]));
+    through(&mut w, IN, WAN, &path(outside, SERVER).init_ack(&[SERVER2.into()]));
+    through(&mut w, OUT, WAN, &web().says(kind::COOKIE_ECHO));
+    through(&mut w, IN, WAN, &path(outside, SERVER).answers(kind::COOKIE_ACK));
+    let there = through(&mut w, OUT, WAN, &path(CLIENT, SERVER2).says(kind::HEARTBEAT));
+    assert_eq!(there, [IpAddr::from(outside), SERVER2.into()]);
+    let back = through(&mut w, IN, WAN, &path(outside, SERVER2).answers(kind::HEARTBEAT_ACK));
+    assert_eq!(back, [IpAddr::from(SERVER2), CLIENT.into()]);
+    assert_eq!(w.states().len(), 2, "{:?}", w.states());
+}
