@@ -9,3 +9,4 @@ mod ether;
 mod flood;
 mod nat64;
 mod route;
+mod sctp;
