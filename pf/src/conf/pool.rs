@@ -13,7 +13,7 @@ use super::{
     ast::{AfToDef, At, HostDef, HostWord, PoolDef, PoolHostDef, PoolPort, RouteDef, RuleDef},
     cursor::Cursor,
     error::{Fault, Parsed, Pos},
-    filter, host,
+    filter, host, translate,
     lex::Tok,
 };
 use crate::{
@@ -90,7 +90,6 @@ fn options(c: &mut Cursor, pool: &mut PoolDef) -> Parsed<()> {
             }
             "map-e-portset" => {
                 c.skip();
-                c.note(at, "map-e-portset");
                 pool.port_set = Some(At::new(at, port_set(c)?));
                 continue;
             }
@@ -231,6 +230,7 @@ pub(crate) fn route(c: &mut Cursor, env: &Environment, def: &mut RuleDef) -> Par
     options(c, &mut pool)?;
     let prefer_inet6 = c.accept("prefer-ipv6-nexthop");
     options(c, &mut pool)?;
+    translate::check_ports(&pool)?;
     let _ = env;
     def.route = Some(RouteDef { kind, pool, prefer_inet6 });
     Ok(())
@@ -268,5 +268,7 @@ pub(crate) fn af_to(c: &mut Cursor, env: &Environment) -> Parsed<AfToDef> {
     let at = c.at();
     let mut to = if c.accept("to") { Some(addresses(c, env, at)?) } else { None };
     options(c, to.as_mut().unwrap_or(&mut from))?;
+    // Of the two, only the source gets another port.
+    to.as_ref().map_or(Ok(()), translate::check_ports)?;
     Ok(AfToDef { family, from, to })
 }

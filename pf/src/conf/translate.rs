@@ -91,10 +91,10 @@ pub(crate) fn check_pool(action: Action, pool: Option<&PoolDef>) -> Parsed<()> {
             ));
         }
     }
+    if action != Action::Nat {
+        check_ports(pool)?;
+    }
     if let Some(set) = &pool.port_set {
-        if action != Action::Nat {
-            return Err(Fault::new(set.at, "the 'map-e-portset' option is only valid with nat rules"));
-        }
         if pool.static_port.is_some() {
             return Err(Fault::new(set.at, "the 'map-e-portset' option can't be used 'static-port'"));
         }
@@ -105,12 +105,18 @@ pub(crate) fn check_pool(action: Action, pool: Option<&PoolDef>) -> Parsed<()> {
             ));
         }
     }
-    if let Some(at) = pool.endpoint_independent
-        && action != Action::Nat
-    {
-        return Err(Fault::new(at, "the 'endpoint-independent' option is only valid with nat rules"));
-    }
     Ok(())
+}
+
+/// What only the pool of a source has, since no other chooses ports freely.
+pub(crate) fn check_ports(pool: &PoolDef) -> Parsed<()> {
+    if let Some(set) = &pool.port_set {
+        return Err(Fault::new(set.at, "the 'map-e-portset' option is only valid with nat rules"));
+    }
+    match pool.endpoint_independent {
+        Some(at) => Err(Fault::new(at, "the 'endpoint-independent' option is only valid with nat rules")),
+        None => Ok(()),
+    }
 }
 
 /// A binat rule maps one network to one: no lists, tables or ports.

@@ -12,7 +12,6 @@ const ASK: &str = "pf cannot ask the routing table yet";
 const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Translation.
     ("endpoint-independent", TRANSLATION),
-    ("map-e-portset", TRANSLATION),
     // Routes.
     ("no-route", ASK),
     ("urpf-failed", ASK),

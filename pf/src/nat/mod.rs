@@ -6,10 +6,11 @@
 //! rewritten from the state and no rule is asked.
 //!
 //! A source port is free if no state has the key that the flow would get on the wire: the same port serves many
-//! destinations. Not done: `endpoint-independent`, `map-e-portset`.
+//! destinations. Not done: `endpoint-independent`.
 
 pub(crate) mod family;
 mod pool;
+mod ports;
 pub(crate) mod rewrite;
 
 use kern::{
@@ -21,13 +22,15 @@ use wire::IpProto;
 use crate::{
     addr::Prefix,
     packet::Packet,
-    pool::{NAT_PORTS, Pool, PoolPorts},
+    pool::{Pool, PoolPorts},
     random::Random,
     rule::Direction,
     state::{States, key::Key},
 };
 pub(crate) use family::FamilyChange;
 pub(crate) use pool::{Addresses, Item};
+use ports::Choice;
+pub(crate) use ports::SourcePorts;
 
 /// Ports that are tried before a source is given up: all of a small range, a sample of a large one.
 const PORT_TRIES: u32 = 1024;
@@ -43,26 +46,6 @@ pub(crate) enum Translate {
     Destination(Addresses, Option<Offset>),
     /// Both, of the other family.
     Family(Box<FamilyChange>),
-}
-
-/// Which source port a translated flow gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SourcePorts {
-    /// The one it has.
-    Static,
-    /// One from here to there.
-    Range(u16, u16),
-}
-
-impl SourcePorts {
-    fn of(pool: &Pool) -> SourcePorts {
-        match pool.ports {
-            PoolPorts::Static => SourcePorts::Static,
-            PoolPorts::Range(first, 0) => SourcePorts::Range(first, first),
-            PoolPorts::Range(first, last) => SourcePorts::Range(first.min(last), first.max(last)),
-            PoolPorts::Default | PoolPorts::PortSet(_) => SourcePorts::Range(NAT_PORTS.0, NAT_PORTS.1),
-        }
-    }
 }
 
 /// A destination port: `to`, or as far beyond it as the packet's is beyond `from`, going round after `span`.
@@ -182,23 +165,21 @@ impl Chooser<'_, '_> {
     }
 
     fn choose_port(&mut self, ports: SourcePorts, p: &mut Packet) -> bool {
-        let (first, last) = match (IpProto(p.proto), ports) {
-            (IpProto::TCP | IpProto::UDP, SourcePorts::Range(first, last)) => (first, last),
-            (IpProto::ICMP | IpProto::ICMPV6, SourcePorts::Range(..)) => (1, u16::MAX),
-            _ => return self.is_free(p),
-        };
-        self.search(first, last, PORT_TRIES, p)
+        match ports.choice(IpProto(p.proto)) {
+            Some(choice) => self.search(choice, PORT_TRIES, p),
+            None => self.is_free(p),
+        }
     }
 
-    /// Tries ports from a random one on, round the range.
-    fn search(&mut self, first: u16, last: u16, tries: u32, p: &mut Packet) -> bool {
-        let n = u32::from(last - first) + 1;
+    /// Tries ports from a random one on, round all there are.
+    fn search(&mut self, ports: Choice, tries: u32, p: &mut Packet) -> bool {
+        let n = ports.count();
         let begin = self.random.below(n);
         // A step that has no divisor in common with most ranges spreads the sample; a small range is walked through.
         let step = if n > tries { 2 * self.random.below(n / 2) + 1 } else { 1 };
         let mut at = begin;
         for _ in 0..n.min(tries) {
-            p.set_source_port(first + at as u16);
+            p.set_source_port(ports.at(at));
             if self.is_free(p) {
                 return true;
             }
@@ -223,7 +204,7 @@ impl Chooser<'_, '_> {
         }
         // Two destinations of one source may be redirected to the same place: the source's port tells them apart.
         let is_free =
-            self.is_free(p) || (has_ports && self.search(NAT_PORTS.0, NAT_PORTS.1, REDIRECT_TRIES, p));
+            self.is_free(p) || (has_ports && self.search(Choice::USUAL, REDIRECT_TRIES, p));
         if is_free { Ok(()) } else { Err(Why::PfTranslate) }
     }
 

@@ -7,6 +7,7 @@
 mod bed;
 mod ether;
 mod flood;
+mod nat;
 mod nat64;
 mod route;
 mod sctp;

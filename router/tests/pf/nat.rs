@@ -1,0 +1,53 @@
+//! Translation between a host behind one gateway and a host behind the other, which knows nothing of the first.
+
+use super::bed::{Bed, Datagram, HOST4, Shape, WAN4};
+use std::net::IpAddr;
+use wire::{IpProto, build, parse::parse_ip};
+
+/// The first gateway under these rules.
+fn bed(rules: &str, workers: usize) -> Bed {
+    let shape = Shape { workers, ..Shape::default() };
+    Bed::new(shape, [Some(rules), Some("pass all no state\n")], ["", ""])
+}
+
+/// Ends of a datagram.
+type Ends = [(IpAddr, u16); 2];
+
+/// The ends of the datagrams that have reached a host.
+fn arrived(bed: &Bed, side: usize) -> Vec<Ends> {
+    let ends = |packet: Vec<u8>| {
+        let p = parse_ip(&packet).ok().filter(|p| p.proto == IpProto::UDP)?;
+        let flow = p.flow(&packet);
+        Some([(flow.src(), p.src_port), (flow.dst(), p.dst_port)])
+    };
+    bed.arrived(side).into_iter().filter_map(ends).collect()
+}
+
+/// Sends a datagram of the first host's, and says with which source it has reached the other host.
+fn leaves(bed: &mut Bed, queue: usize, ports: (u16, u16)) -> (IpAddr, u16) {
+    assert!(bed.send(0, queue, &Datagram { ports, ..Datagram::default() }.packet()));
+    bed.run(20);
+    let [[source, _]] = arrived(bed, 1)[..] else { panic!("one datagram") };
+    source
+}
+
+/// Sends a datagram of the other host's to there, and says whom it has reached.
+fn answers(bed: &mut Bed, from: u16, to: u16) -> Vec<Ends> {
+    assert!(bed.send(1, 0, &build::udp4(HOST4[1], WAN4[0], from, to, b"answer")));
+    bed.run(20);
+    arrived(bed, 0)
+}
+
+#[test]
+fn flows_of_a_map_e_customer_keep_to_the_ports_of_his_set_both_ways() {
+    let rules = "nat on wan0 inet from 192.0.2.0/24 to any -> 203.0.113.1 map-e-portset 6/8/0x34\npass all\n";
+    let mut bed = bed(rules, 1);
+    for n in 0..20 {
+        let (address, port) = leaves(&mut bed, 0, (1000 + n, 53));
+        assert_eq!(address, IpAddr::V4(WAN4[0]));
+        assert!(port >> 10 != 0 && port >> 2 & 0xff == 0x34, "{port}");
+        let [from, to] = [(HOST4[1].into(), 53), (HOST4[0].into(), 1000 + n)];
+        assert_eq!(answers(&mut bed, 53, port), [[from, to]]);
+    }
+    bed.finish();
+}
