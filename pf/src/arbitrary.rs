@@ -35,16 +35,22 @@ fn host(family: Option<Family>) -> BoxedStrategy<(bool, Host)> {
             Host::Dynamic(Dynamic { interface: interface.into(), part, no_alias, len: None })
         });
     let table = Just(Host::Table("t".into()));
-    let any_family =
-        prop_oneof![dynamic, table].prop_flat_map(|h| any::<bool>().prop_map(move |not| (not, h.clone())));
+    let any_family = prop_oneof![dynamic, table];
+    let any_family = any_family.prop_flat_map(|h| any::<bool>().prop_map(move |not| (not, h.clone())));
+    let no_route = Just((false, Host::NoRoute));
     let Some(family) = family else {
-        return prop_oneof![2 => Just((false, Host::Any)), 1 => any_family].boxed();
+        return prop_oneof![4 => Just((false, Host::Any)), 2 => any_family, 1 => no_route].boxed();
     };
     let prefix = (address(family), family.width() - 3..=family.width())
         .prop_map(|(a, len)| Host::Prefix(Prefix::new(a, len)));
     let range = (address(family), address(family)).prop_map(|(a, b)| Host::Range(a.min(b), a.max(b)));
     let own = (any::<bool>(), prop_oneof![3 => prefix, 1 => range]);
-    prop_oneof![2 => Just((false, Host::Any)), 1 => any_family, 4 => own].boxed()
+    prop_oneof![4 => Just((false, Host::Any)), 2 => any_family, 1 => no_route, 8 => own].boxed()
+}
+
+/// Those of a source.
+fn source(family: Option<Family>) -> impl Strategy<Value = (bool, Host)> {
+    prop_oneof![12 => host(family), 1 => Just((false, Host::UrpfFailed))]
 }
 
 fn ports() -> impl Strategy<Value = Ports> {
@@ -110,7 +116,7 @@ fn place() -> impl Strategy<Value = Where> {
         };
         let ports =
             move || if matches!(proto, Some(6 | 17)) { of(ports()).boxed() } else { Just(None).boxed() };
-        (host(family), ports(), host(family), ports()).prop_map(
+        (source(family), ports(), host(family), ports()).prop_map(
             move |((from_not, from), sport, (to_not, to), dport)| Where {
                 family,
                 proto,

@@ -11,6 +11,7 @@ mod by_rules;
 mod by_state;
 mod cookies;
 pub(crate) mod explain;
+mod lent;
 mod log;
 mod relate;
 mod walk;
@@ -25,7 +26,7 @@ use kern::{
     time::Instant,
 };
 
-use self::log::Shown;
+use self::lent::Lent;
 use crate::{
     IfIndex,
     addr::Family,
@@ -103,7 +104,7 @@ pub struct PfCx<'a> {
     worker: &'a mut Worker,
     held: Held<'a, PfRules>,
     now: Instant,
-    shown: Shown<'a>,
+    lent: Lent<'a>,
     /// The rule that counted last: mostly it is the next to count.
     counted: Cell<Option<(RuleSlot, &'a RuleCounts)>>,
 }
@@ -117,7 +118,7 @@ impl<'a> PfCx<'a> {
         held: Held<'a, PfRules>,
         now: Instant,
     ) -> PfCx<'a> {
-        PfCx { pf, rules, worker, held, now, shown: Shown::default(), counted: Cell::new(None) }
+        PfCx { pf, rules, worker, held, now, lent: Lent::default(), counted: Cell::new(None) }
     }
 
     /// Tests one packet. Its data begin at the IP header; `hdr.family` and `hdr.proto` are set.
@@ -271,7 +272,14 @@ impl<'a> PfCx<'a> {
         !rules.scrub.is_empty()
             && rules.constant(direction, index) == Constant::Look
             && !m.hdr().flags.has(PktFlags::NO_PF)
-            && rules.scrub.normalise(direction, index, m, &rules.known, &mut self.worker.ids)
+            && rules.scrub.normalise(
+                direction,
+                index,
+                m,
+                &rules.known,
+                self.lent.routes,
+                &mut self.worker.ids,
+            )
     }
 
     /// Reads a packet, and says what to look for in the state table.

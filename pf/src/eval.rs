@@ -12,8 +12,9 @@ use crate::{
     limiter::Limited,
     osfp::Asked,
     packet::Packet,
+    route::Routes,
     rule::{Action, Direction, Ports},
-    ruleset::{Compiled, Ruleset},
+    ruleset::{Compiled, Rare, Ruleset},
     treatment::Treatment,
 };
 
@@ -44,6 +45,9 @@ pub(crate) trait Effects<'r> {
 
     /// Whether the sender of a packet is a system that a rule asks for.
     fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool;
+
+    /// The routes, if there are any to ask.
+    fn routes(&self) -> Option<&dyn Routes>;
 
     /// Whether rate and limiters of a rule have room for so many packets; if not, whether it blocks them, and why.
     fn looks_at(&mut self, rule: &Compiled, limited: Limited, packets: u32) -> Result<(), Option<Why>>;
@@ -108,6 +112,14 @@ struct Evaluation<'r> {
 /// Whether a `quick` has ended evaluation.
 type Ended = bool;
 
+/// Why a rule does not apply that matches by all that the packet says.
+enum Denied {
+    /// The next rule is looked at.
+    PassesOver(Trial),
+    /// Its limiter has no room, and blocks the packet.
+    Full(Why),
+}
+
 impl<'r> Evaluation<'r> {
     /// Evaluates the filter rules of the main ruleset or of an anchor.
     #[inline]
@@ -130,17 +142,17 @@ impl<'r> Evaluation<'r> {
                 continue;
             }
             let matches = rule.rest_matches(p, outcome.tag) && rule.is_honoured(p, effects);
-            if matches && let Some(limited) = rule.limited() {
-                match effects.looks_at(rule, limited, p.segments) {
+            if matches && let Some(rare) = &rule.rare {
+                match self.asks(rule, rare, p, effects) {
                     Ok(()) => {}
-                    Err(None) => {
-                        effects.tried(rule, self.within, Trial::Full);
+                    Err(Denied::PassesOver(trial)) => {
+                        effects.tried(rule, self.within, trial);
                         i += 1;
                         continue;
                     }
-                    Err(full) => {
+                    Err(Denied::Full(why)) => {
                         effects.tried(rule, self.within, Trial::Matches);
-                        (outcome.rule, outcome.anchor, outcome.full) = (Some(rule), self.within, full);
+                        (outcome.rule, outcome.anchor, outcome.full) = (Some(rule), self.within, Some(why));
                         return Ok(true);
                     }
                 }
@@ -171,6 +183,23 @@ impl<'r> Evaluation<'r> {
             i += 1;
         }
         Ok(false)
+    }
+
+    /// Asks others whether a rule applies to a packet that it matches by all that the packet says.
+    #[inline(always)]
+    fn asks(
+        self,
+        rule: &Compiled,
+        rare: &Rare,
+        p: &Packet,
+        effects: &mut impl Effects<'r>,
+    ) -> Result<(), Denied> {
+        if let Some(field) = rare.asks.and_then(|test| test.mismatch(self.index, p, effects.routes())) {
+            return Err(Denied::PassesOver(Trial::Field(field)));
+        }
+        let Some(limited) = rare.limited else { return Ok(()) };
+        let looked = effects.looks_at(rule, limited, p.segments);
+        looked.map_err(|full| full.map_or(Denied::PassesOver(Trial::Full), Denied::Full))
     }
 
     /// Evaluates what a rule calls. Depth is bounded: no ruleset is compiled in which an anchor calls itself.
@@ -220,6 +249,12 @@ impl<'r> Evaluation<'r> {
                 continue;
             }
             if rule.rest_matches(p, p.tag) && rule.is_honoured(p, effects) {
+                let routes = effects.routes();
+                if let Some(field) = rule.asks().and_then(|test| test.mismatch(self.index, p, routes)) {
+                    effects.tried(rule, self.within, Trial::Field(field));
+                    i += 1;
+                    continue;
+                }
                 effects.tried(rule, self.within, Trial::Matches);
                 if rule.tag != 0 {
                     p.tag = rule.tag;

@@ -78,7 +78,7 @@ pub use ids::Names;
 pub use limiter::LimiterInfo;
 pub use once::Once;
 pub use pf::{Pf, Worker};
-pub use route::{HopId, NextHop};
+pub use route::{HopId, NextHop, Routes};
 pub use rule::Direction;
 pub use ruleset::Ruleset;
 pub use state::{States, cookie::CookieInfo, info::StateInfo, proxy::Segment};

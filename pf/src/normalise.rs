@@ -17,6 +17,7 @@ use crate::{
     conf::Reassemble,
     osfp::{Known, Sender},
     packet::Packet,
+    route::Routes,
     rule::{Action, Direction, Rule, Scrub},
     ruleset::{CompileError, Compiled},
 };
@@ -109,8 +110,14 @@ impl ScrubRules {
     }
 
     /// Whether the datagram of this fragment is put together, and whether don't-fragment is forgiven.
-    pub(crate) fn gathers_this(&self, index: IfIndex, m: &Mbuf, known: &Known) -> Option<bool> {
-        let fragments = match self.first(Direction::In, index, m, known) {
+    pub(crate) fn gathers_this(
+        &self,
+        index: IfIndex,
+        m: &Mbuf,
+        known: &Known,
+        routes: Option<&dyn Routes>,
+    ) -> Option<bool> {
+        let fragments = match self.first(Direction::In, index, m, known, routes) {
             Some((_, fragments)) => fragments,
             None if self.is_empty() => self.fragments,
             None => Fragments::Stay,
@@ -130,9 +137,10 @@ impl ScrubRules {
         index: IfIndex,
         m: &mut Mbuf,
         known: &Known,
+        routes: Option<&dyn Routes>,
         ids: &mut Ids,
     ) -> bool {
-        let Some((normalise, _)) = self.first(direction, index, m, known) else { return false };
+        let Some((normalise, _)) = self.first(direction, index, m, known, routes) else { return false };
         if !normalise.is_none() {
             normalise.apply(m, || ids.next());
         }
@@ -150,6 +158,7 @@ impl ScrubRules {
         index: IfIndex,
         m: &Mbuf,
         known: &Known,
+        routes: Option<&dyn Routes>,
     ) -> Option<(Normalise, Fragments)> {
         let p = Packet::read(m).ok()?;
         let sender = Sender::new(known, m.data());
@@ -157,6 +166,7 @@ impl ScrubRules {
             rule.0.mismatch(direction, index, &p).is_none()
                 && rule.0.rest_matches(&p, p.tag)
                 && rule.0.os.is_none_or(|os| sender.is(os, &p))
+                && rule.0.asks().is_none_or(|test| test.mismatch(index, &p, routes).is_none())
         };
         self.rules.iter().find(matches).map(|&(_, normalise, fragments)| (normalise, fragments))
     }

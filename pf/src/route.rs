@@ -4,6 +4,9 @@
 //! states carry its number. The pool of a rule names interfaces with addresses; the next hop is chosen when a state is made,
 //! and for each packet of a rule without state.
 //!
+//! The other way round, rules ask the router where a packet would go without them: `no-route`, `urpf-failed`. That is asked
+//! when a packet comes to such a rule, since routes change while a ruleset stays (BSD: `pf_routable`).
+//!
 //! `sticky-address` makes a pool choose by a hash of the source, so a source keeps its next hop also when it has no states.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,8 +20,65 @@ use crate::{
     nat::{Addresses, Item},
     packet::Packet,
     random::Random,
-    rule::{Direction, Route, RouteKind},
+    rule::{Direction, Host, Route, RouteKind, Rule},
 };
+
+/// The routes of the router that pf is part of.
+pub trait Routes {
+    /// Whether a route leads to an address, a default route among them. With `out_of`: whether it leads out of that
+    /// interface, by any of its paths if there are several of the same cost.
+    fn lead(&self, to: IpAddr, out_of: Option<IfIndex>) -> bool;
+}
+
+/// What a rule asks of the routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RouteTest {
+    source: Option<Unreached>,
+    /// None leads to the destination.
+    destination: bool,
+}
+
+/// How a source is that a rule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unreached {
+    /// `no-route`.
+    ByAny,
+    /// `urpf-failed`: by none that leads back out of the interface where its packet is.
+    ByThis,
+}
+
+impl RouteTest {
+    /// What a rule asks, if it does.
+    pub(crate) fn of(rule: &Rule) -> Option<RouteTest> {
+        let source = match rule.from.host {
+            Host::NoRoute => Some(Unreached::ByAny),
+            Host::UrpfFailed => Some(Unreached::ByThis),
+            _ => None,
+        };
+        let destination = rule.to.host == Host::NoRoute;
+        (source.is_some() || destination).then_some(RouteTest { source, destination })
+    }
+
+    /// Which address of a packet at an interface is reached all the same, and so does not match: by its field with skip
+    /// steps. Where there are no routes to ask, all are.
+    #[inline(never)]
+    pub(crate) fn mismatch(self, index: IfIndex, p: &Packet, routes: Option<&dyn Routes>) -> Option<usize> {
+        const SOURCE: usize = 4;
+        const DESTINATION: usize = 6;
+        let leads = |address: u128, out_of: Option<IfIndex>| {
+            routes.is_none_or(|routes| routes.lead(p.family.address(address), out_of))
+        };
+        let reached = match self.source {
+            None => false,
+            Some(Unreached::ByAny) => leads(p.src, None),
+            Some(Unreached::ByThis) => leads(p.src, Some(index)),
+        };
+        if reached {
+            return Some(SOURCE);
+        }
+        (self.destination && leads(p.dst, None)).then_some(DESTINATION)
+    }
+}
 
 /// Where a packet goes that a rule routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -32,6 +32,7 @@ use crate::{
     normalise::ScrubRules,
     osfp::Known,
     random::Random,
+    route::{RouteTest, Routes},
     rule::{Direction, Rule, Rules},
     slab::{RuleSlab, RuleSlot, TooManyRules},
     state::proxy,
@@ -253,12 +254,13 @@ impl Ruleset {
         self.scrub.gathers()
     }
 
-    /// Whether pf wants to see the datagram of this fragment whole, and if so, whether don't-fragment is forgiven.
-    pub fn gathers_this(&self, index: IfIndex, m: &Mbuf) -> Option<bool> {
+    /// Whether pf wants to see the datagram of this fragment whole, and if so, whether don't-fragment is forgiven; `routes`
+    /// are those that rules may ask.
+    pub fn gathers_this(&self, index: IfIndex, m: &Mbuf, routes: &dyn Routes) -> Option<bool> {
         if self.constant(Direction::In, index) == Constant::Skip || m.hdr().flags.has(PktFlags::NO_PF) {
             return None;
         }
-        self.scrub.gathers_this(index, m, &self.known)
+        self.scrub.gathers_this(index, m, &self.known, Some(routes))
     }
 
     /// Whether the queues of this interface want to know who sent what is translated on its way out.
@@ -327,6 +329,11 @@ impl Ruleset {
     pub(crate) fn renumber(&self) {
         self.main.renumber();
         self.anchors.values().for_each(|lists| lists.renumber());
+    }
+
+    /// Whether a rule asks what routes there are.
+    pub(crate) fn asks_routes(&self) -> bool {
+        anchor::sources(&self.conf).any(|(_, rules)| rules.all().any(|rule| RouteTest::of(rule).is_some()))
     }
 
     /// What the ruleset was made of.

@@ -12,7 +12,8 @@ use pf::Verdict;
 use wire::{build, parse};
 
 /// Identifier 0x34 of eight bits behind six: 63 blocks of four ports.
-const RULE: &str = "nat on wan0 inet from 192.0.2.0/24 to any -> 203.0.113.1 map-e-portset 6/8/0x34\npass all\n";
+const RULE: &str =
+    "nat on wan0 inet from 192.0.2.0/24 to any -> 203.0.113.1 map-e-portset 6/8/0x34\npass all\n";
 const PORTS: u16 = 63 * 4;
 
 fn is_in_the_set(port: u16) -> bool {

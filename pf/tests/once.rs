@@ -92,7 +92,7 @@ fn who_asks_what_a_rule_would_do_does_not_spend_it() {
     let question = "in on lan0 proto udp from 192.0.2.9 port 4000 to 198.51.100.1 port 53";
     let question = Question::parse(question, &env).unwrap();
     let mut fate =
-        |w: &mut World| w.ruleset.explain(&question, &env, &mut w.names, &mut root.top()).unwrap().fate;
+        |w: &mut World| w.ruleset.explain(&question, &env, &mut w.names, None, &mut root.top()).unwrap().fate;
     assert_eq!([fate(&mut w), fate(&mut w)], [pf::explain::Fate::Passes; 2]);
     drop(root);
     assert!(w.passes(IN, LAN, &udp(53)));

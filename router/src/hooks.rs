@@ -22,6 +22,7 @@ mod frames;
 mod natt;
 mod pflog;
 mod policy;
+mod reach;
 mod routed;
 mod size;
 mod tunnel;

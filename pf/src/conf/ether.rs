@@ -7,7 +7,7 @@
 //! ```
 
 use super::{
-    ast::{EtherDef, HostDef},
+    ast::{EtherDef, HostDef, HostWord},
     cursor::{Cursor, parse_number},
     error::{Fault, Parsed},
     filter, host, option,
@@ -87,7 +87,15 @@ fn place(c: &mut Cursor, def: &mut EtherDef) -> Parsed<()> {
 }
 
 fn l3(c: &mut Cursor) -> Parsed<Vec<HostDef>> {
-    host::hosts(c)
+    let hosts = host::hosts(c)?;
+    for host in &hosts {
+        match host.what {
+            HostWord::NoRoute => c.note(host.at, "l3 no-route"),
+            HostWord::UrpfFailed => c.note(host.at, "l3 urpf-failed"),
+            _ => {}
+        }
+    }
+    Ok(hosts)
 }
 
 /// `! 00:11:22:33:44:55`, with `/n` or `& mask`.

@@ -7,7 +7,7 @@
 //! ```
 
 use super::{
-    ast::{At, HostDef, RuleDef},
+    ast::{At, HostDef, HostWord, RuleDef},
     cursor::{Cursor, parse_number},
     error::{Fault, Parsed},
     host, icmp, option, pool,
@@ -317,6 +317,11 @@ fn from_to(c: &mut Cursor, env: &Environment, rule: &mut RuleDef) -> Parsed<()> 
     }
     if c.accept("to") {
         (rule.to, rule.to_port) = peer(c, env)?;
+        let back = rule.to.iter().find(|host| matches!(host.what, HostWord::UrpfFailed));
+        if let Some(host) = back {
+            return Err(Fault::new(host.at, "\"urpf-failed\" is not permitted in a destination address")
+                .help("it is about where a source sends from"));
+        }
     }
     Ok(())
 }

@@ -95,14 +95,8 @@ fn named_or_literal(c: &mut Cursor, in_rule: bool) -> Parsed<HostWord> {
     let word = c.string("an address")?;
     match word.value {
         "any" if in_rule => return Ok(HostWord::Any),
-        "no-route" if in_rule => {
-            c.note(word.at, "no-route");
-            return Ok(HostWord::NoRoute);
-        }
-        "urpf-failed" if in_rule => {
-            c.note(word.at, "urpf-failed");
-            return Ok(HostWord::UrpfFailed);
-        }
+        "no-route" if in_rule => return Ok(HostWord::NoRoute),
+        "urpf-failed" if in_rule => return Ok(HostWord::UrpfFailed),
         _ => {}
     }
     // `10.0.0.1 - 10.0.0.9`; a word that ends in a letter is a name, and `-` belongs to what follows.

@@ -13,8 +13,9 @@ use super::{
     ast::{AfToDef, At, HostDef, HostWord, PoolDef, PoolHostDef, PoolPort, RouteDef, RuleDef},
     cursor::Cursor,
     error::{Fault, Parsed, Pos},
-    filter, host, translate,
+    filter, host,
     lex::Tok,
+    translate,
 };
 use crate::{
     env::Environment,

@@ -127,6 +127,10 @@ fn check_binat(def: &RuleDef) -> Parsed<()> {
                 .help("write one binat rule for each"));
         }
     }
+    let asks = |h: &&HostDef| matches!(h.what, HostWord::NoRoute | HostWord::UrpfFailed);
+    if let Some(host) = def.from.iter().chain(&def.to).find(asks) {
+        return Err(Fault::new(host.at, "binat rules do not ask for routes").help("name the networks"));
+    }
     if let Some(port) = def.from_port.first().or(def.to_port.first()) {
         return Err(Fault::new(port.at, "binat rules have no ports"));
     }

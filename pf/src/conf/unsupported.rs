@@ -6,15 +6,14 @@
 use super::{cursor::Use, error::Fault};
 
 const TRANSLATION: &str = "there is no address translation yet";
-const ASK: &str = "pf cannot ask the routing table yet";
 
 /// Keywords as the grammar notes them, and why there is no engine.
 const WITHOUT_ENGINE: &[(&str, &str)] = &[
     // Translation.
     ("endpoint-independent", TRANSLATION),
     // Routes.
-    ("no-route", ASK),
-    ("urpf-failed", ASK),
+    ("l3 no-route", "Ethernet rules do not ask for routes"),
+    ("l3 urpf-failed", "Ethernet rules do not ask for routes"),
     // What a router in user space cannot do or does not need.
     ("user", "forwarded packets belong to no local user"),
     ("group", "forwarded packets belong to no local user"),

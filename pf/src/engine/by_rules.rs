@@ -199,7 +199,7 @@ impl<'a> PfCx<'a> {
             counts: Counts { pf: self.pf, worker: self.worker.id },
             direction,
             interface,
-            shown: &mut self.shown,
+            lent: &mut self.lent,
             following: None,
             own: is_own(m),
             source: (came.family, came.src),

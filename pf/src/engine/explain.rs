@@ -11,6 +11,7 @@ use crate::{
     limiter::Limited,
     osfp::Asked,
     packet::Packet,
+    route::Routes,
     rule::Direction,
     ruleset::{Compiled, Constant, Translation},
     slab::RuleSlot,
@@ -53,6 +54,10 @@ impl<'r> Effects<'r> for Tracing<'_, '_, 'r> {
 
     fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool {
         self.walk.is_from(wanted, p)
+    }
+
+    fn routes(&self) -> Option<&dyn Routes> {
+        self.walk.routes()
     }
 
     fn looks_at(&mut self, rule: &Compiled, limited: Limited, packets: u32) -> Result<(), Option<Why>> {

@@ -1,13 +1,13 @@
 //! Which packets are logged, and as what (see [`crate::log`]).
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
 use kern::{Mbuf, PktFlags};
 
-use super::{PfCx, walk::Walk};
+use super::{PfCx, lent::Lent, walk::Walk};
 use crate::{
     IfIndex,
-    log::{self, Logged, Logger, Reason, Record, Where},
+    log::{self, Logged, Reason, Record, Where},
     packet::Packet,
     rule::{Direction, Log},
     ruleset::Compiled,
@@ -15,16 +15,6 @@ use crate::{
     state::Hit,
     verdict::Verdict,
 };
-
-/// Who is shown what is logged, if anybody is.
-#[derive(Default)]
-pub(super) struct Shown<'a>(Option<&'a mut dyn Logger>);
-
-impl fmt::Debug for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Shown").field(&self.0.is_some()).finish()
-    }
-}
 
 /// The rules that have decided on a packet.
 #[derive(Clone, Copy, Default)]
@@ -58,10 +48,10 @@ struct Event {
     call: RuleSlot,
 }
 
-impl Shown<'_> {
+impl Lent<'_> {
     #[cold]
     fn say(&mut self, slab: &RuleSlab, event: &Event, packet: &[u8]) {
-        let Some(logger) = &mut self.0 else { return };
+        let Some(logger) = &mut self.logger else { return };
         let number = |slot| slab.slot(slot).map_or(u32::MAX, Slot::number);
         let anchor = slab.anchor(event.rule);
         let (rule, in_anchor) = match event.call {
@@ -90,14 +80,7 @@ impl Shown<'_> {
     }
 }
 
-impl<'a> PfCx<'a> {
-    /// Shows what is logged to somebody.
-    #[must_use]
-    pub fn show(mut self, logger: &'a mut dyn Logger) -> PfCx<'a> {
-        self.shown = Shown(Some(logger));
-        self
-    }
-
+impl PfCx<'_> {
     /// Logs a packet of which rules have made this, if they say so.
     #[inline(always)]
     pub(super) fn log_decided(
@@ -120,7 +103,7 @@ impl<'a> PfCx<'a> {
             rule: rule.slot,
             call: slot_of(decision.call),
         };
-        self.shown.say(&self.pf.slab, &event, m.data());
+        self.lent.say(&self.pf.slab, &event, m.data());
     }
 
     /// Logs a packet of a state whose rule says `log (all)`.
@@ -138,7 +121,7 @@ impl<'a> PfCx<'a> {
         let (rule, call) = (hit.rule, hit.anchor);
         let event =
             Event { log, own: is_own(m), source: source(p), direction, interface, became, rule, call };
-        self.shown.say(&self.pf.slab, &event, m.data());
+        self.lent.say(&self.pf.slab, &event, m.data());
     }
 }
 
@@ -167,7 +150,7 @@ impl<'r> Walk<'_, '_, 'r> {
             rule: rule.slot,
             call: slot_of(within),
         };
-        self.shown.say(&self.counts.pf.slab, &event, self.sender.packet());
+        self.lent.say(&self.counts.pf.slab, &event, self.sender.packet());
     }
 }
 

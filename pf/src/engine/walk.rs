@@ -5,7 +5,7 @@ use kern::{
     lock::{Held, levels::PfRules},
 };
 
-use super::log::Shown;
+use super::lent::Lent;
 use crate::{
     IfIndex,
     addr::Family,
@@ -17,6 +17,7 @@ use crate::{
     packet::Packet,
     pf::Pf,
     random::Random,
+    route::Routes,
     rule::Direction,
     ruleset::Compiled,
     slab::RuleSlot,
@@ -55,7 +56,7 @@ pub(super) struct Walk<'w, 'a, 'r> {
     pub(super) counts: Counts<'w>,
     pub(super) direction: Direction,
     pub(super) interface: IfIndex,
-    pub(super) shown: &'w mut Shown<'a>,
+    pub(super) lent: &'w mut Lent<'a>,
     /// Where what matches is logged, since a rule said `log (matches)`.
     pub(super) following: Option<Where>,
     /// The router itself has sent the packet.
@@ -107,6 +108,11 @@ impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
 
     fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool {
         self.sender.is(wanted, p)
+    }
+
+    #[inline(always)]
+    fn routes(&self) -> Option<&dyn Routes> {
+        self.lent.routes
     }
 
     #[cold]

@@ -1,7 +1,7 @@
 //! The model that evaluation is held against: rules one after the other, field by field, by name, as the manual has it,
 //! without skip steps or numbers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::*;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     anchor,
     conf::{PfConf, Table},
     env::{IfAddress, Interface},
+    route::Routes,
     rule::{AnchorCall, Host, Peer, Rule},
 };
 
@@ -44,6 +45,16 @@ pub(crate) fn table(anchor: &str) -> Table {
             entry(false, "2001:db8::4", 127),
         ],
         keeps: false,
+    }
+}
+
+/// Routes of which none leads to one address of six, one out of both interfaces, and others out of one of them.
+pub(crate) struct Model;
+
+impl Routes for Model {
+    fn lead(&self, to: IpAddr, out_of: Option<IfIndex>) -> bool {
+        let ways: &[u16] = [&[][..], &[1], &[2], &[1, 2], &[1], &[9]][(bits(to) % 6) as usize];
+        out_of.map_or(!ways.is_empty(), |way| ways.contains(&way.0))
     }
 }
 
@@ -167,8 +178,8 @@ fn matches(
         && rule.direction.is_none_or(|d| d == direction)
         && rule.family.is_none_or(|f| f == p.family)
         && rule.proto.is_none_or(|n| n == p.proto)
-        && address(&rule.from, env, table, p.family, p.src)
-        && address(&rule.to, env, table, p.family, p.dst)
+        && address(&rule.from, env, table, index, p.family, p.src)
+        && address(&rule.to, env, table, index, p.family, p.dst)
         && is_port(rule.from.port, p.sport)
         && is_port(rule.to.port, p.dport)
         && (!rule.fragment || p.fragment)
@@ -181,14 +192,22 @@ fn matches(
                 .is_none_or(|i| !p.fragment && i.kind == p.icmp && i.code.is_none_or(|c| c == p.code)))
 }
 
-fn address(peer: &Peer, env: &Environment, table: &Table, family: Family, addr: u128) -> bool {
+fn address(
+    peer: &Peer,
+    env: &Environment,
+    table: &Table,
+    index: IfIndex,
+    family: Family,
+    addr: u128,
+) -> bool {
     let within = |prefix: &Prefix| {
         let (first, last) = prefix.range();
         prefix.family() == family && (first..=last).contains(&addr)
     };
     let is_in = match &peer.host {
         Host::Any => return true,
-        Host::NoRoute | Host::UrpfFailed => return false,
+        Host::NoRoute => return !Model.lead(family.address(addr), None),
+        Host::UrpfFailed => return !Model.lead(family.address(addr), Some(index)),
         Host::Prefix(prefix) => within(prefix),
         Host::Range(a, b) => Family::of(*a) == family && (bits(*a)..=bits(*b)).contains(&addr),
         Host::Dynamic(d) => env.addresses_of(d, None).iter().any(within),
@@ -224,6 +243,10 @@ impl Effects<'_> for Translating {
 
     fn honours(&mut self, share: u32) -> bool {
         honours(share)
+    }
+
+    fn routes(&self) -> Option<&dyn Routes> {
+        Some(&Model)
     }
 
     fn is_from(&mut self, _: Asked, _: &Packet) -> bool {

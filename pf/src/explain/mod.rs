@@ -32,8 +32,9 @@ use crate::{
     ether::FrameVerdict,
     eval::Trial,
     ids::Names,
-    pf::Pf,
+    pf::{Pf, Worker},
     print,
+    route::Routes,
     rule::Rule,
     ruleset::Ruleset,
     slab::RuleSlot,
@@ -96,6 +97,8 @@ pub struct Explanation {
     pub frame: Vec<Tried>,
     /// There are Ethernet rules, and the question does not say what frame the packet is in.
     pub frame_is_missing: bool,
+    /// A rule asks what routes there are, and there is no router to say.
+    pub routes_are_missing: bool,
     /// Ethernet rules come first: it comes in.
     pub comes_in: bool,
     /// What becomes of it.
@@ -129,16 +132,17 @@ impl Explanation {
 pub struct NoMemory(String);
 
 impl Ruleset {
-    /// What these rules do to a packet that belongs to no state. No lock may be held.
+    /// What these rules do to a packet that belongs to no state, where there are these routes, if any. No lock may be held.
     pub fn explain(
         &self,
         question: &Question,
         env: &Environment,
         names: &mut Names,
+        routes: Option<&dyn Routes>,
         top: &mut Held<'_, Top>,
     ) -> Result<Explanation, NoMemory> {
         let mut bench = Bench::new(question, names)?;
-        let (direction, on, now) = (question.direction, question.on, Instant::from_secs(NOW));
+        let (direction, on) = (question.direction, question.on);
         let comes_in = direction == Direction::In;
         let mut said = Explanation {
             packet: question.to_string(),
@@ -146,6 +150,7 @@ impl Ruleset {
             tried: Vec::new(),
             frame: Vec::new(),
             frame_is_missing: self.frame_is_missing(question),
+            routes_are_missing: routes.is_none() && self.asks_routes(),
             comes_in,
             fate: Fate::Blocked(Why::PfEther),
             keeps_state: false,
@@ -167,10 +172,10 @@ impl Ruleset {
         // No worker has this number: nothing is counted for it.
         worker.id = usize::MAX;
         let mut m = bench.packet()?;
-        let trace = PfCx::new(&pf, self, &mut worker, top.at::<PfRules>(), now).trace(direction, on, &mut m);
+        let trace = engine(&pf, self, &mut worker, top.at(), routes).trace(direction, on, &mut m);
         bench.end(m);
         let mut m = bench.packet()?;
-        let verdict = PfCx::new(&pf, self, &mut worker, top.at::<PfRules>(), now).test(direction, on, &mut m);
+        let verdict = engine(&pf, self, &mut worker, top.at(), routes).test(direction, on, &mut m);
         let (mut tag, mut queue) = (m.hdr().tag, m.hdr().queue);
         said.fate = Fate::of(&verdict);
         if !comes_in && said.fate == Fate::Passes {
@@ -244,6 +249,21 @@ impl Ruleset {
             }
         }
         known
+    }
+}
+
+/// pf for one packet.
+fn engine<'a>(
+    pf: &'a Pf,
+    rules: &'a Ruleset,
+    worker: &'a mut Worker,
+    held: Held<'a, PfRules>,
+    routes: Option<&'a dyn Routes>,
+) -> PfCx<'a> {
+    let pf = PfCx::new(pf, rules, worker, held, Instant::from_secs(NOW));
+    match routes {
+        Some(routes) => pf.ask(routes),
+        None => pf,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     Direction, IfIndex, arbitrary,
     conf::{self, Section},
     env::{IfAddress, Interface},
+    eval::linear::Model,
     rule::{Action, Anchor, AnchorCall, Rules},
 };
 
@@ -39,7 +40,7 @@ fn explained(rules: &str, packet: &str) -> Explanation {
     let mut names = Names::new();
     let (_pf, ruleset) = ruleset(rules, &mut names);
     let question = Question::parse(packet, &env()).unwrap_or_else(|e| panic!("{e}"));
-    let explained = ruleset.explain(&question, &env(), &mut names, &mut Root::claim().top());
+    let explained = ruleset.explain(&question, &env(), &mut names, Some(&Model), &mut Root::claim().top());
     explained.unwrap()
 }
 
@@ -152,7 +153,7 @@ fn asking_counts_nothing_and_leaves_no_state() {
     let (pf, ruleset) =
         ruleset("table <t> counters { 192.0.2.0/24 }\nether pass\npass from <t> to any\n", &mut names);
     let question = Question::parse(&format!("{WEB}{FRAME}"), &env()).unwrap();
-    ruleset.explain(&question, &env(), &mut names, &mut Root::claim().top()).unwrap();
+    ruleset.explain(&question, &env(), &mut names, Some(&Model), &mut Root::claim().top()).unwrap();
     let (slot, evaluations) = ruleset.counted("", Kind::Filter, 0).unwrap();
     assert_eq!((evaluations, pf.slab().totals(slot).packets, pf.states().count()), (0, [0, 0], 0));
     let ether = &crate::show::ether(&ruleset, "")[0];
@@ -304,7 +305,7 @@ proptest! {
             .map(|(slot, _)| slot)
             .collect();
         for question in questions {
-            let said = ruleset.explain(&question, &env(), &mut names, &mut root.top()).unwrap();
+            let said = ruleset.explain(&question, &env(), &mut names, Some(&Model), &mut root.top()).unwrap();
             let before: Vec<_> = known.iter().map(|&slot| pf.slab().totals(slot).packets).collect();
             let mut m = fixture.packet(&question.octets());
             let hdr = m.hdr_mut();
@@ -320,6 +321,7 @@ proptest! {
             let mut held = root.top();
             let now = Instant::from_secs(NOW);
             let verdict = PfCx::new(&pf, &ruleset, &mut worker, held.at::<PfRules>(), now)
+                .ask(&Model)
                 .test(question.direction, question.on, &mut m);
             prop_assert_eq!(said.fate, Fate::of(&verdict), "{}", said.text(true));
             prop_assert_eq!(said.queue.as_deref(), names.queue_name(m.hdr().queue));

@@ -27,6 +27,12 @@ impl Explanation {
         if self.frame_is_missing {
             writeln!(out, "Ethernet rules were not asked: `ether from MAC to MAC` says what frame it is in")?;
         }
+        if self.routes_are_missing {
+            writeln!(
+                out,
+                "there are no routes to ask: for `no-route` and `urpf-failed` every address is reached"
+            )?;
+        }
         writeln!(out, "{}", self.outcome())
     }
 

@@ -203,8 +203,7 @@ impl Chooser<'_, '_> {
             p.dport = offset.of(p.dport);
         }
         // Two destinations of one source may be redirected to the same place: the source's port tells them apart.
-        let is_free =
-            self.is_free(p) || (has_ports && self.search(Choice::USUAL, REDIRECT_TRIES, p));
+        let is_free = self.is_free(p) || (has_ports && self.search(Choice::USUAL, REDIRECT_TRIES, p));
         if is_free { Ok(()) } else { Err(Why::PfTranslate) }
     }
 

@@ -44,7 +44,6 @@ impl SourcePorts {
     /// provider's relay finds the customer whom an answer is for. (pf of FreeBSD gives them any there, too.)
     pub(super) fn choice(self, proto: IpProto) -> Option<Choice> {
         match (proto, self) {
-            (_, SourcePorts::Static) => None,
             (IpProto::TCP | IpProto::UDP, SourcePorts::Range(first, last)) => {
                 Some(Choice::Range { first, last })
             }
@@ -54,6 +53,7 @@ impl SourcePorts {
             (IpProto::TCP | IpProto::UDP | IpProto::ICMP | IpProto::ICMPV6, SourcePorts::Set(set)) => {
                 Some(Choice::Set(set))
             }
+            // `static-port`, and protocols without ports that could change.
             _ => None,
         }
     }

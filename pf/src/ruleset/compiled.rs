@@ -8,7 +8,7 @@ use crate::{
     normalise::Normalise,
     once::Once,
     osfp::Asked,
-    route::RoutePool,
+    route::{RoutePool, RouteTest},
     rule::{Action, Direction, IcmpMatch, Keep, Log, Ports, SourceTrack, StateKind, TcpFlags},
     slab::RuleSlot,
     table::{self, Counted},
@@ -138,6 +138,8 @@ pub(crate) struct Rare {
     pub(crate) prio: Option<(u8, u8)>,
     /// `max-pkt-size`; 0 is any.
     pub(crate) max_size: u16,
+    /// `no-route`, `urpf-failed`.
+    pub(crate) asks: Option<RouteTest>,
     /// `state limiter`, `source limiter`, `max-pkt-rate`.
     pub(crate) limited: Option<Limited>,
 }
@@ -188,7 +190,14 @@ impl Compiled {
             && self.os.is_none()
             && self.once.is_none()
             && self.probability.is_none()
+            && self.asks().is_none()
             && self.limited().is_none()
+    }
+
+    /// What it asks of the routes, if it does.
+    #[inline(always)]
+    pub(crate) fn asks(&self) -> Option<RouteTest> {
+        self.rare.as_ref()?.asks
     }
 
     /// What bounds how often it matches, if anything does.

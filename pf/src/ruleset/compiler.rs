@@ -14,6 +14,7 @@ use crate::{
     normalise::Normalise,
     osfp::{Asked, Fingerprints},
     random::Random,
+    route::RouteTest,
     rule::{Host, On, Peer, Rule, Rules},
     slab::{Described, RuleSlab, RuleSlot},
     table,
@@ -107,11 +108,13 @@ impl Compiler<'_> {
         let metered = rule.max_pkt_rate.is_some();
         let limited = Limited { state: rule.state_limiter, source: rule.source_limiter, metered };
         let limited = (limited != Limited::NOT).then_some(limited);
-        let rare = Rare { route, normalise, prio: rule.set_prio, max_size: rule.max_pkt_size, limited };
+        let (prio, max_size, asks) = (rule.set_prio, rule.max_pkt_size, RouteTest::of(rule));
+        let rare = Rare { route, normalise, prio, max_size, asks, limited };
         let is_some = rare.route.is_some()
             || !rare.normalise.is_none()
             || rare.prio.is_some()
             || rare.max_size != 0
+            || rare.asks.is_some()
             || rare.limited.is_some();
         is_some.then(|| Box::new(rare))
     }
@@ -171,7 +174,8 @@ impl Compiler<'_> {
     pub(crate) fn address(&self, peer: &Peer, family: Option<Family>) -> AddrTest {
         let not = peer.not;
         match &peer.host {
-            Host::Any => AddrTest::Any,
+            // What the address alone does not tell, `RouteTest` asks when all else matches.
+            Host::Any | Host::NoRoute | Host::UrpfFailed => AddrTest::Any,
             Host::Prefix(p) => {
                 let (mask, value) = p.mask();
                 AddrTest::Masked { family: p.family(), mask, value, not }
@@ -183,8 +187,6 @@ impl Compiler<'_> {
                 let entries: Vec<Entry> = self.env.entries_of(d, family);
                 AddrTest::Set { set: Arc::new(AddrSet::new(&entries)), not }
             }
-            // A load refuses these until there is somebody to ask; they match nothing.
-            Host::NoRoute | Host::UrpfFailed => AddrTest::Set { set: Arc::default(), not: false },
             Host::Table(name) => match self.tables.get(name.as_str()) {
                 Some(table) => AddrTest::Table { table: Arc::clone(table), not },
                 None => AddrTest::Set { set: Arc::default(), not },

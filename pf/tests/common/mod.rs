@@ -18,7 +18,7 @@ use kern::{
     time::Instant,
 };
 use pf::{
-    Direction, Environment, IfIndex, Names, Pf, PfCx, Ruleset, StateInfo, Verdict, Via, Worker,
+    Direction, Environment, IfIndex, Names, Pf, PfCx, Routes, Ruleset, StateInfo, Verdict, Via, Worker,
     conf::{Reading, Section},
     env::{IfAddress, Interface},
     log::{Logger, Record},
@@ -67,6 +67,21 @@ pub struct World {
     pub names: Names,
     worker: Worker,
     pub now: Instant,
+    /// Those that rules may ask for.
+    pub routes: Ways,
+}
+
+/// Addresses, each with the interfaces out of which a route leads to it.
+#[derive(Clone, Debug, Default)]
+pub struct Ways(pub Vec<(IpAddr, Vec<IfIndex>)>);
+
+impl Routes for Ways {
+    fn lead(&self, to: IpAddr, out_of: Option<IfIndex>) -> bool {
+        let way = |(address, out): &(IpAddr, Vec<IfIndex>)| {
+            *address == to && out_of.is_none_or(|interface| out.contains(&interface))
+        };
+        self.0.iter().any(way)
+    }
 }
 
 impl World {
@@ -75,7 +90,8 @@ impl World {
         let pf = Arc::new(Pf::new(2, 10_000));
         let (ruleset, worker) = (pf.disabled(), pf.worker(0));
         let now = Instant::from_secs(1000);
-        let mut world = World { fixture: Fixture::new(512), pf, ruleset, names: Names::new(), worker, now };
+        let (fixture, names, routes) = (Fixture::new(512), Names::new(), Ways::default());
+        let mut world = World { fixture, pf, ruleset, names, worker, now, routes };
         world.load(rules);
         world
     }
@@ -124,6 +140,7 @@ impl World {
         let mut root = Root::claim();
         let mut held = root.top();
         PfCx::new(&self.pf, &self.ruleset, &mut self.worker, held.at::<PfRules>(), self.now)
+            .ask(&self.routes)
             .test(direction, index, m)
     }
 

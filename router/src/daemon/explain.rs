@@ -15,10 +15,12 @@ impl Daemon {
         let question = Question::parse(packet, &env).map_err(|wrong| wrong.to_string())?;
         if let Some(load) = load {
             let conf = self.read_conf(load, &env)?;
-            return explain_conf(conf, &question, &env, &mut self.root);
+            return explain_conf(conf, &question, &env, Some(&self.router.net().fib), &mut self.root);
         }
         let rules = self.ruleset().cloned().ok_or("there are no rules: pf is disabled")?;
-        let explained = rules.explain(&question, &env, self.commit.names_mut(), &mut self.root.top());
+        let routes = &self.router.net().fib;
+        let explained =
+            rules.explain(&question, &env, self.commit.names_mut(), Some(routes), &mut self.root.top());
         let mut report = ExplainReport::new(&explained.map_err(|e| e.to_string())?);
         let states = self.router.shared().pf.states();
         let now = self.router.shared().clock.now().secs() as u32;
@@ -35,17 +37,18 @@ impl Daemon {
     }
 }
 
-/// What the rules of a file do to a packet.
+/// What the rules of a file do to a packet, where there are these routes, if any.
 pub(crate) fn explain_conf(
     conf: pf::PfConf,
     question: &Question,
     env: &pf::Environment,
+    routes: Option<&dyn pf::Routes>,
     root: &mut kern::lock::Root,
 ) -> Result<ExplainReport, String> {
     let (pf, mut names) = (Pf::new(1, 16), pf::Names::new());
     let rules = pf.compile(&Arc::new(conf), env, &mut names).map_err(|e| e.to_string())?;
     pf.enforce(&mut root.top().at(), &rules);
-    let explained = rules.explain(question, env, &mut names, &mut root.top());
+    let explained = rules.explain(question, env, &mut names, routes, &mut root.top());
     explained.map(|e| ExplainReport::new(&e)).map_err(|e| e.to_string())
 }
 

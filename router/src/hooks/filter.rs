@@ -77,9 +77,10 @@ pub(crate) fn pf_in(
 #[cold]
 fn reassemble(cx: &mut Cx<'_>, rules: &pf::Ruleset, held: &mut Held<'_, Softnet>, batch: &mut Batch) {
     let enc0 = cx.net.enc0;
+    let routes = &cx.net.fib;
     reass::gather(cx, held, batch, |m| match m.hdr().sa {
-        0 => rules.gathers_this(pf::IfIndex(m.hdr().rcvif), m),
-        _ if enc0 => rules.gathers_this(ENC0, m),
+        0 => rules.gathers_this(pf::IfIndex(m.hdr().rcvif), m, routes),
+        _ if enc0 => rules.gathers_this(ENC0, m, routes),
         _ => None,
     });
 }
@@ -167,7 +168,7 @@ fn pf_each(
         let held: Held<'_, PfRules> = held.at();
         let place = routed::Place::new(cx.shared, &cx.stats.ledger, direction, via);
         let mut log = pflog::Pflog::new(&mut cx.local.captures, cx.net, cx.shared.host.ports(), cx.now);
-        let mut pf = PfCx::new(&cx.shared.pf, rules, &mut cx.local.pf, held, cx.now);
+        let mut pf = PfCx::new(&cx.shared.pf, rules, &mut cx.local.pf, held, cx.now).ask(&cx.net.fib);
         if let Some(log) = &mut log {
             pf = pf.show(log);
         }

@@ -189,6 +189,17 @@ impl Hops {
         }
     }
 
+    /// Whether any of the paths of a next hop is such a one.
+    pub fn any_path(&self, id: NextHopId, is_such: impl Fn(&NextHop) -> bool) -> bool {
+        match self.get(id) {
+            NextHop::Ecmp(group) => self
+                .groups
+                .get(group.0 as usize)
+                .is_some_and(|group| group.members().iter().any(|&id| is_such(self.get(id)))),
+            hop => is_such(hop),
+        }
+    }
+
     /// The paths of a next hop: itself, or the group's members.
     pub fn paths(&self, id: NextHopId) -> Vec<NextHop> {
         match self.get(id) {

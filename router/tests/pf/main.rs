@@ -9,5 +9,6 @@ mod ether;
 mod flood;
 mod nat;
 mod nat64;
+mod reach;
 mod route;
 mod sctp;

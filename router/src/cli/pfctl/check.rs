@@ -35,7 +35,7 @@ impl Ctl<'_> {
         if let Some(packet) = &self.args.explain {
             let wrong = |e: &dyn std::fmt::Display| Failure::Which(e.to_string());
             let question = pf::explain::Question::parse(packet, &env).map_err(|e| wrong(&e))?;
-            let report = crate::daemon::explain_conf(conf, &question, &env, &mut Root::claim());
+            let report = crate::daemon::explain_conf(conf, &question, &env, None, &mut Root::claim());
             return self.print_explained(&report.map_err(|e| wrong(&e))?);
         }
         if self.at.json || self.args.verbose > 0 {
