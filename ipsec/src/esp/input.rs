@@ -519,12 +519,19 @@ fn settle_v4(packet: &mut [u8], outer: u8) -> Result<usize, Why> {
         return Err(Why::EspPadding);
     }
     let class = header[1];
-    let ecn = ecn::decapsulated(class, outer).ok_or(Why::EspEcn)?;
-    if ecn != class & ecn::MASK {
-        ipv4::set_tos(header, class & !ecn::MASK | ecn);
+    // Both the same, as they mostly are, stay the same.
+    if (class ^ outer) & ecn::MASK != 0 {
+        ipv4::set_tos(header, merged_class(class, outer)?);
     }
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
     Ok(if total < ipv4::HEADER_LEN { available } else { total.min(available) })
+}
+
+/// The inner class with what the outer one says of congestion.
+#[inline(never)]
+fn merged_class(class: u8, outer: u8) -> Result<u8, Why> {
+    let ecn = ecn::decapsulated(class, outer).ok_or(Why::EspEcn)?;
+    Ok(class & !ecn::MASK | ecn)
 }
 
 /// As [`settle_v4`].
@@ -536,9 +543,8 @@ fn settle_v6(packet: &mut [u8], outer: u8) -> Result<usize, Why> {
         return Err(Why::EspPadding);
     }
     let class = header[0] << 4 | header[1] >> 4;
-    let ecn = ecn::decapsulated(class, outer).ok_or(Why::EspEcn)?;
-    if ecn != class & ecn::MASK {
-        ipv6::set_traffic_class(header, class & !ecn::MASK | ecn);
+    if (class ^ outer) & ecn::MASK != 0 {
+        ipv6::set_traffic_class(header, merged_class(class, outer)?);
     }
     Ok((ipv6::HEADER_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]))).min(available))
 }

@@ -264,6 +264,17 @@ impl Spd {
         self.bundles.path_mtu(rest, link, now)
     }
 
+    /// Whether an IPv4 packet may go on for the policy and the way that [`check_in`](Self::check_in) was content with last. False
+    /// says nothing: ask there.
+    #[inline(always)]
+    pub fn is_content4(&self, data: &[u8], path: Path, cache: &FlowCache, content: &Content) -> bool {
+        let (Some((at, before)), Some(h)) = (content.0, data.first_chunk::<20>()) else { return false };
+        let src = u32::from_be_bytes([h[12], h[13], h[14], h[15]]);
+        let dst = u32::from_be_bytes([h[16], h[17], h[18], h[19]]);
+        let known = || cache.known4(self.generation, &self.inbound, src, dst);
+        h[0] >> 4 == 4 && before == path && known() == Some(at)
+    }
+
     /// Whether a packet may go on that came in clear (an empty path) or out of SAs.
     #[inline(always)]
     pub fn check_in(

@@ -69,7 +69,7 @@ impl Bits for u128 {
 /// What is asked of every rule stands in front.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-struct Rule<A> {
+pub(super) struct Rule<A> {
     src: A,
     dst: A,
     src_mask: A,
@@ -254,6 +254,13 @@ impl<A: Bits> Table<A> {
 // What is not inlined gets the packet's octets, not the [`Packet`] made of them: that would have to be put into memory for
 // it, field by field, and be read back whole, which a processor does slowly.
 
+/// The first of few rules that matches, if it looks at addresses alone.
+#[inline(always)]
+pub(super) fn few_plainly(rules: &[Rule<u32>], src: u32, dst: u32) -> Option<u32> {
+    let rule = rules.iter().find(|rule| rule.covers(src, dst))?;
+    rule.plain.then_some(rule.policy)
+}
+
 /// The first of few rules that matches.
 #[inline(always)]
 fn few<A: Bits>(rules: &[Rule<A>], src: A, dst: A, data: &[u8]) -> Option<u32> {
@@ -318,6 +325,15 @@ impl Tables {
             Ends::V4 { .. } => matches!(self.v4, Table::Few(_)),
             Ends::V6 { .. } => matches!(self.v6, Table::Few(_)),
             Ends::None => true,
+        }
+    }
+
+    /// The rules for IPv4, if they are gone through one by one.
+    #[inline(always)]
+    pub(super) fn few4(&self) -> Option<&[Rule<u32>]> {
+        match &self.v4 {
+            Table::Few(rules) => Some(rules),
+            Table::Many(_) => None,
         }
     }
 

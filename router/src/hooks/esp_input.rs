@@ -157,34 +157,52 @@ pub(super) fn twin(pool: &Pool, m: &Mbuf, class: Class) -> Option<Mbuf> {
 /// What came out of SAs must be what they are for. `tunnel`: all are of SAs that are tunnels. Returns how many octets it was.
 pub(super) fn take_opened(cx: &mut Cx<'_>, run: &mut Box<Batch>, tunnel: bool, out: &mut Pending) -> u64 {
     enc::opened(cx, run);
-    let (tunnels, mut octets, mut content) = (&cx.net.tunnels, 0, Content::default());
+    let (mut octets, mut content) = (0, Content::default());
+    let usual = tunnel && cx.net.tunnels.is_empty();
     run.sift(|mut m| {
         octets += m.len() as u64;
-        if !tunnels.is_empty()
-            && let Some(index) = tunnels.arrived(&m)
-        {
-            tunnel::tunnel_input(cx, index, m, out);
-            return None;
-        }
         let path = Path::from_header(m.hdr().sa, m.hdr().nexthop);
-        let checked = policy::policy_in(cx, &m, path, &mut content);
-        // What a tunnel's policy is content with is no layer of a bundle.
-        if (checked.is_err() || !tunnel) && is_ipsec(cx.net, &m) && is_layer(cx.net, &mut m, checked.is_ok())
-        {
-            m.hdr_mut().nexthop = path.earlier();
-            out.push(Stage::EspInput, m, &cx.stats.ledger);
-            return None;
+        // The packets of a run are mostly of one policy.
+        if usual && cx.net.spd.is_content4(m.data(), path, &cx.local.flows, &content) {
+            m.hdr_mut().nexthop = 0;
+            return Some(m);
         }
-        m.hdr_mut().nexthop = 0;
-        if let Err(why) = checked {
-            let opened = SaIndex::from_header(m.hdr().sa).and_then(|sa| cx.net.sad.get(sa));
-            cx.end(m, opened.map_or(why, |sa| sa.config().protocol.why(why)));
-            return None;
-        }
-        Some(m)
+        take_one(cx, m, (path, tunnel), &mut content, out)
     });
     out.pass(Stage::IpInput, run, &cx.stats.ledger);
     octets
+}
+
+/// One packet that came out of SAs, by the way it has come; `tunnel`: the last of them is one. Back if it may go on.
+#[inline(never)]
+fn take_one(
+    cx: &mut Cx<'_>,
+    mut m: Mbuf,
+    (path, tunnel): (Path, bool),
+    content: &mut Content,
+    out: &mut Pending,
+) -> Option<Mbuf> {
+    let tunnels = &cx.net.tunnels;
+    if !tunnels.is_empty()
+        && let Some(index) = tunnels.arrived(&m)
+    {
+        tunnel::tunnel_input(cx, index, m, out);
+        return None;
+    }
+    let checked = policy::policy_in(cx, &m, path, content);
+    // What a tunnel's policy is content with is no layer of a bundle.
+    if (checked.is_err() || !tunnel) && is_ipsec(cx.net, &m) && is_layer(cx.net, &mut m, checked.is_ok()) {
+        m.hdr_mut().nexthop = path.earlier();
+        out.push(Stage::EspInput, m, &cx.stats.ledger);
+        return None;
+    }
+    m.hdr_mut().nexthop = 0;
+    if let Err(why) = checked {
+        let opened = SaIndex::from_header(m.hdr().sa).and_then(|sa| cx.net.sad.get(sa));
+        cx.end(m, opened.map_or(why, |sa| sa.config().protocol.why(why)));
+        return None;
+    }
+    Some(m)
 }
 
 /// Whether the packet is of a protocol that SAs are for.
