@@ -6,6 +6,7 @@ kern::counters! {
         searches: "pf.searches" "lookups in the state table",
         inserts: "pf.inserts" "states made",
         removals: "pf.removals" "states removed",
+        mappings: "pf.mappings" "endpoint-independent mappings made",
         matched: "pf.match" "packets for which the ruleset was evaluated",
         fragment: "pf.fragment" "fragments blocked",
         short: "pf.short" "packets too short for their protocol",

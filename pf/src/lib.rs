@@ -76,6 +76,7 @@ pub use env_file::EnvError;
 pub use ether::{Frame, FrameVerdict};
 pub use ids::Names;
 pub use limiter::LimiterInfo;
+pub use nat::mapping::MappingInfo;
 pub use once::Once;
 pub use pf::{Pf, Worker};
 pub use route::{HopId, NextHop, Routes};

@@ -23,6 +23,7 @@ use crate::{
     env::Environment,
     ids::Names,
     limiter::{LimiterInfo, Share, TableChange},
+    nat::mapping::{Choices, MappingInfo},
     normalise::Ids,
     random::Random,
     ruleset::{CompileError, Ruleset},
@@ -108,6 +109,9 @@ impl Pf {
         self.states.cookies.set(options.syncookies, options.limit_states);
         if ruleset.looks_at_timestamps() {
             self.states.keep_timestamps();
+        }
+        if ruleset.makes_mappings() {
+            self.states.mappings.open();
         }
         self.states.set_timeouts(&options.timeouts);
         self.tables.set_limits(options.limits.get(Limit::Tables), options.limits.get(Limit::TableEntries));
@@ -242,6 +246,11 @@ impl Pf {
         Some(states)
     }
 
+    /// The endpoint-independent mappings of UDP.
+    pub fn mappings(&self, held: &mut Held<'_, PfRules>) -> Vec<MappingInfo> {
+        self.states.mappings.dump(held)
+    }
+
     /// The source nodes; `now` is in seconds of the workers' clock.
     pub fn sources(&self, held: &mut Held<'_, PfRules>, now: u32) -> Vec<SourceInfo> {
         self.states.nodes().dump(held, &self.slab, now)
@@ -295,11 +304,10 @@ impl Pf {
 
     /// What a worker keeps for itself; `id` is its number, from 0.
     pub fn worker(&self, id: usize) -> Worker {
-        let random = Random::new();
         Worker {
             id,
             ids: Ids::default(),
-            random,
+            choices: Choices { random: Random::new(), mapped: None },
             share: Share::NONE,
             slots: self.states.cache(),
             ahead: vec![Seen::NOTHING; AHEAD].into_boxed_slice(),
@@ -349,7 +357,7 @@ pub struct Worker {
     pub(crate) id: usize,
     pub(crate) ids: Ids,
     pub(crate) slots: SlotCache,
-    pub(crate) random: Random,
+    pub(crate) choices: Choices,
     /// What the state that is about to be made has of limiters.
     pub(crate) share: Share,
     /// Packets that have been read ahead of deciding on them; filled in place, again and again.

@@ -331,6 +331,12 @@ impl Ruleset {
         self.anchors.values().for_each(|lists| lists.renumber());
     }
 
+    /// Whether a rule translates senders of UDP the same for all destinations.
+    pub(crate) fn makes_mappings(&self) -> bool {
+        let makes = |rule: &Rule| rule.nat.as_ref().is_some_and(|pool| pool.endpoint_independent);
+        anchor::sources(&self.conf).any(|(_, rules)| rules.all().any(makes))
+    }
+
     /// Whether a rule asks what routes there are.
     pub(crate) fn asks_routes(&self) -> bool {
         anchor::sources(&self.conf).any(|(_, rules)| rules.all().any(|rule| RouteTest::of(rule).is_some()))

@@ -86,7 +86,6 @@ fn options(c: &mut Cursor, pool: &mut PoolDef) -> Parsed<()> {
             }
             "endpoint-independent" => {
                 pool.endpoint_independent = Some(at);
-                c.note(at, "endpoint-independent");
                 None
             }
             "map-e-portset" => {
@@ -271,5 +270,8 @@ pub(crate) fn af_to(c: &mut Cursor, env: &Environment) -> Parsed<AfToDef> {
     options(c, to.as_mut().unwrap_or(&mut from))?;
     // Of the two, only the source gets another port.
     to.as_ref().map_or(Ok(()), translate::check_ports)?;
+    if let Some(at) = from.endpoint_independent {
+        return Err(translate::only_nat(at, "endpoint-independent"));
+    }
     Ok(AfToDef { family, from, to })
 }

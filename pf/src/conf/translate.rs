@@ -110,13 +110,14 @@ pub(crate) fn check_pool(action: Action, pool: Option<&PoolDef>) -> Parsed<()> {
 
 /// What only the pool of a source has, since no other chooses ports freely.
 pub(crate) fn check_ports(pool: &PoolDef) -> Parsed<()> {
-    if let Some(set) = &pool.port_set {
-        return Err(Fault::new(set.at, "the 'map-e-portset' option is only valid with nat rules"));
-    }
-    match pool.endpoint_independent {
-        Some(at) => Err(Fault::new(at, "the 'endpoint-independent' option is only valid with nat rules")),
-        None => Ok(()),
-    }
+    let port_set = pool.port_set.as_ref().map(|set| only_nat(set.at, "map-e-portset"));
+    let endpoint = pool.endpoint_independent.map(|at| only_nat(at, "endpoint-independent"));
+    port_set.or(endpoint).map_or(Ok(()), Err)
+}
+
+/// An option of a pool that translates anything but sources.
+pub(crate) fn only_nat(at: Pos, option: &str) -> Fault {
+    Fault::new(at, format!("the '{option}' option is only valid with nat rules"))
 }
 
 /// A binat rule maps one network to one: no lists, tables or ports.

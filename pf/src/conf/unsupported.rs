@@ -5,12 +5,8 @@
 
 use super::{cursor::Use, error::Fault};
 
-const TRANSLATION: &str = "there is no address translation yet";
-
 /// Keywords as the grammar notes them, and why there is no engine.
 const WITHOUT_ENGINE: &[(&str, &str)] = &[
-    // Translation.
-    ("endpoint-independent", TRANSLATION),
     // Routes.
     ("l3 no-route", "Ethernet rules do not ask for routes"),
     ("l3 urpf-failed", "Ethernet rules do not ask for routes"),

@@ -13,7 +13,7 @@ use crate::{
     IfIndex,
     eval::{Outcome, evaluate, first_match},
     limiter::{Limited, Share},
-    nat::Translate,
+    nat::{Translate, mapping::Endpoint},
     once::Once,
     osfp::Sender,
     packet::Packet,
@@ -42,6 +42,8 @@ impl<'a> PfCx<'a> {
     ) -> Verdict {
         let mut decision = Decision::default();
         let verdict = self.judge(direction, index, m, seen, &mut decision);
+        // No state has got it.
+        self.pf.states.let_go(&mut self.held, &mut self.worker.choices);
         self.log_decided(direction, index, m, &seen.p, &verdict, &decision);
         verdict
     }
@@ -195,7 +197,7 @@ impl<'a> PfCx<'a> {
         Walk {
             states: &self.pf.states,
             held: &mut self.held,
-            random: &mut self.worker.random,
+            choices: &mut self.worker.choices,
             counts: Counts { pf: self.pf, worker: self.worker.id },
             direction,
             interface,
@@ -287,7 +289,7 @@ impl<'a> PfCx<'a> {
         }
         treatment.log = rule.log.filter(|log| log.all).map(Into::into);
         if let Some(pool) = rule.rare.as_ref().and_then(|rare| rare.route.as_ref()) {
-            match pool.choose(asks, &self.pf.slab.hops, &mut self.worker.random) {
+            match pool.choose(asks, &self.pf.slab.hops, &mut self.worker.choices.random) {
                 Ok(routed) => treatment.route = Some(routed),
                 Err(why) => return self.block(why),
             }
@@ -364,6 +366,7 @@ impl<'a> PfCx<'a> {
             sticky,
             cookie: seen.cookie,
             share: std::mem::take(&mut self.worker.share),
+            mapped: self.take_mapping(judged.p),
         };
         let slots = &mut self.worker.slots;
         let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, &making);
@@ -397,6 +400,21 @@ impl<'a> PfCx<'a> {
         match refuse(policy, &judged.seen.p, data) {
             Verdict::Return(answer, _) => Verdict::Return(answer, why),
             _ => blocked,
+        }
+    }
+
+    /// Takes the mapping that the source of a packet was chosen by for the packet's state, if the packet `becomes` what that
+    /// says.
+    fn take_mapping(&mut self, becomes: &Packet) -> bool {
+        match self.worker.choices.mapped {
+            Some((mapping, is_new)) if mapping.outside == Endpoint::of(becomes) => {
+                self.worker.choices.mapped = None;
+                if let Some(counters) = self.counters().filter(|_| is_new) {
+                    counters.mappings.inc();
+                }
+                true
+            }
+            _ => false,
         }
     }
 

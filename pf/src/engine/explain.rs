@@ -97,6 +97,7 @@ impl PfCx<'_> {
         if seen.refused.is_none() || unseen {
             // A translation that finds no address ends the way here; the engine's verdict says so.
             let _ = self.trace_rules(direction, index, m, &seen, &mut trace);
+            self.pf.states.let_go(&mut self.held, &mut self.worker.choices);
         }
         trace
     }

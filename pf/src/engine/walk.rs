@@ -12,11 +12,13 @@ use crate::{
     eval::{Effects, Trial},
     limiter::Limited,
     log::Where,
-    nat::Chooser,
+    nat::{
+        Chooser,
+        mapping::{Choices, Endpoint},
+    },
     osfp::{Asked, Sender},
     packet::Packet,
     pf::Pf,
-    random::Random,
     route::Routes,
     rule::Direction,
     ruleset::Compiled,
@@ -52,7 +54,7 @@ impl Counts<'_> {
 pub(super) struct Walk<'w, 'a, 'r> {
     pub(super) states: &'w States,
     pub(super) held: &'w mut Held<'a, PfRules>,
-    pub(super) random: &'w mut Random,
+    pub(super) choices: &'w mut Choices,
     pub(super) counts: Counts<'w>,
     pub(super) direction: Direction,
     pub(super) interface: IfIndex,
@@ -84,8 +86,9 @@ impl<'r> Walk<'_, '_, 'r> {
             let mut chooser = Chooser {
                 states: self.states,
                 held: self.held,
-                random: self.random,
+                choices: self.choices,
                 direction: to.key_direction(self.direction),
+                sender: Endpoint { family: self.source.0, address: self.source.1, port: self.port },
             };
             let chosen = chooser.apply(to, p, kept)?;
             by.sticky = to.is_sticky().then_some(chosen).or(by.sticky);
@@ -103,7 +106,7 @@ impl<'r> Walk<'_, '_, 'r> {
 
 impl<'r> Effects<'r> for Walk<'_, '_, 'r> {
     fn honours(&mut self, share: u32) -> bool {
-        (self.random.next() as u32) < share
+        (self.choices.random.next() as u32) < share
     }
 
     fn is_from(&mut self, wanted: Asked, p: &Packet) -> bool {

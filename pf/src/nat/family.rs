@@ -112,13 +112,13 @@ impl Chooser<'_, '_> {
             Destination::Within(len) => {
                 siit::extract(Ipv6Addr::from_bits(p.dst), *len).map(|a| bits(IpAddr::V4(a)))
             }
-            Destination::Pool(side) => side.pick(change.family, p.src, p.dst, self.random),
+            Destination::Pool(side) => side.pick(change.family, p.src, p.dst, &mut self.choices.random),
         }
         .ok_or(Why::PfTranslate)?;
         for _ in 0..change.from.addresses.tries(change.family).max(1) {
-            let chosen = change.from.pick(change.family, p.src, p.src, self.random);
+            let chosen = change.from.pick(change.family, p.src, p.src, &mut self.choices.random);
             q.src = chosen.ok_or(Why::PfTranslate)?;
-            if self.choose_port(change.ports, &mut q) {
+            if self.choose_port(change.ports, &mut q, |chooser, q| chooser.is_nobodys(q)) {
                 *p = q;
                 return Ok(());
             }

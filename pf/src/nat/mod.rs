@@ -6,9 +6,10 @@
 //! rewritten from the state and no rule is asked.
 //!
 //! A source port is free if no state has the key that the flow would get on the wire: the same port serves many
-//! destinations. Not done: `endpoint-independent`.
+//! destinations. With `endpoint-independent` a sender keeps the port that it has got (see [`mapping`]).
 
 pub(crate) mod family;
+pub(crate) mod mapping;
 mod pool;
 mod ports;
 pub(crate) mod rewrite;
@@ -28,6 +29,7 @@ use crate::{
     state::{States, key::Key},
 };
 pub(crate) use family::FamilyChange;
+use mapping::{Choices, Claim, Endpoint, Mapping};
 pub(crate) use pool::{Addresses, Item};
 use ports::Choice;
 pub(crate) use ports::SourcePorts;
@@ -40,8 +42,8 @@ const REDIRECT_TRIES: u32 = 16;
 /// What a rule does to addresses.
 #[derive(Debug)]
 pub(crate) enum Translate {
-    /// The source, and which ports it may get.
-    Source(Addresses, SourcePorts),
+    /// The source.
+    Source(Source),
     /// The destination, and which port it gets.
     Destination(Addresses, Option<Offset>),
     /// Both, of the other family.
@@ -62,11 +64,36 @@ impl Offset {
     }
 }
 
+/// What sources become.
+#[derive(Debug)]
+pub(crate) struct Source {
+    addresses: Addresses,
+    /// Which ports they may get.
+    ports: SourcePorts,
+    /// Those of UDP keep what they got (`endpoint-independent`).
+    keeps: bool,
+}
+
+impl Source {
+    /// Whether a sender may have got this from here.
+    fn has(&self, inside: &Endpoint, outside: &Endpoint) -> bool {
+        self.addresses.has(outside.family, outside.address) && self.ports.have(inside.port, outside.port)
+    }
+
+    fn makes_mapping(&self, p: &Packet) -> bool {
+        self.keeps && IpProto(p.proto) == IpProto::UDP
+    }
+}
+
 impl Translate {
     /// A source translation, of the pool's addresses as this router has them.
     pub(crate) fn source(pool: &Pool, items: &[Item], random: &mut Random) -> Translate {
         let addresses = Addresses::new(items, pool.method, pool.sticky, random);
-        Translate::Source(addresses, SourcePorts::of(pool))
+        Translate::Source(Source {
+            addresses,
+            ports: SourcePorts::of(pool),
+            keeps: pool.endpoint_independent,
+        })
     }
 
     /// A destination translation; `from` is the first port of the rule's destination.
@@ -84,7 +111,9 @@ impl Translate {
     /// Whether a source keeps the address it got.
     pub(crate) fn is_sticky(&self) -> bool {
         match self {
-            Translate::Source(addresses, _) | Translate::Destination(addresses, _) => addresses.sticky,
+            Translate::Source(Source { addresses, .. }) | Translate::Destination(addresses, _) => {
+                addresses.sticky
+            }
             Translate::Family(_) => false,
         }
     }
@@ -103,7 +132,7 @@ impl Translate {
     pub(crate) fn binat(prefix: Prefix, source: bool, random: &mut Random) -> Translate {
         let addresses = Addresses::new(&[prefix.into()], None, false, random);
         if source {
-            Translate::Source(addresses, SourcePorts::Static)
+            Translate::Source(Source { addresses, ports: SourcePorts::Static, keeps: false })
         } else {
             Translate::Destination(addresses, None)
         }
@@ -114,8 +143,10 @@ impl Translate {
 pub(crate) struct Chooser<'a, 'h> {
     pub(crate) states: &'a States,
     pub(crate) held: &'a mut Held<'h, PfRules>,
-    pub(crate) random: &'a mut Random,
+    pub(crate) choices: &'a mut Choices,
     pub(crate) direction: Direction,
+    /// Who sent the packet, as it came.
+    pub(crate) sender: Endpoint,
 }
 
 impl Chooser<'_, '_> {
@@ -128,8 +159,8 @@ impl Chooser<'_, '_> {
         sticky: Option<u128>,
     ) -> Result<u128, Why> {
         match to {
-            Translate::Source(addresses, ports) => {
-                self.source(addresses, *ports, p, sticky)?;
+            Translate::Source(source) => {
+                self.source(source, p, sticky)?;
                 Ok(p.src)
             }
             Translate::Destination(addresses, offset) => {
@@ -143,20 +174,25 @@ impl Chooser<'_, '_> {
         }
     }
 
-    fn source(
-        &mut self,
-        addresses: &Addresses,
-        ports: SourcePorts,
-        p: &mut Packet,
-        sticky: Option<u128>,
-    ) -> Result<(), Why> {
+    fn source(&mut self, source: &Source, p: &mut Packet, sticky: Option<u128>) -> Result<(), Why> {
+        // An earlier rule may have chosen what this one replaces.
+        self.states.let_go(self.held, self.choices);
+        if source.makes_mapping(p)
+            && let Some(is_free) = self.follow(source, p)
+        {
+            return if is_free { Ok(()) } else { Err(Why::PfTranslate) };
+        }
+        let addresses = &source.addresses;
         let sticky = sticky.filter(|&a| addresses.has(p.family, a));
         let tries = if sticky.is_some() { 1 } else { addresses.tries(p.family) };
         for _ in 0..tries.max(1) {
-            let chosen = sticky.or_else(|| addresses.pick(p.family, p.src, p.src, self.random));
+            let chosen = sticky.or_else(|| addresses.pick(p.family, p.src, p.src, &mut self.choices.random));
             let mut as_it_would_be = *p;
             as_it_would_be.src = chosen.ok_or(Why::PfTranslate)?;
-            if self.choose_port(ports, &mut as_it_would_be) {
+            let fits = |chooser: &mut Self, p: &mut Packet| {
+                if source.makes_mapping(p) { chooser.claims(source, p) } else { chooser.is_nobodys(p) }
+            };
+            if self.choose_port(source.ports, &mut as_it_would_be, fits) {
                 *p = as_it_would_be;
                 return Ok(());
             }
@@ -164,23 +200,68 @@ impl Chooser<'_, '_> {
         Err(Why::PfTranslate)
     }
 
-    fn choose_port(&mut self, ports: SourcePorts, p: &mut Packet) -> bool {
-        match ports.choice(IpProto(p.proto)) {
-            Some(choice) => self.search(choice, PORT_TRIES, p),
-            None => self.is_free(p),
+    /// Gives a packet the source that its sender has already, if it could have got that here; whether it is free for the
+    /// packet's destination.
+    #[cold]
+    fn follow(&mut self, source: &Source, p: &mut Packet) -> Option<bool> {
+        let inside = self.sender;
+        let outside =
+            self.states.mappings.take(self.held, &inside, |outside| source.has(&inside, outside))?;
+        self.choices.mapped = Some((Mapping { inside, outside }, false));
+        outside.send(p);
+        Some(self.is_free(p))
+    }
+
+    /// Whether a source is free, and now the sender's; or another that its sender has got meanwhile.
+    #[cold]
+    fn claims(&mut self, source: &Source, p: &mut Packet) -> bool {
+        if !self.is_free(p) {
+            return false;
+        }
+        let (inside, outside) = (self.sender, Endpoint::of(p));
+        let serves = |outside: &Endpoint| source.has(&inside, outside);
+        match self.states.mappings.claim(self.held, &Mapping { inside, outside }, serves) {
+            Claim::Taken => false,
+            Claim::Made => {
+                self.choices.mapped = Some((Mapping { inside, outside }, true));
+                true
+            }
+            Claim::Follows(outside) => {
+                self.choices.mapped = Some((Mapping { inside, outside }, false));
+                outside.send(p);
+                true
+            }
         }
     }
 
-    /// Tries ports from a random one on, round all there are.
-    fn search(&mut self, ports: Choice, tries: u32, p: &mut Packet) -> bool {
+    fn choose_port(
+        &mut self,
+        ports: SourcePorts,
+        p: &mut Packet,
+        mut fits: impl FnMut(&mut Self, &mut Packet) -> bool,
+    ) -> bool {
+        match ports.choice(IpProto(p.proto)) {
+            Some(choice) => self.search(choice, PORT_TRIES, p, fits),
+            None => fits(self, p),
+        }
+    }
+
+    /// Tries ports from a random one on, round all there are, until one fits.
+    fn search(
+        &mut self,
+        ports: Choice,
+        tries: u32,
+        p: &mut Packet,
+        mut fits: impl FnMut(&mut Self, &mut Packet) -> bool,
+    ) -> bool {
         let n = ports.count();
-        let begin = self.random.below(n);
+        let begin = self.choices.random.below(n);
         // A step that has no divisor in common with most ranges spreads the sample; a small range is walked through.
-        let step = if n > tries { 2 * self.random.below(n / 2) + 1 } else { 1 };
+        let step = if n > tries { 2 * self.choices.random.below(n / 2) + 1 } else { 1 };
         let mut at = begin;
         for _ in 0..n.min(tries) {
             p.set_source_port(ports.at(at));
-            if self.is_free(p) {
+            if fits(self, p) {
                 return true;
             }
             at = (at + step) % n;
@@ -196,20 +277,28 @@ impl Chooser<'_, '_> {
         sticky: Option<u128>,
     ) -> Result<(), Why> {
         let sticky = sticky.filter(|&a| addresses.has(p.family, a));
-        let chosen = sticky.or_else(|| addresses.pick(p.family, p.src, p.dst, self.random));
+        let chosen = sticky.or_else(|| addresses.pick(p.family, p.src, p.dst, &mut self.choices.random));
         p.dst = chosen.ok_or(Why::PfTranslate)?;
         let has_ports = matches!(IpProto(p.proto), IpProto::TCP | IpProto::UDP);
         if let Some(offset) = offset.filter(|_| has_ports) {
             p.dport = offset.of(p.dport);
         }
         // Two destinations of one source may be redirected to the same place: the source's port tells them apart.
-        let is_free = self.is_free(p) || (has_ports && self.search(Choice::USUAL, REDIRECT_TRIES, p));
+        let is_free = self.is_free(p)
+            || (has_ports && self.search(Choice::USUAL, REDIRECT_TRIES, p, |chooser, p| chooser.is_free(p)));
         if is_free { Ok(()) } else { Err(Why::PfTranslate) }
     }
 
     fn is_free(&mut self, p: &Packet) -> bool {
         let key = p.key(self.direction);
         !self.states.has_key(self.held, &key)
+    }
+
+    /// The same, and that no sender of UDP keeps the source for itself.
+    fn is_nobodys(&mut self, p: &Packet) -> bool {
+        let is_kept =
+            IpProto(p.proto) == IpProto::UDP && self.states.mappings.have(self.held, &Endpoint::of(p));
+        !is_kept && self.is_free(p)
     }
 }
 

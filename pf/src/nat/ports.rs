@@ -57,6 +57,15 @@ impl SourcePorts {
             _ => None,
         }
     }
+
+    /// Whether a sender of UDP from this port may have got that.
+    pub(super) fn have(self, from: u16, port: u16) -> bool {
+        match self {
+            SourcePorts::Static => port == from,
+            SourcePorts::Range(first, last) => (first..=last).contains(&port),
+            SourcePorts::Set(set) => set.has(port),
+        }
+    }
 }
 
 /// Ports to choose from.
@@ -93,6 +102,12 @@ impl Choice {
 }
 
 impl PortSet {
+    fn has(self, port: u16) -> bool {
+        let (port, free) = (u32::from(port), self.free_bits());
+        let id = port >> free & ((1 << self.length) - 1);
+        id == u32::from(self.id) && port >> (16 - u32::from(self.offset)) != 0
+    }
+
     /// Bits behind the identifier.
     fn free_bits(self) -> u32 {
         16_u32.saturating_sub(u32::from(self.offset) + u32::from(self.length))
@@ -134,6 +149,9 @@ mod tests {
                 .filter(|&port| matches!(read(set, port), (1.., id) if id == u32::from(set.id)))
                 .collect();
             prop_assert_eq!(ports.len(), wanted.len());
+            for port in 0..=u16::MAX {
+                prop_assert_eq!(SourcePorts::Set(set).have(0, port), wanted.contains(&port));
+            }
             prop_assert_eq!(ports.into_iter().collect::<BTreeSet<_>>(), wanted);
         }
     }

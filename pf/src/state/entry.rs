@@ -71,7 +71,7 @@ pub(crate) struct PeerState {
     pub(crate) seqhi: u32,
     /// The largest window it has offered, unscaled.
     pub(crate) max_win: u16,
-    /// Shift of its windows, and [`WSCALE_SEEN`], and [`PEER_SEEN`].
+    /// Shift of its windows, and [`WSCALE_SEEN`], and [`PEER_SEEN`]; what SCTP and UDP note of their states.
     pub(crate) wscale: u8,
     /// How far it has come.
     pub(crate) level: u8,

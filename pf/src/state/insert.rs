@@ -57,6 +57,8 @@ pub(crate) struct Making<'a> {
     pub(crate) cookie: Option<Cookie>,
     /// What it has of limiters.
     pub(crate) share: Share,
+    /// Its source is that of a mapping, which it has taken.
+    pub(crate) mapped: bool,
 }
 
 /// What came of putting a state into the table.
@@ -84,14 +86,14 @@ impl States {
     ) -> Result<Made, Why> {
         let state = self.first(lookup.key, passing, making);
         if let Err(why) = self.enter_nodes(held, &state, making) {
-            self.leave_limiters(held, &state);
+            self.leave_others(held, &state);
             return Err(why);
         }
         let slot = match self.reserve(cache, making.rule.slot) {
             Ok(slot) => slot,
             Err(why) => {
                 state.nodes().for_each(|key| self.leave_node(held, &key, false));
-                self.leave_limiters(held, &state);
+                self.leave_others(held, &state);
                 return Err(why);
             }
         };
@@ -147,7 +149,11 @@ impl States {
         Ok(())
     }
 
-    fn leave_limiters(&self, held: &mut Held<'_, PfRules>, state: &State) {
+    /// Gives back what a state has of what others have, too: limiters and a mapping.
+    fn leave_others(&self, held: &mut Held<'_, PfRules>, state: &State) {
+        if let Some(mapping) = state.mapping() {
+            self.mappings.leave(held, &mapping);
+        }
         if state.share != Share::NONE {
             self.limiters.leave(held, state.share, (state.source_family(), state.source()));
         }
@@ -187,7 +193,7 @@ impl States {
         state: &State,
     ) {
         state.nodes().for_each(|key| self.leave_node(held, &key, state.has(flag::CONNECTED)));
-        self.leave_limiters(held, state);
+        self.leave_others(held, state);
         state.ends().for_each(|end| self.endpoints.leave(end));
         if state.has(flag::HALF_OPEN) {
             self.cookies.closed();
@@ -265,6 +271,9 @@ impl States {
             sctp::open(&mut state, p, data, keep.is_some_and(|k| k.allow_related));
         } else {
             other::open(&mut state, p);
+            if making.mapped {
+                state.src.wscale = other::MAPPED;
+            }
         }
         state.count(direction, p.segments, p.bytes);
         state

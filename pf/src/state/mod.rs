@@ -52,6 +52,7 @@ use crate::{
     IfIndex,
     intern::Interned,
     limiter::Limiters,
+    nat::mapping::{Choices, Mappings},
     packet::{Packet, icmp_query},
     rule::Direction,
     slab::{RuleSlab, RuleSlot, Slot},
@@ -83,6 +84,7 @@ pub struct States {
     count: Count,
     nodes: SrcNodes,
     pub(crate) limiters: Limiters,
+    pub(crate) mappings: Mappings,
     /// What initial sequence numbers are drawn with.
     secret: RandomState,
     drawn: AtomicU64,
@@ -277,6 +279,7 @@ impl States {
             count: Count(AtomicU32::new(0)),
             nodes: SrcNodes::new(LIMIT_SOURCES),
             limiters: Limiters::new(workers.max(1)),
+            mappings: Mappings::default(),
             secret: RandomState::new(),
             drawn: AtomicU64::new(0),
             creator: AtomicU32::new(0),
@@ -323,6 +326,15 @@ impl States {
         // A process that has had thousands of them stays with the last.
         if let Some(number) = self.creators.number(id) {
             self.creator.store(number, Relaxed);
+        }
+    }
+
+    /// Gives back the mapping that a source was chosen by and that no state has got.
+    #[inline(always)]
+    pub(crate) fn let_go(&self, held: &mut Held<'_, PfRules>, choices: &mut Choices) {
+        if let Some((mapping, _)) = &choices.mapped {
+            self.mappings.leave(held, mapping);
+            choices.mapped = None;
         }
     }
 

@@ -1,7 +1,12 @@
 //! UDP, ICMP queries and everything else: an end has sent nothing, one packet, or has been answered.
 
 use super::entry::{PeerState, State};
-use crate::{packet::Packet, rule::Direction, timeout::Timeout};
+use crate::{
+    nat::mapping::{Endpoint, Mapping},
+    packet::Packet,
+    rule::Direction,
+    timeout::Timeout,
+};
 use wire::IpProto;
 
 /// Levels of an end.
@@ -9,6 +14,29 @@ pub(crate) mod level {
     pub(crate) const SINGLE: u8 = 1;
     pub(crate) const MULTIPLE: u8 = 2;
     pub(crate) const NAMES: [&str; 3] = ["NO_TRAFFIC", "SINGLE", "MULTIPLE"];
+}
+
+/// In `wscale` of the end that sent the first packet: it has an endpoint-independent mapping, which its state holds.
+pub(crate) const MAPPED: u8 = 1;
+
+impl State {
+    /// The mapping that it holds.
+    pub(super) fn mapping(&self) -> Option<Mapping> {
+        if IpProto(self.wire.proto) != IpProto::UDP || self.src.wscale & MAPPED == 0 {
+            return None;
+        }
+        let from = usize::from(self.direction == Direction::Out);
+        let (inside, outside) = match self.direction {
+            Direction::In => (&self.wire, &self.stack),
+            Direction::Out => (&self.stack, &self.wire),
+        };
+        let [inside, outside] = [inside, outside].map(|key| Endpoint {
+            family: key.family(),
+            address: key.bits(from),
+            port: key.port[from],
+        });
+        Some(Mapping { inside, outside })
+    }
 }
 
 /// Begins with the first packet.

@@ -78,6 +78,7 @@ fn making(rules: &Ruleset, becomes: Key) -> Making<'_> {
         stamped: false,
         cookie: None,
         share: Share::NONE,
+        mapped: false,
     }
 }
 

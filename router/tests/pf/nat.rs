@@ -51,3 +51,27 @@ fn flows_of_a_map_e_customer_keep_to_the_ports_of_his_set_both_ways() {
     }
     bed.finish();
 }
+
+#[test]
+fn a_sender_has_one_port_whichever_worker_its_datagrams_come_to() {
+    let rules = "nat on wan0 inet from 192.0.2.0/24 to any -> 203.0.113.1 endpoint-independent\npass all\n";
+    let mut bed = bed(rules, 2);
+    let one = leaves(&mut bed, 0, (1000, 53));
+    for n in 0..20 {
+        assert_eq!(leaves(&mut bed, usize::from(n % 2), (1000, 54 + n)), one);
+        let [from, to] = [(HOST4[1].into(), 54 + n), (HOST4[0].into(), 1000)];
+        assert_eq!(answers(&mut bed, 54 + n, one.1), [[from, to]]);
+    }
+    assert_ne!(leaves(&mut bed, 1, (1001, 53)), one);
+    // It has no door open to who was never sent anything.
+    assert!(answers(&mut bed, 9, one.1).is_empty());
+    let left = bed.net.with_root("a", |node, root| {
+        let (pf, mut top) = (&node.router.shared().pf, root.top());
+        let before: Vec<u32> = pf.mappings(&mut top.at()).iter().map(|mapping| mapping.states).collect();
+        assert!(before.contains(&21) && before.contains(&1), "{before:?}");
+        pf.kill_states(&mut top.at(), |_| true);
+        pf.mappings(&mut top.at())
+    });
+    assert_eq!(left, []);
+    bed.finish();
+}

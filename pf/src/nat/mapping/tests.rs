@@ -1,0 +1,151 @@
+//! Workers that take and leave mappings, in every order of their steps.
+//!
+//! A step is one critical section: all that several workers can do to each other is some order of such steps.
+
+use std::collections::HashSet;
+
+use kern::lock::Root;
+
+use super::*;
+use crate::orders;
+
+fn end(port: u16) -> Endpoint {
+    Endpoint { family: Family::Inet, address: 0xc000_0201, port }
+}
+
+/// One worker with one packet of a sender.
+#[derive(Clone, Debug)]
+struct Worker {
+    inside: u16,
+    /// Ports that it tries, in this order.
+    ports: Vec<u16>,
+    /// Which serve it: those from here on.
+    from: u16,
+    at: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Look,
+    Reserve,
+    Put(u16),
+    /// It has another's.
+    GiveUp(u16, u16),
+    /// It has one, and a state.
+    Has(u16),
+    /// The state was the last.
+    Out(u16),
+    Done(Option<u16>),
+}
+
+impl Worker {
+    fn new(inside: u16, ports: &[u16]) -> Worker {
+        Worker { inside, ports: ports.to_vec(), from: 0, at: Step::Look }
+    }
+
+    fn mapping(&self, outside: u16) -> Mapping {
+        Mapping { inside: end(self.inside), outside: end(outside) }
+    }
+
+    /// As [`Mappings`] does it; `ends` says whether the state ends, too.
+    fn step(&mut self, rows: &Rows, held: &mut Held<'_, PfRules>, ends: bool) {
+        let from = self.from;
+        let serves = |outside: &Endpoint| outside.port >= from;
+        self.at = match self.at {
+            Step::Look => {
+                let inside = end(self.inside);
+                let (mut row, _held) = held.lock(&rows.inside[rows.number(&inside)]);
+                take(&mut row, &inside, serves).map_or(Step::Reserve, |outside| Step::Has(outside.port))
+            }
+            Step::Reserve if self.ports.is_empty() => Step::Done(None),
+            Step::Reserve => {
+                let port = self.ports.remove(0);
+                if rows.reserve(held, end(port)) { Step::Put(port) } else { Step::Reserve }
+            }
+            Step::Put(port) => match rows.put(held, &self.mapping(port), serves) {
+                None => Step::Has(port),
+                Some(other) => Step::GiveUp(port, other.port),
+            },
+            Step::GiveUp(port, other) => {
+                rows.give_up(held, &end(port));
+                Step::Has(other)
+            }
+            Step::Has(port) if !ends => Step::Done(Some(port)),
+            Step::Has(port) => {
+                if rows.take_out(held, &self.mapping(port)) {
+                    Step::Out(port)
+                } else {
+                    Step::Done(None)
+                }
+            }
+            Step::Out(port) => {
+                rows.give_up(held, &end(port));
+                Step::Done(None)
+            }
+            Step::Done(_) => self.at,
+        };
+    }
+
+    /// What it sends from at the moment, if it has a mapping.
+    fn has(&self) -> Option<u16> {
+        match self.at {
+            Step::Has(port) | Step::GiveUp(_, port) | Step::Done(Some(port)) => Some(port),
+            _ => None,
+        }
+    }
+}
+
+/// Walks through every order in which these get what they want; says how many there are.
+fn every(workers: &[Worker], ends: bool) -> u32 {
+    let mut root = Root::claim();
+    orders::every(|choose| {
+        let mut top = root.top();
+        let (rows, mut held, mut workers) = (Rows::of(2), top.at::<PfRules>(), workers.to_vec());
+        loop {
+            let busy: Vec<usize> =
+                (0..workers.len()).filter(|&i| !matches!(workers[i].at, Step::Done(_))).collect();
+            if busy.is_empty() {
+                break;
+            }
+            let next = busy[choose(busy.len())];
+            workers[next].step(&rows, &mut held, ends);
+            let holders = || workers.iter().filter_map(|w| Some((w.inside, w.from, w.has()?)));
+            for (inside, from, port) in holders() {
+                for (other, other_from, its) in holders() {
+                    assert!(its != port || inside == other, "{port} is of two senders: {workers:?}");
+                    if (inside, from) == (other, other_from) {
+                        assert_eq!(its, port, "one sender, one port: {workers:?}");
+                    }
+                }
+            }
+        }
+        let left: HashSet<u16> = workers.iter().filter_map(Worker::has).collect();
+        let inside: Vec<Entry> = (0..2).flat_map(|i| held.lock(&rows.inside[i]).0.clone()).collect();
+        let outside: Vec<Endpoint> = (0..2).flat_map(|i| held.lock(&rows.outside[i]).0.clone()).collect();
+        assert_eq!(inside.len(), left.len(), "{inside:?}");
+        assert_eq!(outside.iter().map(|e| e.port).collect::<HashSet<_>>(), left);
+        assert_eq!(outside.len(), left.len());
+        let states: u32 = inside.iter().map(|entry| entry.states).sum();
+        assert_eq!(states as usize, workers.iter().filter(|w| w.has().is_some()).count());
+    })
+}
+
+#[test]
+fn one_sender_has_one_port_whoever_is_first() {
+    let three = [Worker::new(1, &[10, 11]), Worker::new(1, &[20, 21]), Worker::new(1, &[10, 20])];
+    assert!(every(&three, false) > 100);
+    assert!(every(&three[..2], true) > 20);
+}
+
+#[test]
+fn two_senders_never_have_the_same_port() {
+    let three = [Worker::new(1, &[10, 11]), Worker::new(2, &[10, 11]), Worker::new(1, &[11, 10])];
+    assert!(every(&three, false) > 100);
+    assert!(every(&three, true) > 100);
+}
+
+#[test]
+fn a_rule_that_another_s_mapping_does_not_serve_makes_its_own() {
+    let other = Worker { from: 20, ..Worker::new(1, &[20, 21]) };
+    assert!(every(&[Worker::new(1, &[10]), other], true) > 20);
+}
