@@ -176,3 +176,41 @@ fn the_paths_of_a_translated_client_lead_through_its_translation() {
     assert_eq!(back, [IpAddr::from(SERVER2), CLIENT.into()]);
     assert_eq!(w.states().len(), 2, "{:?}", w.states());
 }
+
+/// An INIT of this tag from a client's address, naming others.
+fn opens(w: &mut World, client: (IpAddr, u16), tag: u32, names: &[IpAddr]) -> bool {
+    w.passes(IN, LAN, &packet(client, web().server, 0, &init(kind::INIT, tag, names)))
+}
+
+#[test]
+fn whoever_names_a_stranger_s_address_does_nothing_to_his_association() {
+    for over in [false, true] {
+        let mut w = World::new("pass in on lan0 proto sctp keep state\n");
+        let (stranger, port) = (IpAddr::from(CLIENT3), web().client.1);
+        assert!(opens(&mut w, (stranger, port), 66, &[]));
+        let answer = packet(web().server, (stranger, port), 66, &init(kind::INIT_ACK, 99, &[]));
+        if over {
+            assert!(w.passes(OUT, LAN, &packet(web().server, (stranger, port), 66, &chunk(kind::ABORT))));
+        }
+        let (before, states) = (level(&mut w, path(CLIENT3, SERVER)), w.states().len());
+        let counted = w.pf.counters().state_insert.get();
+        assert!(opens(&mut w, web().client, 7, &[stranger]));
+        assert_eq!((level(&mut w, path(CLIENT3, SERVER)), w.states().len()), (before, states + 1));
+        assert_eq!(w.pf.counters().state_insert.get(), counted, "no packet has ended");
+        assert!(w.passes(OUT, LAN, &answer), "{:?}", w.states());
+    }
+}
+
+#[test]
+fn ends_that_name_each_other_where_no_more_are_kept_come_to_an_end() {
+    let mut w = World::new("pass in on lan0 proto sctp keep state\n");
+    let port = web().client.1;
+    for n in 0..4200_u32 {
+        let from = IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + n));
+        assert!(opens(&mut w, (from, 2000), 1000 + n, &[Ipv4Addr::from_bits(0x0b00_0000 + n).into()]));
+    }
+    let ends: Vec<IpAddr> = (1..=3).map(|n| Ipv4Addr::new(192, 0, 2, 100 + n).into()).collect();
+    assert!(opens(&mut w, (ends[1], port), 2, &[ends[2], ends[0]]));
+    assert!(opens(&mut w, (ends[2], port), 3, &[ends[1], ends[0]]));
+    assert!(opens(&mut w, (ends[0], port), 1, &[ends[1], ends[2]]));
+}

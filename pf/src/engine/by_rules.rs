@@ -76,7 +76,12 @@ impl<'a> PfCx<'a> {
         if let Some(rule) = classic.filter(|rule| rule.nat_pass) {
             (decision.rule, decision.translates) = (Some(rule), classic);
             let outcome = Outcome::decided(p.tag);
-            return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by: translated });
+            return self.pass(
+                direction,
+                index,
+                m,
+                &Judged { seen, p: &p, rule, outcome, by: translated, floats: false },
+            );
         }
         let worker = self.worker.id;
         let mut walk = self.walk(direction, index, opens, m, &seen.p);
@@ -89,7 +94,7 @@ impl<'a> PfCx<'a> {
         decision.translates = classic;
         let Some(rule) = outcome.rule else {
             let Some(By { rule, .. }) = by else { return self.by_none(m, &seen.p, outcome) };
-            return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
+            return self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by, floats: false });
         };
         if let Some(why) = outcome.full {
             self.count_decided(direction, rule, outcome.anchor, &p, Fate::Block);
@@ -114,7 +119,8 @@ impl<'a> PfCx<'a> {
             }
             by = walk.by;
         }
-        let verdict = self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by });
+        let verdict =
+            self.pass(direction, index, m, &Judged { seen, p: &p, rule, outcome, by, floats: false });
         self.give_back(&seen.p);
         verdict
     }
@@ -287,12 +293,8 @@ impl<'a> PfCx<'a> {
         if !treatment.admits(m, &seen.p) {
             return self.block(Why::PfNormalize);
         }
-        treatment.log = rule.log.filter(|log| log.all).map(Into::into);
-        if let Some(pool) = rule.rare.as_ref().and_then(|rare| rare.route.as_ref()) {
-            match pool.choose(asks, &self.pf.slab.hops, &mut self.worker.choices.random) {
-                Ok(routed) => treatment.route = Some(routed),
-                Err(why) => return self.block(why),
-            }
+        if let Err(why) = self.complete(&mut treatment, rule, asks) {
+            return self.block(why);
         }
         if opens && (rule.keep.is_some() || becomes != seen.p.key(direction)) {
             let is_sctp = IpProto(seen.p.proto) == IpProto::SCTP;
@@ -321,9 +323,24 @@ impl<'a> PfCx<'a> {
         route(treatment.route, true, m)
     }
 
-    /// Makes the state of a packet that a rule passes. If another worker has made it meanwhile, that one decides.
+    /// What else a rule that passes a packet does with it and with those of its state.
+    #[inline(always)]
+    pub(super) fn complete(
+        &mut self,
+        treatment: &mut Treatment,
+        rule: &Compiled,
+        asks: &Packet,
+    ) -> Result<(), Why> {
+        treatment.log = rule.log.filter(|log| log.all).map(Into::into);
+        if let Some(pool) = rule.rare.as_ref().and_then(|rare| rare.route.as_ref()) {
+            treatment.route = Some(pool.choose(asks, &self.pf.slab.hops, &mut self.worker.choices.random)?);
+        }
+        Ok(())
+    }
+
+    /// Keeps the state of a packet that a rule passes. If another worker has made it meanwhile, that one decides.
     #[cold]
-    pub(super) fn keep_state(
+    fn keep_state(
         &mut self,
         direction: Direction,
         index: IfIndex,
@@ -332,9 +349,35 @@ impl<'a> PfCx<'a> {
         becomes: Key,
         treatment: Treatment,
     ) -> Result<Hit, Verdict> {
+        match self.make_state(direction, index, m.data(), judged, becomes, treatment) {
+            Ok(Made::Live(hit)) => {
+                remember(m, &hit);
+                Ok(hit)
+            }
+            Ok(Made::Proxied) => Err(self.block(Why::PfSynproxy)),
+            Ok(Made::Raced) => match self.by_state(direction, index, m, judged.seen) {
+                Some(verdict) => Err(verdict),
+                None => Err(self.has_no_state(Why::PfStateInsert, judged, m.data())),
+            },
+            Ok(Made::Taken) => Err(self.has_no_state(Why::PfStateInsert, judged, m.data())),
+            Err(why) => Err(self.has_no_state(why, judged, m.data())),
+        }
+    }
+
+    /// Makes the state of a packet that a rule passes, or would: nothing is done to the packet.
+    #[cold]
+    pub(super) fn make_state(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        data: &[u8],
+        judged: &Judged,
+        becomes: Key,
+        treatment: Treatment,
+    ) -> Result<Made, Why> {
         let Judged { seen, rule, ref outcome, by, .. } = *judged;
         let (nat, sticky) = by.map_or((RuleSlot::NONE, None), |by| (by.rule.slot, by.sticky));
-        let (p, data, now) = (&seen.p, m.data(), self.now.secs() as u32);
+        let (p, now) = (&seen.p, self.now.secs() as u32);
         let passing = Passing { direction, index, p, data, now, at: self.now };
         let (queue, low_delay_queue) = outcome.queues(rule);
         let allow_opts = outcome.allow_opts || rule.allow_opts;
@@ -342,16 +385,13 @@ impl<'a> PfCx<'a> {
         let hops = &self.pf.slab.hops;
         let treatment_number = match treatment {
             Treatment::NONE => 0,
-            _ => match self.pf.slab.treatments.number(treatment) {
-                Some(number) => number,
-                None => return Err(self.has_no_state(Why::PfStateInsert, judged, m.data())),
-            },
+            _ => self.pf.slab.treatments.number(treatment).ok_or(Why::PfStateInsert)?,
         };
         let making = Making {
             rule,
             treatment: treatment_number,
             stamped: treatment.normalise.reassemble_tcp || (seen.stamped && !self.rules.scrub.is_empty()),
-            binds: if becomes.family() == p.family {
+            binds: if !judged.floats && becomes.family() == p.family {
                 Routed::binds(treatment.route, hops, direction, index)
             } else {
                 None
@@ -369,24 +409,11 @@ impl<'a> PfCx<'a> {
             mapped: self.take_mapping(judged.p),
         };
         let slots = &mut self.worker.slots;
-        let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, &making);
-        match made {
-            Ok(Made::Live(hit)) => {
-                remember(m, &hit);
-                self.count_made([rule.slot, nat, anchor]);
-                Ok(hit)
-            }
-            Ok(Made::Proxied) => {
-                self.count_made([rule.slot, nat, anchor]);
-                Err(self.block(Why::PfSynproxy))
-            }
-            Ok(Made::Raced) => match self.by_state(direction, index, m, seen) {
-                Some(verdict) => Err(verdict),
-                None => Err(self.has_no_state(Why::PfStateInsert, judged, m.data())),
-            },
-            Ok(Made::Taken) => Err(self.has_no_state(Why::PfStateInsert, judged, m.data())),
-            Err(why) => Err(self.has_no_state(why, judged, m.data())),
+        let made = self.pf.states.insert(&mut self.held, slots, &seen.lookup, &passing, &making)?;
+        if matches!(made, Made::Live(_) | Made::Proxied) {
+            self.count_made([rule.slot, nat, anchor]);
         }
+        Ok(made)
     }
 
     /// Ends a packet whose state cannot be made; its sender is told if `set fail-policy` says so.
@@ -441,4 +468,6 @@ pub(super) struct Judged<'a> {
     pub(super) outcome: Outcome<'a>,
     /// What translates it.
     pub(super) by: Option<By<'a>>,
+    /// Its state is bound to no interface, whatever the rule says: it comes through another one than the packet at hand.
+    pub(super) floats: bool,
 }

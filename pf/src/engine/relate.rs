@@ -19,6 +19,7 @@ use crate::{
     state::{
         Hit,
         endpoints::{ADDRESSES, Addresses},
+        insert::Made,
         multihome::{Association, Kin, on_path},
     },
 };
@@ -155,7 +156,10 @@ impl PfCx<'_> {
             return None;
         }
         let mut treatment = outcome.treated_by(rule);
-        treatment.log = rule.log.filter(|log| log.all).map(Into::into);
+        if self.complete(&mut treatment, rule, q).is_err() {
+            self.give_back(q);
+            return None;
+        }
         if !rule.translates.is_empty() {
             let mut walk = self.walk(direction, index, true, m, q);
             if walk.translate(rule, &mut p).is_err() {
@@ -164,13 +168,18 @@ impl PfCx<'_> {
             }
             by = walk.by;
         }
-        let becomes = p.key(direction);
-        let hint = (m.hdr().state, m.hdr().state_gen);
-        let judged = Judged { seen: &seen, p: &p, rule, outcome, by };
-        let made = self.keep_state(direction, index, m, &judged, becomes, treatment);
-        (m.hdr_mut().state, m.hdr_mut().state_gen) = hint;
+        if p.family != q.family {
+            self.give_back(q);
+            return None;
+        }
+        let judged = Judged { seen: &seen, p: &p, rule, outcome, by, floats: true };
+        // A state that is there already is another association's, and none of this one's business.
+        let made = self.make_state(direction, index, m.data(), &judged, p.key(direction), treatment);
         self.give_back(q);
-        made.ok().filter(|_| p.family == q.family)
+        match made {
+            Ok(Made::Live(hit)) => Some(hit),
+            _ => None,
+        }
     }
 }
 

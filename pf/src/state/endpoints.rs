@@ -34,8 +34,8 @@ pub(crate) struct Endpoints(Leaf<HashMap<EndpointId, Endpoint>>);
 
 impl Endpoints {
     pub(super) fn new() -> Endpoints {
-        // Workers add to it: that must never allocate.
-        Endpoints(Leaf::new(HashMap::with_capacity(ENDS)))
+        // Workers add to it: that must never allocate, and a map that is half full makes room where entries have left.
+        Endpoints(Leaf::new(HashMap::with_capacity(2 * ENDS)))
     }
 
     /// A state keeps an end from now on, if there is room for it.

@@ -243,8 +243,12 @@ impl States {
         let allows = of.state.src.wscale & ALLOWS_RELATED;
         state.src = PeerState { level: level::COOKIE_WAIT, wscale: allows, ..sender };
         state.dst = PeerState { level: level::CLOSED, wscale: 0, ..receiver };
-        let ports = [of.sender.1, of.receiver.1];
+        let (ports, before) = ([of.sender.1, of.receiver.1], state.diff);
         for (end, (tag, port)) in of.holds().into_iter().zip(ports).enumerate() {
+            // Another worker's packet may have given it one since it is there.
+            if std::mem::take(&mut state.diff[end]) != 0 {
+                self.endpoints.leave((before[end], port));
+            }
             if tag != 0 && self.endpoints.enter((tag, port)) {
                 state.diff[end] = tag;
             }
