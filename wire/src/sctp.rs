@@ -208,9 +208,12 @@ impl Chunk<'_> {
             }
             kind::ASCONF => {
                 let rest = self.value.get(4..).ok_or(Malformed::Truncated)?;
-                // The first one tells the receiver which association is meant, and adds nothing.
-                for parameter in (Parameters { rest }).skip(1) {
+                for (place, parameter) in (Parameters { rest }).enumerate() {
                     let (kind, value) = parameter?;
+                    // The first one tells the receiver which association is meant, and adds nothing.
+                    if place == 0 {
+                        continue;
+                    }
                     let make = match kind {
                         parameter::ADD_IP => Named::Added,
                         parameter::DELETE_IP => Named::Deleted,

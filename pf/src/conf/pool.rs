@@ -200,7 +200,7 @@ fn port_set(c: &mut Cursor) -> Parsed<PortSet> {
     if !(1..=16).contains(&offset.value) {
         return Err(Fault::new(offset.at, "MAP-E PSID offset must be 1-16"));
     }
-    if length.value == 0 || offset.value + length.value > 16 {
+    if length.value == 0 || u16::from(offset.value) + u16::from(length.value) > 16 {
         return Err(
             Fault::new(length.at, "invalid MAP-E PSID length").help("offset and length make at most 16")
         );
