@@ -107,9 +107,7 @@ impl FlowCache {
 fn ask<A: Bits>(entries: &mut Box<[Entry<A>]>, key: &Entry<A>, tables: &Tables, data: &[u8]) -> Option<u32> {
     let place = place(key);
     let at = match entries.get(place) {
-        Some(e) if (e.src, e.dst, e.rest, e.generation) == (key.src, key.dst, key.rest, key.generation) => {
-            e.at
-        }
+        Some(e) if e.is_of(key) => e.at,
         _ => fill(entries, place, key, tables, data),
     };
     (at != NONE).then_some(at)
