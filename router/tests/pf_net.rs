@@ -102,7 +102,12 @@ impl Bed {
     }
 
     fn ping_to(&self, address: &str, count: usize) -> String {
-        let _ = Self::command(&self.inside, &format!("ping -c 3 -i 0.2 -W 2 {address}")).output();
+        // Devices that have just come up, and neighbours that are not known yet.
+        let warm =
+            || Self::command(&self.inside, &format!("ping -c 3 -i 0.2 -W 2 {address}")).output().unwrap();
+        let _ = (0..5)
+            .map(|_| warm())
+            .find(|out| String::from_utf8_lossy(&out.stdout).contains(" 0% packet loss"));
         let line = format!("ping -q -c {count} -i 0.002 -W 5 {address}");
         let out = Self::command(&self.inside, &line).output().unwrap();
         String::from_utf8_lossy(&out.stdout).into_owned()
@@ -168,7 +173,8 @@ fn connections_are_opened_with_cookies() {
         "set syncookies always\nnat on wan0 inet from 192.0.2.0/24 to any -> (wan0)\n\
          pass all\npass in on lan0 inet proto tcp to port 5201\n",
     );
-    assert!(bed.ping(5).contains(" 0% packet loss"), "{}", bed.log());
+    let said = bed.ping(5);
+    assert!(said.contains(" 0% packet loss"), "{said}\n{}", bed.log());
     let _server = Bed::start(&bed.outside, "iperf3 -s");
     std::thread::sleep(Duration::from_millis(400));
     for more in ["", "-R", "-P 4"] {
@@ -260,7 +266,8 @@ fn a_flood_of_connections_puts_its_source_into_the_overload_table() {
          block in quick on lan0 from <flooders>\npass all\n\
          pass in on lan0 inet proto tcp keep state (max-src-conn-rate 10/30, overload <flooders> flush global)\n",
     );
-    assert!(bed.ping(5).contains(" 0% packet loss"), "{}", bed.log());
+    let said = bed.ping(5);
+    assert!(said.contains(" 0% packet loss"), "{said}\n{}", bed.log());
     let _server = Bed::start(&bed.outside, "iperf3 -s");
     std::thread::sleep(Duration::from_millis(400));
     assert!(Bed::iperf(&bed.inside, "-c 203.0.113.10 -t 1") > 0.0, "a few connections are nobody's flood");
