@@ -36,7 +36,7 @@ mod layout;
 pub mod output;
 mod release;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod transport;
 
 pub use layout::Layout;

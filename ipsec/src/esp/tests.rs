@@ -42,7 +42,7 @@ const V6: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 2)),
 ];
 
-pub(super) fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
+pub(crate) fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
     SaConfig {
         src: ends[0],
         dst: ends[1],
@@ -63,7 +63,7 @@ pub(super) fn config(ends: [IpAddr; 2], suite: Suite) -> SaConfig {
     }
 }
 
-fn material(suite: Suite) -> Arc<SecretBytes> {
+pub(crate) fn material(suite: Suite) -> Arc<SecretBytes> {
     let bytes: Vec<u8> = (0..suite.material_len()).map(|i| (i * 5 + 1) as u8).collect();
     Arc::new(SecretBytes::copy_of(&bytes).unwrap())
 }

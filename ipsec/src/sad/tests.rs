@@ -2,35 +2,18 @@
 
 use super::*;
 use crate::{
-    sa::{Handling, Lifetime, Mode, Padding, Setup},
+    esp::tests::{config, material},
+    sa::Setup,
     transform::{Auth, Suite},
 };
-use kern::{secret::SecretBytes, testing::Chance, time::Instant};
+use kern::{testing::Chance, time::Instant};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 fn sa(index: u32, protocol: Protocol, dst: IpAddr, spi: u32) -> Arc<Sa> {
     let suite = if protocol == Protocol::Ah { Suite::Ah(Auth::HmacSha256) } else { Suite::Aes128Gcm16 };
     let src = if dst.is_ipv4() { Ipv4Addr::new(10, 0, 0, 1).into() } else { Ipv6Addr::LOCALHOST.into() };
-    let config = SaConfig {
-        src,
-        dst,
-        spi: Spi(spi),
-        protocol,
-        mode: Mode::Tunnel,
-        inner: None,
-        worker: None,
-        encap: None,
-        reqid: 0,
-        suite,
-        esn: false,
-        replay: 64,
-        padding: Padding::Lenient,
-        handling: Handling::default(),
-        soft: Lifetime::default(),
-        hard: Lifetime::default(),
-    };
-    let key = Arc::new(SecretBytes::copy_of(&vec![7; suite.material_len()]).unwrap());
-    Arc::new(Sa::new(SaIndex(index), config, key, &Setup::new(Instant::ZERO)).unwrap())
+    let config = SaConfig { spi: Spi(spi), protocol, ..config([src, dst], suite) };
+    Arc::new(Sa::new(SaIndex(index), config, material(suite), &Setup::new(Instant::ZERO)).unwrap())
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl FlowCache {
             return tables.first(packet);
         }
         let upper = if tables.looks_at_upper() { upper(packet) } else { 0 };
-        let rest = upper | u64::from(direction == Direction::Out) << 63;
+        let rest = rest(direction, upper);
         match packet.ends {
             Ends::V4 { src, dst } => {
                 let key = Entry { src, dst, rest, generation, at: NONE };
@@ -85,9 +85,7 @@ impl FlowCache {
             Ends::None => None,
         }
     }
-}
 
-impl FlowCache {
     /// The first policy of a table on the way in for addresses of IPv4, if that is known without looking any closer.
     #[inline(always)]
     pub(super) fn known4(&self, generation: u32, tables: &Tables, src: u32, dst: u32) -> Option<u32> {
@@ -97,7 +95,7 @@ impl FlowCache {
         if tables.looks_at_upper() {
             return None;
         }
-        let key = Entry { src, dst, rest: 0, generation, at: NONE };
+        let key = Entry { src, dst, rest: rest(Direction::In, 0), generation, at: NONE };
         self.v4.get(place(&key)).filter(|e| e.is_of(&key)).map(|e| e.at)
     }
 }
@@ -129,6 +127,12 @@ fn fill<A: Bits>(
         *entry = Entry { at, ..*key };
     }
     at
+}
+
+/// What a key has besides the addresses; `upper` is 0 where no rule looks at it.
+#[inline(always)]
+fn rest(direction: Direction, upper: u64) -> u64 {
+    upper | u64::from(direction == Direction::Out) << 63
 }
 
 /// Protocol, and ports or that there are none to be seen.

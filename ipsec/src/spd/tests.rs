@@ -6,7 +6,8 @@ mod workers;
 
 use super::*;
 use crate::{
-    sa::{Handling, Life, Lifetime, Mode, Padding, Protocol, SaConfig, SaIndex, Setup, Spi},
+    esp::tests::config,
+    sa::{Life, Lifetime, Mode, Protocol, SaConfig, SaIndex, Setup, Spi},
     selector::{Addresses, Ends, Match, Ports, Prefix, Upper},
     transform::Suite,
 };
@@ -23,24 +24,7 @@ fn sa(index: u32, src: IpAddr, dst: IpAddr, reqid: u32) -> Arc<Sa> {
 }
 
 fn sa_of(mode: Mode, index: u32, src: IpAddr, dst: IpAddr, reqid: u32) -> Arc<Sa> {
-    let config = SaConfig {
-        src,
-        dst,
-        spi: Spi(0x1000 + index),
-        protocol: Protocol::Esp,
-        mode,
-        inner: None,
-        worker: None,
-        encap: None,
-        reqid,
-        suite: Suite::Aes128Gcm16,
-        esn: false,
-        replay: 64,
-        padding: Padding::Lenient,
-        handling: Handling::default(),
-        soft: Lifetime::default(),
-        hard: Lifetime::default(),
-    };
+    let config = SaConfig { spi: Spi(0x1000 + index), mode, reqid, ..config([src, dst], Suite::Aes128Gcm16) };
     let key = Arc::new(SecretBytes::copy_of(&[index as u8; 20]).unwrap());
     Arc::new(Sa::new(SaIndex(index), config, key, &Setup::new(Instant::ZERO)).unwrap())
 }
