@@ -75,19 +75,8 @@ fn take_usual4(cx: &Cx<'_>, m: &mut Mbuf) -> bool {
         return false;
     }
     let (proto, dst) = (h[9], Ipv4Addr::new(h[16], h[17], h[18], h[19]));
-    m.truncate(total_len.into());
-    m.set_l4(20);
-    let h = m.hdr_mut();
-    h.flags.clear(PktFlags::FRAG.with(PktFlags::DF).with(PktFlags::OPTIONS));
-    if frag & DONT_FRAGMENT != 0 {
-        h.flags.set(PktFlags::DF);
-    }
-    h.proto = proto;
-    h.hops += 1;
-    cx.net.fib.v4.prefetch(dst);
-    if cx.net.hash_flows {
-        hash4(cx, m, Ipv4Check { header_len: 20, total_len });
-    }
+    describe4(cx, m, Ipv4Check { header_len: 20, total_len }, frag & DONT_FRAGMENT, proto, dst);
+    m.hdr_mut().hops += 1;
     true
 }
 
@@ -103,10 +92,28 @@ static MAY_BE_HOST: [bool; 256] = {
     may
 };
 
+/// Writes down what a sound header says.
 #[inline(always)]
-fn hash4(cx: &Cx<'_>, m: &mut Mbuf, check: Ipv4Check) {
-    let hash = parse::hash_ipv4(m.data(), check, &cx.shared.seed);
-    m.hdr_mut().hash = hash.max(1);
+fn describe4(cx: &Cx<'_>, m: &mut Mbuf, check: Ipv4Check, frag: u16, proto: u8, dst: Ipv4Addr) {
+    m.truncate(check.total_len.into());
+    m.set_l4(check.header_len.into());
+    let h = m.hdr_mut();
+    h.flags.clear(PktFlags::FRAG.with(PktFlags::DF).with(PktFlags::OPTIONS));
+    if frag & 0x3fff != 0 {
+        h.flags.set(PktFlags::FRAG);
+    }
+    if frag & DONT_FRAGMENT != 0 {
+        h.flags.set(PktFlags::DF);
+    }
+    if check.header_len > 20 {
+        h.flags.set(PktFlags::OPTIONS);
+    }
+    h.proto = proto;
+    cx.net.fib.v4.prefetch(dst);
+    if cx.net.hash_flows {
+        let hash = parse::hash_ipv4(m.data(), check, &cx.shared.seed);
+        m.hdr_mut().hash = hash.max(1);
+    }
 }
 
 #[inline(never)]
@@ -121,26 +128,7 @@ fn check4(cx: &Cx<'_>, m: &mut Mbuf) -> Result<(), Why> {
     }
     let frag = u16::from_be_bytes([header[6], header[7]]);
     let proto = header[9];
-    m.truncate(check.total_len.into());
-    let mut flags = m.hdr().flags;
-    flags.clear(PktFlags::FRAG.with(PktFlags::DF).with(PktFlags::OPTIONS));
-    if frag & 0x3fff != 0 {
-        flags.set(PktFlags::FRAG);
-    }
-    if frag & DONT_FRAGMENT != 0 {
-        flags.set(PktFlags::DF);
-    }
-    if check.header_len > 20 {
-        flags.set(PktFlags::OPTIONS);
-    }
-    m.set_l4(check.header_len.into());
-    let h = m.hdr_mut();
-    h.flags = flags;
-    h.proto = proto;
-    cx.net.fib.v4.prefetch(dst);
-    if cx.net.hash_flows {
-        hash4(cx, m, check);
-    }
+    describe4(cx, m, check, frag, proto, dst);
     count_pass(m)
 }
 
