@@ -36,6 +36,7 @@ fn pings_and_streams_cross_the_tunnel_and_the_wire_shows_only_esp() {
     bed.iperf(HOST, "-P 1", each);
     bed.iperf(HOST, "-P 1 -R", each);
     bed.iperf(HOST, "-P 4", each);
+    bed.iperf(HOST, "-P 4 -R", each);
     bed.iperf(HOST, "-u -b 100M -l 1300", each);
     bed.iperf(HOST, "-u -b 100M -l 1300 -R", each);
     drop(dump);
