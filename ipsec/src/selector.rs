@@ -2,7 +2,9 @@
 //!
 //! Two ranges of addresses (prefixes, or from one address to another), and an upper layer: a protocol, and ranges of ports or an ICMP type and code. The ports of a fragment
 //! that is not the first can not be seen (RFC 4301 calls them OPAQUE); such a packet matches a policy with ports if the
-//! policy protects or discards, and does not if it bypasses: what might have to be protected is never let out in clear.
+//! policy protects or discards, and does not if it bypasses: what might have to be protected is never let out in clear. Nor can the
+//! protocol be seen in a fragment of IPv6 that names an extension header as what the datagram goes on with: that header, and what it says
+//! comes next, are in the first fragment.
 //!
 //! Not here: the order of policies and what they do ([`crate::spd`]).
 
@@ -236,8 +238,8 @@ pub struct Selector {
 /// What the upper layer of a packet shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// The protocol.
-    pub proto: IpProto,
+    /// The protocol, if it can be seen: what is called so is no extension header.
+    pub proto: Option<IpProto>,
     /// Ports, or type and code, if they can be seen.
     pub ends: Option<(u16, u16)>,
 }
@@ -269,10 +271,13 @@ impl Upper {
             }
             Some(_) => Match::No,
         };
+        let Some(shown_proto) = shown.proto else {
+            return if self.is_any() { Match::Yes } else { Match::Unseen };
+        };
         match *self {
             Upper::Any => Match::Yes,
-            Upper::Proto { proto, .. } | Upper::Icmp { proto, .. } if proto != shown.proto => Match::No,
-            Upper::Ports { .. } if !shown.proto.has_ports() => Match::No,
+            Upper::Proto { proto, .. } | Upper::Icmp { proto, .. } if proto != shown_proto => Match::No,
+            Upper::Ports { .. } if !shown_proto.has_ports() => Match::No,
             Upper::Proto { src_port, dst_port, .. } | Upper::Ports { src_port, dst_port } => {
                 ports(src_port, dst_port)
             }
@@ -331,7 +336,7 @@ impl<'a> Packet<'a> {
     /// Protocol, and ports or type and code.
     #[cold]
     pub fn shown(&self) -> Shown {
-        let nothing = Shown { proto: IpProto::NO_NEXT, ends: None };
+        let nothing = Shown { proto: None, ends: None };
         let parsed = match self.ends {
             Ends::V4 { .. } => parse::parse_ipv4(self.data),
             Ends::V6 { .. } => parse::parse_ipv6(self.data),
@@ -346,7 +351,7 @@ impl<'a> Packet<'a> {
                 .map(|[kind, code]| (u16::from(*kind), u16::from(*code))),
             _ => parsed.flags.contains(parse::Flags::PORTS).then_some((parsed.src_port, parsed.dst_port)),
         };
-        Shown { proto: parsed.proto, ends }
+        Shown { proto: Some(parsed.proto).filter(|proto| !proto.is_extension()), ends }
     }
 }
 

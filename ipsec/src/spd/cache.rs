@@ -135,11 +135,11 @@ fn rest(direction: Direction, upper: u64) -> u64 {
     upper | u64::from(direction == Direction::Out) << 63
 }
 
-/// Protocol, and ports or that there are none to be seen.
+/// Protocol and ports, or that they can not be seen.
 fn upper(packet: &Packet<'_>) -> u64 {
     let shown = packet.shown();
     let ends = shown.ends.map_or(1 << 32, |(src, dst)| u64::from(src) << 16 | u64::from(dst));
-    u64::from(shown.proto.0) << 40 | ends
+    shown.proto.map_or(1 << 33, |proto| u64::from(proto.0) << 40) | ends
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! Policies against a list gone through one by one, and the rules of RFC 4301 one by one.
 
 mod beet;
+mod later;
 mod many;
 mod workers;
 

@@ -117,7 +117,7 @@ pub struct Acquire {
     pub packet_src: IpAddr,
     /// Destination of the packet.
     pub packet_dst: IpAddr,
-    /// Its protocol's number.
+    /// Its protocol's number; 255, as NetBSD has for any, if it can not be seen.
     pub packet_proto: u8,
     /// Its ports, or ICMP type and code, if they can be seen.
     pub packet_ports: Option<(u16, u16)>,

@@ -36,6 +36,8 @@ const APART: Duration = Duration::from_micros(500);
 const AGAIN: Duration = Duration::from_secs(30);
 /// Wants that are unanswered at most; others are not told.
 const UNANSWERED: usize = 4096;
+/// The number of no protocol, which stands for any (`IPSEC_ULPROTO_ANY` of NetBSD).
+const ANY: u8 = 255;
 
 /// What a packet wanted, and which packet.
 #[derive(Clone, Debug)]
@@ -116,7 +118,12 @@ impl Asked {
         self.next = now.after(APART.as_nanos() as u64);
         let Some(packet_ends) = packet.addresses() else { return };
         let shown = packet.shown();
-        acquires.put(Want { wanted, packet: packet_ends, proto: shown.proto.0, ports: shown.ends });
+        acquires.put(Want {
+            wanted,
+            packet: packet_ends,
+            proto: shown.proto.map_or(ANY, |proto| proto.0),
+            ports: shown.ends,
+        });
     }
 }
 
