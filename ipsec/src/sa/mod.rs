@@ -33,7 +33,7 @@ pub(crate) use moving::{Inbound, Outbound};
 use crate::{
     esp::Layout,
     exit::Exit,
-    seq::{Numbers, Sequence},
+    seq::Numbers,
     transform::{Engine, KeyError, Transform},
 };
 use kern::{
@@ -42,7 +42,7 @@ use kern::{
     secret::SecretBytes,
     time::Instant,
 };
-use moving::Limit;
+use moving::{Limit, numbers_of};
 use peer::configured_peer;
 use std::{
     net::SocketAddr,
@@ -270,7 +270,7 @@ impl Sa {
     /// The number of the next packet, for an SA that another machine had before.
     pub fn set_next_sequence(&self, held: &mut Held<'_, impl Before<SaLevel>>, next: u64) {
         let mut out = held.lock(&self.moving.outbound.0).0;
-        out.sequence = Sequence::new(self.config.esn).starting_at(next);
+        out.sequence = numbers_of(&self.config).starting_at(next);
         if let Some(exit) = self.exit() {
             exit.written_up_to(next);
         }

@@ -171,11 +171,15 @@ pub struct Moving {
     pub(super) made_on: SystemTime,
 }
 
+/// The numbers of an SA so configured. IPComp has none; what it counts must not run out.
+pub(super) fn numbers_of(config: &SaConfig) -> Sequence {
+    Sequence::new(config.esn || config.protocol == Protocol::Ipcomp)
+}
+
 impl Moving {
     pub(super) fn new(config: &SaConfig, setup: &Setup) -> Moving {
         let outbound = Outbound {
-            // IPComp has no numbers; what it counts must not run out.
-            sequence: Sequence::new(config.esn || config.protocol == Protocol::Ipcomp),
+            sequence: numbers_of(config),
             used: Used::default(),
             refused: Refused::default(),
             kept: setup.now,

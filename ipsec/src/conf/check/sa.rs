@@ -184,7 +184,7 @@ impl Checker<'_> {
             _ => None,
         });
         let sequence = said.unwrap_or(0);
-        if !config.esn && sequence > u32::MAX.into() {
+        if !config.esn && config.protocol != Protocol::Ipcomp && sequence > u32::MAX.into() {
             let message = format!("{sequence} is no sequence number of 32 bits");
             self.errors.add(add.name.src.place, message, "-esn for longer ones");
         }

@@ -73,6 +73,19 @@ fn an_sa_can_go_on_where_another_machine_left_it() {
 }
 
 #[test]
+fn ipcomp_has_no_numbers_and_so_no_end_of_them_wherever_it_goes_on() {
+    for seq in [0, u64::from(u32::MAX), 1 << 40] {
+        let text = format!("add 203.0.113.1 203.0.113.2 ipcomp 0x1001 -m tunnel -seq {seq} -C deflate;");
+        let mut root = Root::claim();
+        let (sad, _) = built(&text, None, &mut root);
+        let sa = sad.iter().next().unwrap();
+        let used = sa.reserve(64, 6400, Instant::from_secs(6), &mut root.top());
+        assert_eq!(used.map(|(numbers, _)| (numbers.first, numbers.len)), Ok((seq + 1, 64)));
+        assert_eq!(sa.status(&mut root.top()).sequence, seq + 64);
+    }
+}
+
+#[test]
 fn an_engine_chosen_anew_gets_the_old_numbers() {
     let mut root = Root::claim();
     let (first, _) = built(TWO_GATEWAYS, None, &mut root);
