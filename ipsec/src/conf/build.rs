@@ -1,6 +1,6 @@
 //! From a checked configuration to the two databases.
 
-use super::{ValidConf, ValidSa};
+use super::{Origin, ValidConf, ValidSa};
 use crate::{
     sa::{Mode, Protocol, Sa, SaConfig, SaIndex, SaLevel, Setup, Spi},
     sad::Sad,
@@ -12,8 +12,10 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 /// An SA could not be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("SA {spi} from {src} to {dst}: {cause}")]
+#[error("{origin}: SA {spi} from {src} to {dst}: {cause}")]
 pub struct BuildError {
+    /// Where it was added.
+    pub origin: Origin,
     /// Its SPI.
     pub spi: Spi,
     /// Its source.
@@ -21,13 +23,27 @@ pub struct BuildError {
     /// Its destination.
     pub dst: IpAddr,
     /// Why.
-    pub cause: KeyError,
+    pub cause: BuildCause,
+}
+
+/// Why an SA could not be set up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildCause {
+    /// Its key could not be.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// It would be numbered anew under the key of an SA that is there, and its nonces are those numbers (RFC 8750, 7).
+    #[error(
+        "the SA {0} has this key, and with the numbers its implicit IVs would begin again (a new key; the same one only where ends, SPI and -esn stay)"
+    )]
+    NoncesAgain(Spi),
 }
 
 /// Builds SAs and policies; changes nothing that workers see before the result is published.
 ///
 /// An SA of `previous` with the same ends, SPI and key lives on: the very same if nothing of it changed, else one that
-/// goes on with its sequence numbers, window and counters. So a reload sends no number twice and accepts no packet twice.
+/// goes on with its sequence numbers, window and counters. So a reload sends no number twice and accepts no packet twice. Where
+/// the numbers are all that nonces are made of, no other SA gets such a key.
 pub fn build(
     conf: &ValidConf,
     previous: Option<&Sad>,
@@ -37,20 +53,46 @@ pub fn build(
     let nothing = Sad::default();
     let previous = previous.unwrap_or(&nothing);
     let old: HashMap<_, _> = previous.iter().map(|sa| (name_of(sa.config()), sa)).collect();
+    let goes_on = |valid: &ValidSa| {
+        let before = old.get(&name_of(&valid.config)).copied();
+        before.filter(|sa| has_numbers_of(sa, valid))
+    };
+    let failed = |valid: &ValidSa, cause| {
+        let SaConfig { spi, src, dst, .. } = valid.config;
+        BuildError { origin: valid.origin.clone(), spi, src, dst, cause }
+    };
+    // What goes on is changed by it: so first whether all can be had.
+    for valid in conf.sas().iter().filter(|valid| goes_on(valid).is_none()) {
+        if let Some(other) = with_its_nonces(valid, previous) {
+            return Err(failed(valid, BuildCause::NoncesAgain(other.config().spi)));
+        }
+    }
     let mut free = previous.free_indexes();
     let mut sas = Vec::with_capacity(conf.sas().len());
     let policies = conf.policies();
     for valid in conf.sas() {
-        let name = name_of(&valid.config);
-        let before =
-            old.get(&name).filter(|sa| sa.has_key(&valid.key) && sa.config().suite == valid.config.suite);
         let config = SaConfig { mode: mode(&valid.config, &policies), ..valid.config.clone() };
-        let sa = one(valid, config, before.copied(), &mut free, setup, held);
-        sas.push(sa.map_err(|cause| BuildError { spi: name.3, src: name.1, dst: name.2, cause })?);
+        let sa = one(valid, config, goes_on(valid), &mut free, setup, held);
+        sas.push(sa.map_err(|cause| failed(valid, cause.into()))?);
     }
     let sad = Sad::new(sas).after(previous);
     let spd = Spd::new(policies, &sad);
     Ok((sad, spd))
+}
+
+/// Whether what is asked for can go on with the numbers of the SA that was called so before.
+fn has_numbers_of(before: &Sa, valid: &ValidSa) -> bool {
+    let (old, new) = (before.config(), &valid.config);
+    // Extended numbers are another sequence: nothing to go on with.
+    before.has_key(&valid.key) && old.suite == new.suite && old.esn == new.esn
+}
+
+/// An SA whose nonces would come again if this one were numbered from the beginning: of the same key, and both with implicit IVs.
+fn with_its_nonces<'s>(valid: &ValidSa, previous: &'s Sad) -> Option<&'s Arc<Sa>> {
+    if !valid.config.suite.is_implicit() {
+        return None;
+    }
+    previous.iter().find(|sa| sa.config().suite.is_implicit() && sa.has_key(&valid.key))
 }
 
 /// What an SA is called by.
@@ -81,9 +123,8 @@ fn one(
         Some(sa) if *sa.config() == config && setup.engine.resolve(config.suite) == sa.engine() => {
             Ok(Arc::clone(sa))
         }
-        // Extended numbers are another sequence: nothing to go on with.
-        Some(sa) if sa.config().esn == config.esn => Ok(Arc::new(Sa::continuing(sa, config, setup, held)?)),
-        _ => {
+        Some(sa) => Ok(Arc::new(Sa::continuing(sa, config, setup, held)?)),
+        None => {
             // The list of free indexes has no end.
             let index = free.next().unwrap_or(SaIndex(u32::MAX - 1));
             let sa = Sa::new(index, config, Arc::clone(&valid.key), setup)?;

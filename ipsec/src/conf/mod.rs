@@ -55,7 +55,7 @@ pub mod statement;
 #[cfg(test)]
 mod tests;
 
-pub use build::{BuildError, build};
+pub use build::{BuildCause, BuildError, build};
 pub use caret::with_carets;
 pub use check::{Larval, Origin, SaId, ValidConf, ValidSa, algorithm_words};
 pub use lex::Place;

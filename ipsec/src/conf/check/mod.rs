@@ -21,7 +21,7 @@ use crate::{
     spd::{Action, Direction, Policy},
 };
 use kern::secret::SecretBytes;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// An SA that can be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,13 @@ pub struct Origin {
     pub file: Arc<str>,
     /// Where in it.
     pub place: Place,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { line, column } = self.place;
+        write!(f, "{}:{line}:{column}", self.file)
+    }
 }
 
 impl Origin {
