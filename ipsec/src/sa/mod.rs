@@ -10,15 +10,13 @@
 //!
 //! A reload that leaves an SA's key alone keeps its moving part, so neither are numbers used twice nor replays accepted.
 //!
-//! The IV of a packet is the SA's `iv_base` plus the sequence number. The base is the wall clock in nanoseconds when the
-//! key was first set up: after a restart with the same manual key the sequence starts at 1 again, but the IVs, and
-//! hence the nonces, are new (unless the clock was set back, or the SA sent more than a packet a nanosecond). RFC 4106
-//! asks for unique IVs and leaves open how.
+//! The IV of a packet is the SA's `iv_base` plus the sequence number: `iv.rs`.
 //!
 //! Not here: key exchange.
 
 mod ageing;
 mod config;
+mod iv;
 mod moving;
 mod path_mtu;
 mod peer;

@@ -1,6 +1,6 @@
 //! The moving part of an SA: one lock each way, and a life that both look at.
 
-use super::{Cause, Lifetime, Protocol, SaConfig, SaLevel, Setup, path_mtu::PathMtu};
+use super::{Cause, Lifetime, Protocol, SaConfig, SaLevel, Setup, iv::iv_base, path_mtu::PathMtu};
 use crate::{exit::Exit, order::Turns, replay::Window, seq::Sequence, transform::RUN};
 use kern::{Mbuf, Why, lock::SpinMutex, time::Instant};
 use std::{
@@ -192,12 +192,11 @@ impl Moving {
             came_from: None,
         };
         let made_on = SystemTime::now();
-        let since_1970 = made_on.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Moving {
             outbound: Apart(SpinMutex::new(outbound)),
             inbound: Apart(SpinMutex::new(inbound)),
             exit: (setup.workers > 1).then(|| Exit::new(Sequence::FIRST)),
-            iv_base: setup.iv_base.unwrap_or_else(|| kern::time::nanos_of(since_1970)),
+            iv_base: setup.iv_base.unwrap_or_else(|| iv_base(made_on)),
             life: AtomicU8::new(Life::Mature as u8),
             moved: AtomicBool::new(false),
             told: AtomicU8::new(Life::Mature as u8),
