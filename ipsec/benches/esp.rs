@@ -90,7 +90,8 @@ impl Bench {
         let mut turn =
             LoopTurn { worker: Worker(0), now: time::Instant::from_secs(2), releasing: &mut self.owed };
         let start = Instant::now();
-        let sent = esp_output(sa, run, &mut turn, &mut self.root.top(), |m, why| ledger.end(m, why));
+        let sent =
+            esp_output(sa, run, usize::MAX, &mut turn, &mut self.root.top(), |m, why| ledger.end(m, why));
         let middle = Instant::now();
         for m in run.iter_mut() {
             m.set_l4(20);

@@ -223,7 +223,9 @@ impl Ours {
     fn seal(&mut self, sa: &Arc<Sa>, packet: &[u8]) -> Vec<u8> {
         let mut run = self.run(packet);
         let (mut turn, root, fixture) = self.turn();
-        esp_output(sa, &mut run, &mut turn, &mut root.top(), |m, why| m.end(why, &fixture.ledger));
+        esp_output(sa, &mut run, usize::MAX, &mut turn, &mut root.top(), |m, why| {
+            m.end(why, &fixture.ledger)
+        });
         self.bytes(&mut run)
     }
 

@@ -255,10 +255,11 @@ impl Layout {
         if self.ecn { outer } else { 0 }
     }
 
-    /// Octets of traffic flow confidentiality padding behind an inner packet of this length.
+    /// Octets of traffic flow confidentiality padding behind an inner packet of this length: up to what is asked for, as far as
+    /// packets of `room` octets fit the way. A gateway that made them longer would end those that nobody may fragment.
     #[inline(always)]
-    pub(super) const fn tfc(&self, inner: usize) -> usize {
-        (self.tfc as usize).saturating_sub(inner)
+    pub(super) fn tfc(&self, inner: usize, room: usize) -> usize {
+        room.min(self.tfc.into()).saturating_sub(inner)
     }
 
     /// Writes a flow label into the outer header, of the inner packet's flow, where one is wanted.

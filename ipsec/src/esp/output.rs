@@ -38,6 +38,8 @@ pub struct Pending<S, B> {
     sa: S,
     run: B,
     numbers: Numbers,
+    /// The largest packet that fits the way: none is filled up to more.
+    room: usize,
     /// Of the packets as they came.
     octets: u64,
     /// When the SA carried something before.
@@ -62,7 +64,7 @@ where
     }
     let octets = run.iter().map(|m| m.len() as u64).sum();
     match sa.reserve(want, octets, now, held) {
-        Ok((numbers, before)) => Ok(Pending { sa, run, numbers, octets, before }),
+        Ok((numbers, before)) => Ok(Pending { sa, run, numbers, room: usize::MAX, octets, before }),
         Err(why) => Err(Declined { run, why: NotNow::Over(why) }),
     }
 }
@@ -92,11 +94,11 @@ pub(crate) fn inherited(packet: &[u8]) -> Result<(u8, bool, IpProto), Why> {
 }
 
 #[inline(always)]
-fn encapsulate(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<(), Why> {
+fn encapsulate(layout: &Layout, m: &mut Mbuf, seq: u64, room: usize) -> Result<(), Why> {
     let inner = m.len();
     let (class, df, next) = inherited(m.data())?;
     finished(m)?;
-    let tfc = layout.tfc(inner);
+    let tfc = layout.tfc(inner, room);
     if !layout.fits(inner + tfc) {
         return Err(Why::EspTooBig);
     }
@@ -153,13 +155,13 @@ where
     /// before is still in the cipher. Those that cannot be sent go to `sink`; their numbers are not used again.
     #[inline(always)]
     fn seal(&mut self, held: &mut Held<'_, impl Before<SaLevel>>, sink: &mut impl FnMut(Mbuf, Why)) {
-        let (sa, numbers) = (&*self.sa, self.numbers);
+        let (sa, numbers, room) = (&*self.sa, self.numbers, self.room);
         let protocol = sa.layout.protocol();
         let mut failed = Failed::of(protocol);
         let failures = {
             let (base, run) = (sa.iv_base(), self.run.as_mut_slice());
             let lay_out = |place, m: &mut Mbuf| match number(numbers, place)
-                .and_then(|seq| lay_out(&sa.layout, m, seq).map(|at| (seq, at)))
+                .and_then(|seq| lay_out(&sa.layout, m, seq, room).map(|at| (seq, at)))
             {
                 Ok(laid_out) => Some(laid_out),
                 Err(why) => {
@@ -221,14 +223,14 @@ fn number(numbers: Numbers, place: usize) -> Result<u64, Why> {
 
 /// Writes all of a packet but what the cipher writes; where its ESP header is.
 #[inline(always)]
-fn lay_out(layout: &Layout, m: &mut Mbuf, seq: u64) -> Result<usize, Why> {
+fn lay_out(layout: &Layout, m: &mut Mbuf, seq: u64, room: usize) -> Result<usize, Why> {
     if layout.is_simple()
         && let Some(header) = m.data().first_chunk().copied().filter(|h: &[u8; 8]| h[0] >> 4 == 4)
     {
         return encapsulate_simply(layout, m, header, seq).map(|()| layout.esp());
     }
     if layout.is_plain() {
-        return encapsulate(layout, m, seq).map(|()| layout.esp());
+        return encapsulate(layout, m, seq, room).map(|()| layout.esp());
     }
     otherwise(layout, m, seq).map(|()| m.l4() + layout.udp())
 }
@@ -256,11 +258,14 @@ where
 /// transmitted now, in this order; it may be less than before, for some failed or all wait for their turn. Returns the octets
 /// of the packets as they came.
 ///
+/// No packet is filled up (`-tfc`) to more than `room` octets, the most that fits the way ([`Sa::inner_mtu`]).
+///
 /// The caller brings no more packets than [`Releasing::room`]: for so many there is room if they wait. A run of more ends.
 #[inline]
 pub fn esp_output(
     sa: &Sa,
     run: &mut Batch,
+    room: usize,
     turn: &mut LoopTurn<'_>,
     held: &mut Held<'_, impl Before<SaLevel>>,
     mut sink: impl FnMut(Mbuf, Why),
@@ -270,7 +275,8 @@ pub fn esp_output(
         return 0;
     }
     match begin(sa, &mut *run, turn.now, held) {
-        Ok(pending) => {
+        Ok(mut pending) => {
+            pending.room = room;
             let octets = pending.octets;
             finish(pending, turn.releasing, held, sink);
             octets
@@ -316,7 +322,7 @@ mod tests {
             let header = *packet.first_chunk().unwrap();
             if layout.is_simple() {
                 encapsulate_simply(&layout, &mut one, header, seq.into()).unwrap();
-                encapsulate(&layout, &mut other, seq.into()).unwrap();
+                encapsulate(&layout, &mut other, seq.into(), inner).unwrap();
                 // The ICV comes later.
                 let end = one.len() - layout.icv();
                 prop_assert_eq!(&one.data()[..20 + 8], &other.data()[..20 + 8]);

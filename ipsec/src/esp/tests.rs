@@ -76,6 +76,8 @@ struct Peers {
     receiver: Arc<Sa>,
     owed: Releasing,
     now: Instant,
+    /// What fits the way.
+    room: usize,
     ends: BTreeMap<Why, u32>,
 }
 
@@ -92,6 +94,7 @@ impl Peers {
             root: Root::claim(),
             owed: Releasing::with_capacity(4),
             now: Instant::from_secs(1),
+            room: usize::MAX,
             ends: BTreeMap::new(),
         }
     }
@@ -113,7 +116,7 @@ impl Peers {
         let (ends, ledger) = (&mut self.ends, &self.fixture.ledger);
         let protocol = self.sender.config().protocol;
         let mut turn = LoopTurn { worker: ME, now: self.now, releasing: &mut self.owed };
-        esp_output(&self.sender, run, &mut turn, &mut self.root.top(), |m, why| {
+        esp_output(&self.sender, run, self.room, &mut turn, &mut self.root.top(), |m, why| {
             reasons::check(protocol, why);
             *ends.entry(why).or_default() += 1;
             m.end(why, ledger);

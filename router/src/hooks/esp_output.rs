@@ -73,7 +73,7 @@ pub(crate) fn esp_output(
         let way = way::way(net, sa);
         let group = size::Group { sa, link: way.mtu, survey: plain.take() };
         let before = batch.len();
-        size::fill_run(cx, &group, batch, &mut run, limit, out);
+        let fits = size::fill_run(cx, &group, batch, &mut run, limit, out);
         if run.is_empty() {
             if batch.len() < before {
                 continue;
@@ -90,7 +90,7 @@ pub(crate) fn esp_output(
         if let Some(next) = batch.as_slice().last().and_then(|m| SaIndex::from_header(m.hdr().sa)) {
             net.sad.get(next).into_iter().for_each(|sa| sa.prefetch_outbound());
         }
-        seal(cx, held, sa, way, &mut run, out);
+        seal(cx, held, sa, (way, fits), &mut run, out);
     }
     if !rest {
         mark_seen(cx, batch);
@@ -154,19 +154,19 @@ pub(super) fn mark_seen(cx: &Cx<'_>, batch: &mut Batch) {
     }
 }
 
-/// Seals a run, of no more packets than may wait, and sends on what may leave now.
+/// Seals a run, of no more packets than may wait, and sends on what may leave now. So many octets of a packet fit the way.
 fn seal(
     cx: &mut Cx<'_>,
     held: &mut Held<'_, Softnet>,
     sa: &Arc<Sa>,
-    way: Way,
+    (way, fits): (Way, usize),
     run: &mut Box<Batch>,
     out: &mut Pending,
 ) {
     let (packets, ledger) = (run.len() as u64, &cx.stats.ledger);
     enc::before_seal(cx, sa, run);
     let mut turn = turn::loop_turn(cx);
-    let octets = esp::output::esp_output(sa, run, &mut turn, held, |m, why| ledger.end(m, why));
+    let octets = esp::output::esp_output(sa, run, fits, &mut turn, held, |m, why| ledger.end(m, why));
     cx.stats.count.sealed(sa.config().protocol, packets, octets);
     send_sealed(cx, way.egress, way.nexthop, run, out);
 }

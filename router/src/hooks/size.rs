@@ -36,7 +36,8 @@ pub(super) struct Group<'a> {
     pub(super) survey: Option<&'a Survey>,
 }
 
-/// Moves packets of the last SA, at most `limit`, from the batch to the run; super-frames are cut on the way.
+/// Moves packets of the last SA, at most `limit`, from the batch to the run; super-frames are cut on the way. Says how large a packet
+/// of the run may be to fit the way: where bundles differ, in the narrowest.
 pub(super) fn fill_run(
     cx: &mut Cx<'_>,
     group: &Group<'_>,
@@ -44,7 +45,7 @@ pub(super) fn fill_run(
     run: &mut Box<Batch>,
     limit: usize,
     out: &mut Pending,
-) {
+) -> usize {
     let sa = group.sa;
     let mtu = sa.path_mtu(group.link, cx.now);
     let inner_mtu = sa.inner_mtu(mtu.into());
@@ -54,21 +55,25 @@ pub(super) fn fill_run(
         && is_plain_all(survey, inner_mtu)
         && batch.iter().all(|m| m.hdr().nexthop == 0)
     {
-        return std::mem::swap(batch, run);
+        std::mem::swap(batch, run);
+        return inner_mtu;
     }
     let from = batch.last_group(|m| m.hdr().sa);
     let room = limit.saturating_sub(run.len());
     if is_plain(batch.as_slice().get(from..).unwrap_or_default().iter().take(room), inner_mtu) {
-        return batch.move_from(from, room, run);
+        batch.move_from(from, room, run);
+        return inner_mtu;
     }
     mark_seen(cx, batch);
-    let (mut stuck, waiting) = (false, batch.len());
+    let (mut stuck, waiting, mut narrowest) = (false, batch.len(), inner_mtu);
     batch.sift_from(from, |m| {
         if stuck || run.len() >= limit {
             stuck = true;
             return Some(m);
         }
-        match fit(cx, sa, m, mtu, (&mut *run, limit), waiting, out) {
+        let fits = Fits::of(cx, sa, &m, mtu);
+        narrowest = narrowest.min(fits.inner);
+        match fit(cx, sa, m, fits, (&mut *run, limit), waiting, out) {
             Fitted::All => None,
             Fitted::Rest(m) => {
                 stuck = true;
@@ -77,6 +82,26 @@ pub(super) fn fill_run(
             Fitted::Later(m) => Some(m),
         }
     });
+    narrowest
+}
+
+/// What fits of a packet, over all that is left of its bundle.
+#[derive(Clone, Copy)]
+struct Fits {
+    /// Of the last outer packet.
+    outer: u16,
+    /// Of the packet as it is.
+    inner: usize,
+}
+
+impl Fits {
+    /// Of a packet for an SA whose own packets may be so large.
+    fn of(cx: &Cx<'_>, sa: &Sa, m: &Mbuf, mtu: u16) -> Fits {
+        let rest = Rest::from_header(m.hdr().nexthop);
+        let outer = cx.net.spd.path_mtu(rest, mtu, cx.now);
+        let inner = sa.inner_mtu(usize::from(outer).saturating_sub(cx.net.spd.overhead(rest)));
+        Fits { outer, inner }
+    }
 }
 
 /// What became of a packet.
@@ -116,14 +141,11 @@ fn fit(
     cx: &mut Cx<'_>,
     sa: &Sa,
     mut m: Mbuf,
-    mtu: u16,
+    Fits { outer, inner: inner_mtu }: Fits,
     (run, limit): (&mut Batch, usize),
     waiting: usize,
     out: &mut Pending,
 ) -> Fitted {
-    let rest = Rest::from_header(m.hdr().nexthop);
-    let mtu = cx.net.spd.path_mtu(rest, mtu, cx.now);
-    let inner_mtu = sa.inner_mtu(usize::from(mtu).saturating_sub(cx.net.spd.overhead(rest)));
     let least = if m.hdr().family == 6 { ipv6::MIN_MTU } else { 0 };
     let is_super = m.hdr().gso != Gso::None;
     let segment = if is_super { vnet::header_len(&m) + usize::from(m.hdr().gso_size) } else { m.len() };
@@ -145,8 +167,8 @@ fn fit(
         return fragment_run(cx, m, inner_mtu, run, limit).into();
     }
     // How large the pieces of the outer packet may be; `send_sealed` looks.
-    if rest.is_none() {
-        m.hdr_mut().cursor = mtu;
+    if Rest::from_header(m.hdr().nexthop).is_none() {
+        m.hdr_mut().cursor = outer;
     }
     enter(cx, m, run).into()
 }

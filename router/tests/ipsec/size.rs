@@ -350,3 +350,33 @@ fn an_error_about_what_came_out_of_a_tunnel_goes_back_into_one_or_nowhere() {
         bed.finish();
     }
 }
+
+#[test]
+fn padding_against_traffic_analysis_fills_packets_up_to_what_fits_the_way_and_no_further() {
+    for (v6, options) in [false, true].into_iter().flat_map(|v6| ["-tfc 1500", "-tfc 65535"].map(|o| (v6, o)))
+    {
+        let ipsec = [0, 1].map(|side| sas(0, options) + &policies(side));
+        let mut bed = Bed::new(Shape::default(), [None; 2], [&ipsec[0], &ipsec[1]]);
+        let about = esp(&mut bed, v6);
+        for mtu in [1500, 1400] {
+            if mtu == 1400 {
+                complain(&mut bed, &about, mtu);
+            }
+            let fits = probe(&mut bed, v6).unwrap();
+            bed.on_the_wire();
+            for len in [100, 600, fits] {
+                let sent = of_len(v6, len, true).packet();
+                assert!(bed.send(0, 0, &sent));
+                bed.run(20);
+                assert_eq!(bed.arrived(1).len(), 1, "{len} octets, v6: {v6}");
+                assert_eq!(told(&bed.arrived(0), v6), None);
+                let frames = bed.on_the_wire();
+                let lengths: Vec<_> =
+                    frames.iter().filter(|f| classify(f) == Seen::Esp).map(|f| f.len() - 14).collect();
+                let [one] = lengths[..] else { panic!("{len} octets, v6: {v6}: {lengths:?}") };
+                assert!((mtu as usize - 3..=mtu as usize).contains(&one), "{one} octets of {mtu}");
+            }
+        }
+        bed.finish();
+    }
+}

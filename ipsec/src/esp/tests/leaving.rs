@@ -149,7 +149,7 @@ fn what_waits_when_its_worker_stops_is_given_back() {
     // A caller who brings more than may wait has them all ended.
     let (mut many, mut ended) = (packets(254, &fixture.pool, &fixture.ledger), 0);
     let mut turn = LoopTurn { worker: Worker(1), now: NOW, releasing: &mut *owed };
-    let octets = output::esp_output(&sa, &mut many, &mut turn, &mut root.top(), |m, why| {
+    let octets = output::esp_output(&sa, &mut many, usize::MAX, &mut turn, &mut root.top(), |m, why| {
         assert_eq!(why, kern::Why::PendingFull);
         m.end(why, &fixture.ledger);
         ended += 1;

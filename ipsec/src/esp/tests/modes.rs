@@ -192,6 +192,24 @@ fn padding_against_traffic_analysis_makes_lengths_equal_and_is_stripped() {
 }
 
 #[test]
+fn padding_against_traffic_analysis_goes_no_further_than_the_way_carries() {
+    for outer6 in [false, true] {
+        let handling = Handling { tfc: 1500, ..Handling::default() };
+        let sa = SaConfig { handling, ..sa_of(Protocol::Esp, Mode::Tunnel, aead(), outer6) };
+        for mtu in [1500, 1400, 1281] {
+            let mut peers = Peers::new(&sa, [Engine::Auto; 2]);
+            peers.room = peers.sender.inner_mtu(mtu);
+            let sent = vec![v4(40), v6(60), v4(peers.room - 1), v4(peers.room), v4(peers.room + 4)];
+            let wire = peers.wire(&sent);
+            let lengths: Vec<_> = wire.iter().map(Vec::len).collect();
+            assert!(lengths[..4].iter().all(|len| *len == lengths[0]), "{lengths:?}");
+            assert!((mtu - 3..=mtu).contains(&lengths[0]) && lengths[4] > mtu, "{lengths:?} of {mtu}");
+            assert_eq!(peers.open_bytes(&wire), sent);
+        }
+    }
+}
+
+#[test]
 fn dummy_packets_are_dropped_and_counted_in_both_modes() {
     for mode in [Mode::Tunnel, Mode::Transport] {
         let mut peers = Peers::new(&sa_of(Protocol::Esp, mode, aead(), false), [Engine::Auto; 2]);

@@ -38,7 +38,7 @@ fn several_workers_seal_for_one_sa_and_the_wire_sees_every_number_in_order() {
                     }
                     let mut turn = LoopTurn { worker, now, releasing: &mut owed };
                     if unsealed.len() <= turn.releasing.room() {
-                        esp_output(sender, &mut unsealed, &mut turn, &mut root.top(), no_failure);
+                        esp_output(sender, &mut unsealed, usize::MAX, &mut turn, &mut root.top(), no_failure);
                         std::mem::swap(&mut unsealed, &mut run);
                     }
                     loop {
@@ -106,7 +106,7 @@ fn several_workers_open_one_tunnel_and_the_inside_sees_every_packet_in_order() {
                 run.push(m).unwrap();
             }
             let mut loop_turn = LoopTurn { worker, now, releasing: &mut owed };
-            esp_output(sender, &mut run, &mut loop_turn, &mut root.top(), no_failure);
+            esp_output(sender, &mut run, usize::MAX, &mut loop_turn, &mut root.top(), no_failure);
             owed.written_output(|_| Some(sender), &mut Batch::new(), 256);
             let mut pending = input::begin(Arc::clone(receiver), run, now, &mut root.top(), no_failure);
             let pending = loop {
