@@ -102,7 +102,7 @@ fn name_of(config: &SaConfig) -> (Protocol, IpAddr, IpAddr, Spi) {
 
 /// The mode of an SA: where it leaves that open, transport mode if the first policy that sends by it asks for that.
 /// Else it stays open, which is a tunnel's on the way out and takes both on the way in.
-fn mode(config: &SaConfig, policies: &[Policy]) -> Mode {
+pub(super) fn mode(config: &SaConfig, policies: &[Policy]) -> Mode {
     if config.mode != Mode::Any {
         return config.mode;
     }

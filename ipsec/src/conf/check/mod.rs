@@ -4,6 +4,7 @@ mod beet;
 mod encap;
 mod implicit;
 mod larval;
+mod padded;
 mod policy;
 mod sa;
 mod words;
@@ -121,6 +122,7 @@ pub(super) fn check(conf: &Conf, base: &ValidConf) -> Result<ValidConf, Vec<Conf
     }
     checker.warn();
     checker.warn_of_implicit();
+    checker.padded_as_policies_say();
     if checker.errors.list.is_empty() { Ok(checker.valid) } else { Err(checker.errors.list) }
 }
 

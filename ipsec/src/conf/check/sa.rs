@@ -159,6 +159,7 @@ impl Checker<'_> {
         }
         self.lifetimes(add, &mut config);
         self.beet(add, &config);
+        self.padded(add, &config);
         if config.esn
             && config.replay == 0
             && add.extensions.iter().all(|e| !matches!(e.value, Extension::Replay(n) if n > 0))

@@ -218,3 +218,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn padding_of_traffic_flows_is_refused_where_there_would_be_none() {
+    let gcm = "-E aes-gcm-16 0x00112233445566778899aabbccddeeff01020304";
+    let sha = "-A hmac-sha1 0x0123456789012345678901234567890123456789";
+    let add = |rest: &str| format!("add 203.0.113.1 203.0.113.2 {rest};");
+    for (text, expected) in [
+        (add(&format!("esp 0x1001 -m transport -tfc 900 {gcm}")), "1:53: only ESP in a tunnel is padded"),
+        (add(&format!("esp 0x1001 -tfc 900 -m transport {gcm}")), "1:40: only ESP in a tunnel is padded"),
+        (add(&format!("ah 0x1001 -m tunnel -tfc 900 {sha}")), "1:49: only ESP in a tunnel is padded"),
+        (add("ipcomp 0x1001 -tfc 900 -C deflate"), "1:43: only ESP in a tunnel is padded"),
+        (
+            format!(
+                "{}\nupdate 203.0.113.1 203.0.113.2 esp 0x1001 -m transport;",
+                add(&format!("esp 0x1001 -m tunnel -tfc 900 {gcm}"))
+            ),
+            "2:43: only ESP in a tunnel is padded",
+        ),
+        (
+            format!(
+                "{}\nspdadd 203.0.113.1 203.0.113.2 any -P out ipsec esp/transport//require;",
+                add(&format!("esp 0x1001 -tfc 900 {gcm}"))
+            ),
+            "1:1: only ESP in a tunnel is padded",
+        ),
+    ] {
+        refused(&text, expected);
+    }
+    for text in ["-m tunnel -tfc 900", "-tfc 900", "-m transport -tfc 0"] {
+        let found = errors(&add(&format!("esp 0x1001 {text} {gcm}")));
+        assert!(found.is_empty(), "{}", lines(&found));
+    }
+}
