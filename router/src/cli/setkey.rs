@@ -65,8 +65,7 @@ pub fn run(at: &At, args: &Setkey) -> Result<Exit, Failure> {
             Ok(Exit::Good)
         }
         (_, false) => {
-            let mut report = answer!(at.ask(&Request::Sas)?, Sas);
-            report.retain(|sa| args.all || sa.state != "dead");
+            let report = shown(answer!(at.ask(&Request::Sas)?, Sas), args.all);
             at.print(&report, || associations(&report))?;
             Ok(Exit::Good)
         }
@@ -130,6 +129,12 @@ fn answers(report: &SetkeyReport) -> String {
     })
 }
 
+/// What `-D` shows; with `-a` the dead, too.
+fn shown(mut sas: Vec<SaReport>, all: bool) -> Vec<SaReport> {
+    sas.retain(|sa| all || sa.state != "dead");
+    sas
+}
+
 fn associations(sas: &[SaReport]) -> String {
     entries("SAD", sas.iter().map(|sa| sa.text.as_str()))
 }
@@ -149,6 +154,21 @@ mod tests {
     fn entries_are_told_one_after_the_other() {
         assert_eq!(entries("SAD", ["a b\n\tesp\n", "b a\n\tesp\n"].into_iter()), "a b\n\tesp\nb a\n\tesp\n");
         assert_eq!(entries("SPD", std::iter::empty()), "No SPD entries.\n");
+    }
+
+    #[test]
+    fn the_dead_are_told_only_to_who_asks_for_all() {
+        let sa = |state: &str| SaReport {
+            text: format!("a b\n\tstate={state}\n"),
+            state: state.into(),
+            ..Default::default()
+        };
+        let sas: Vec<_> = ["larval", "mature", "dying", "dead"].map(sa).into();
+        let texts = |all| associations(&shown(sas.clone(), all));
+        let living = "a b\n\tstate=larval\na b\n\tstate=mature\na b\n\tstate=dying\n";
+        assert_eq!(texts(false), living);
+        assert_eq!(texts(true), living.to_owned() + "a b\n\tstate=dead\n");
+        assert_eq!(associations(&shown(vec![sa("dead")], false)), "No SAD entries.\n");
     }
 
     #[test]

@@ -136,8 +136,13 @@ const IN: u8 = 0;
 const OUT: u8 = 1;
 
 /// Rekeys under traffic both ways, with several workers in turns as chance has it; says how many packets went through.
-fn rekeys(workers: usize, generations: u32, packets: u64, chance: &mut Chance) -> u64 {
-    let shape = Shape { workers, ..Shape::default() };
+fn rekeys(
+    (workers, locking): (usize, &'static str),
+    generations: u32,
+    packets: u64,
+    chance: &mut Chance,
+) -> u64 {
+    let shape = Shape { workers, locking, ..Shape::default() };
     let options = "-r 64";
     let ipsec = [0, 1].map(|side| sas(0, options) + &policies(side));
     let mut bed = Bed::new(shape, [None; 2], [&ipsec[0], &ipsec[1]]);
@@ -219,8 +224,8 @@ fn is_a_loss(name: &str) -> bool {
 fn a_thousand_changes_of_keys_lose_no_packet() {
     let mut chance = Chance::seeded(0x5eed_2013);
     let (generations, packets) = if soak() { (1000, 10_000_000) } else { (12, 12_000) };
-    for workers in [1, 2] {
-        let sent = rekeys(workers, generations / 2, packets / 2, &mut chance);
-        println!("{workers} workers: {} rekeys, {sent} packets, 0 lost", generations / 2);
+    for (workers, locking) in [(1, "fine"), (2, "fine"), (1, "giant"), (2, "giant")] {
+        let sent = rekeys((workers, locking), generations / 4, packets / 4, &mut chance);
+        println!("{workers} workers, {locking}: {} rekeys, {sent} packets, 0 lost", generations / 4);
     }
 }
