@@ -220,7 +220,13 @@ impl Bed {
         ports: (u16, u16),
         (parts, size): (usize, u16),
     ) {
-        let datagram = Datagram { from: side, ports, len: parts * usize::from(size), ..Datagram::default() };
+        let len = parts * usize::from(size);
+        self.send_whole(queue, Datagram { from: side, ports, len, ..Datagram::default() }, size);
+    }
+
+    /// Puts a datagram of IPv4 on its host's wire as a super-frame, whose payload goes in parts of `size` octets.
+    pub(crate) fn send_whole(&self, queue: usize, datagram: Datagram, size: u16) {
+        let side = datagram.from;
         let mut packet = datagram.packet();
         let end = packet.len();
         wire::checksum::transport_fill_partial(&mut packet, 20, end, IpProto::UDP).unwrap();
@@ -303,18 +309,29 @@ pub(crate) struct Datagram {
     pub(crate) df: bool,
     pub(crate) ttl: u8,
     pub(crate) class: u8,
+    /// The octet that its payload is made of, if they are not to differ.
+    pub(crate) fill: Option<u8>,
 }
 
 impl Default for Datagram {
     fn default() -> Datagram {
-        Datagram { v6: false, from: 0, ports: (1000, 2000), len: 64, df: false, ttl: 64, class: 0 }
+        Datagram {
+            v6: false,
+            from: 0,
+            ports: (1000, 2000),
+            len: 64,
+            df: false,
+            ttl: 64,
+            class: 0,
+            fill: None,
+        }
     }
 }
 
 impl Datagram {
     pub(crate) fn packet(&self) -> Vec<u8> {
         let udp = udp::Repr { src_port: self.ports.0, dst_port: self.ports.1 };
-        let payload: Vec<u8> = (0..self.len).map(|i| i as u8 ^ 0x5a).collect();
+        let payload: Vec<u8> = (0..self.len).map(|i| self.fill.unwrap_or(i as u8 ^ 0x5a)).collect();
         let (from, to) = (self.from, 1 - self.from);
         if self.v6 {
             let header = ipv6::Repr {

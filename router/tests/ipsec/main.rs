@@ -7,6 +7,7 @@ mod beet;
 mod capture;
 mod events;
 mod interface;
+mod narrow;
 mod natt;
 mod reasons;
 mod rekey;
