@@ -66,7 +66,7 @@ impl<'a> PfCx<'a> {
         if opens && !rules.main.translation.is_empty(direction) {
             match self.translate(direction, index, m, &mut p) {
                 Ok(by) => translated = by,
-                Err(why) => return self.block(why),
+                Err(why) => return self.is_not_translated(direction, index, m, seen, why),
             }
         }
         let classic = translated.map(|by| by.rule);
@@ -87,7 +87,7 @@ impl<'a> PfCx<'a> {
         let mut walk = self.walk(direction, index, opens, m, &seen.p);
         let outcome = match evaluate(rules, worker, direction, index, &mut p, &mut walk) {
             Ok(outcome) => outcome,
-            Err(why) => return self.block(why),
+            Err(why) => return self.is_not_translated(direction, index, m, seen, why),
         };
         let mut by = walk.by.or(translated);
         (decision.rule, decision.call) = (outcome.rule, outcome.anchor);
@@ -115,7 +115,7 @@ impl<'a> PfCx<'a> {
             let mut walk = self.walk(direction, index, opens, m, &seen.p);
             if let Err(why) = walk.translate(rule, &mut p) {
                 self.give_back(&seen.p);
-                return self.block(why);
+                return self.is_not_translated(direction, index, m, seen, why);
             }
             by = walk.by;
         }
@@ -190,6 +190,21 @@ impl<'a> PfCx<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Ends a packet for which the rules find no translation. What is taken may be its own: if another worker has made its
+    /// state meanwhile, that one decides.
+    #[cold]
+    fn is_not_translated(
+        &mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &mut Mbuf,
+        seen: &Seen,
+        why: Why,
+    ) -> Verdict {
+        let state = if why == Why::PfTranslate { self.by_state(direction, index, m, seen) } else { None };
+        state.unwrap_or_else(|| self.block(why))
     }
 
     pub(super) fn walk<'w>(
@@ -471,3 +486,6 @@ pub(super) struct Judged<'a> {
     /// Its state is bound to no interface, whatever the rule says: it comes through another one than the packet at hand.
     pub(super) floats: bool,
 }
+
+#[cfg(test)]
+mod tests;
