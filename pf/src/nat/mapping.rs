@@ -3,11 +3,12 @@
 //!
 //! A mapping is found by its inside and belongs to nobody else by its outside: it stands in two rows, and never are two
 //! rows held at once. The outside is reserved first, then the inside is put in; whoever finds another worker's mapping there
-//! follows that one and gives its own outside up.
+//! follows that one and gives its own outside up. Workers of the same sender may reserve the same outside, each for itself:
+//! where a sender can have no other, none is turned away for what one of them has begun or not quite ended.
 //!
 //! ```text
 //!   reserve outside ──▶ put in inside ──▶ one more state ─┐ one less
-//!         │ taken            │ another is there    ▲──────┤
+//!         │ another's        │ one is there        ▲──────┤
 //!         ▼                  ▼                            ▼ the last
 //!   try another port    give outside up      take out inside ──▶ give outside up
 //! ```
@@ -77,9 +78,9 @@ pub(crate) struct Choices {
 pub(super) enum Claim {
     /// It is made.
     Made,
-    /// Its outside is somebody else's.
+    /// Its outside is another sender's.
     Taken,
-    /// Another worker has made one for the same sender meanwhile, which is taken instead.
+    /// Another worker has made one for the same sender meanwhile, which is taken.
     Follows(Endpoint),
 }
 
@@ -100,11 +101,18 @@ struct Entry {
     states: u32,
 }
 
+/// An outside, whose it is, and how many have reserved it: its mapping, and workers that are about to make or unmake one.
+#[derive(Clone, Copy, Debug)]
+struct Reserved {
+    mapping: Mapping,
+    times: u32,
+}
+
 #[derive(Debug)]
 struct Rows {
     seed: Seed,
     inside: Box<[SpinMutex<PfSrcNodes, Vec<Entry>>]>,
-    outside: Box<[SpinMutex<PfSrcNodes, Vec<Endpoint>>]>,
+    outside: Box<[SpinMutex<PfSrcNodes, Vec<Reserved>>]>,
 }
 
 /// All mappings.
@@ -134,19 +142,26 @@ impl Rows {
         self.seed.hash(&key).row as usize % self.inside.len()
     }
 
-    /// Reserves an outside, unless somebody has it.
-    fn reserve(&self, held: &mut Held<'_, PfRules>, outside: Endpoint) -> bool {
-        let (mut row, _held) = held.lock(&self.outside[self.number(&outside)]);
-        let is_free = !row.contains(&outside);
-        if is_free {
-            row.push(outside);
-        }
-        is_free
+    /// Reserves the outside of a mapping, unless another sender has it.
+    fn reserve(&self, held: &mut Held<'_, PfRules>, mapping: &Mapping) -> bool {
+        let (mut row, _held) = held.lock(&self.outside[self.number(&mapping.outside)]);
+        let Some(reserved) = row.iter_mut().find(|it| it.mapping.outside == mapping.outside) else {
+            row.push(Reserved { mapping: *mapping, times: 1 });
+            return true;
+        };
+        let is_own = reserved.mapping.inside == mapping.inside;
+        reserved.times += u32::from(is_own);
+        is_own
     }
 
+    /// Takes back one reservation.
     fn give_up(&self, held: &mut Held<'_, PfRules>, outside: &Endpoint) {
         let (mut row, _held) = held.lock(&self.outside[self.number(outside)]);
-        row.retain(|reserved| reserved != outside);
+        let Some(at) = row.iter().position(|it| it.mapping.outside == *outside) else { return };
+        row[at].times -= 1;
+        if row[at].times == 0 {
+            row.swap_remove(at);
+        }
     }
 
     /// Puts a mapping in whose outside is reserved, unless its sender has one that serves by now: that is taken.
@@ -157,7 +172,8 @@ impl Rows {
         serves: impl Fn(&Endpoint) -> bool,
     ) -> Option<Endpoint> {
         let (mut row, _held) = held.lock(&self.inside[self.number(&mapping.inside)]);
-        let taken = take(&mut row, &mapping.inside, serves);
+        // The same outside is the same mapping, even if its address has left the rule's table meanwhile.
+        let taken = take(&mut row, &mapping.inside, |outside| *outside == mapping.outside || serves(outside));
         if taken.is_none() {
             row.push(Entry { mapping: *mapping, states: 1 });
         }
@@ -208,7 +224,7 @@ impl Mappings {
         take(&mut row, inside, serves)
     }
 
-    /// Makes and takes a mapping, unless its outside is somebody else's or its sender has one that `serves` by now.
+    /// Makes and takes a mapping, unless its outside is another sender's or its own has one that `serves` by now.
     pub(super) fn claim(
         &self,
         held: &mut Held<'_, PfRules>,
@@ -216,7 +232,7 @@ impl Mappings {
         serves: impl Fn(&Endpoint) -> bool,
     ) -> Claim {
         let rows = self.rows.get_or_init(Rows::new);
-        if !rows.reserve(held, mapping.outside) {
+        if !rows.reserve(held, mapping) {
             return Claim::Taken;
         }
         // Counted before it can be found: whoever asks for the count first finds what there is.
@@ -245,7 +261,7 @@ impl Mappings {
     pub(super) fn have(&self, held: &mut Held<'_, PfRules>, outside: &Endpoint) -> bool {
         let Some(rows) = self.rows.get().filter(|_| self.count() != 0) else { return false };
         let (row, _held) = held.lock(&rows.outside[rows.number(outside)]);
-        row.contains(outside)
+        row.iter().any(|it| it.mapping.outside == *outside)
     }
 
     /// All of them, one lock at a time.

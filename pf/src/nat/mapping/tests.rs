@@ -22,6 +22,8 @@ struct Worker {
     /// Which serve it: those from here on.
     from: u16,
     at: Step,
+    /// It has had one.
+    served: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +42,7 @@ enum Step {
 
 impl Worker {
     fn new(inside: u16, ports: &[u16]) -> Worker {
-        Worker { inside, ports: ports.to_vec(), from: 0, at: Step::Look }
+        Worker { inside, ports: ports.to_vec(), from: 0, at: Step::Look, served: false }
     }
 
     fn mapping(&self, outside: u16) -> Mapping {
@@ -60,7 +62,7 @@ impl Worker {
             Step::Reserve if self.ports.is_empty() => Step::Done(None),
             Step::Reserve => {
                 let port = self.ports.remove(0);
-                if rows.reserve(held, end(port)) { Step::Put(port) } else { Step::Reserve }
+                if rows.reserve(held, &self.mapping(port)) { Step::Put(port) } else { Step::Reserve }
             }
             Step::Put(port) => match rows.put(held, &self.mapping(port), serves) {
                 None => Step::Has(port),
@@ -84,6 +86,7 @@ impl Worker {
             }
             Step::Done(_) => self.at,
         };
+        self.served |= self.has().is_some();
     }
 
     /// What it sends from at the moment, if it has a mapping.
@@ -95,10 +98,12 @@ impl Worker {
     }
 }
 
-/// Walks through every order in which these get what they want; says how many there are.
-fn every(workers: &[Worker], ends: bool) -> u32 {
+/// Walks through every order in which these get what they want; says how many there are, and in how many of them some worker
+/// found all its ports taken.
+fn every(workers: &[Worker], ends: bool) -> (u32, u32) {
+    let mut starved = 0;
     let mut root = Root::claim();
-    orders::every(|choose| {
+    let orders = orders::every(|choose| {
         let mut top = root.top();
         let (rows, mut held, mut workers) = (Rows::of(2), top.at::<PfRules>(), workers.to_vec());
         loop {
@@ -121,31 +126,47 @@ fn every(workers: &[Worker], ends: bool) -> u32 {
         }
         let left: HashSet<u16> = workers.iter().filter_map(Worker::has).collect();
         let inside: Vec<Entry> = (0..2).flat_map(|i| held.lock(&rows.inside[i]).0.clone()).collect();
-        let outside: Vec<Endpoint> = (0..2).flat_map(|i| held.lock(&rows.outside[i]).0.clone()).collect();
+        let outside: Vec<Reserved> = (0..2).flat_map(|i| held.lock(&rows.outside[i]).0.clone()).collect();
         assert_eq!(inside.len(), left.len(), "{inside:?}");
-        assert_eq!(outside.iter().map(|e| e.port).collect::<HashSet<_>>(), left);
+        assert_eq!(outside.iter().map(|it| it.mapping.outside.port).collect::<HashSet<_>>(), left);
+        assert!(outside.iter().all(|it| it.times == 1), "{outside:?}");
         assert_eq!(outside.len(), left.len());
         let states: u32 = inside.iter().map(|entry| entry.states).sum();
         assert_eq!(states as usize, workers.iter().filter(|w| w.has().is_some()).count());
-    })
+        starved += u32::from(!workers.iter().all(|w| w.served));
+    });
+    (orders, starved)
 }
 
 #[test]
 fn one_sender_has_one_port_whoever_is_first() {
     let three = [Worker::new(1, &[10, 11]), Worker::new(1, &[20, 21]), Worker::new(1, &[10, 20])];
-    assert!(every(&three, false) > 100);
-    assert!(every(&three[..2], true) > 20);
+    let (orders, starved) = every(&three, false);
+    assert!(orders > 100 && starved == 0);
+    let (orders, starved) = every(&three[..2], true);
+    assert!(orders > 20 && starved == 0);
+}
+
+/// As with `static-port`: its workers claim the same port, and one may have done so when another gives it up.
+#[test]
+fn a_sender_who_can_have_one_port_only_gets_it_in_every_order() {
+    let three = [(); 3].map(|()| Worker::new(1, &[10]));
+    for ends in [false, true] {
+        let (orders, starved) = every(&three, ends);
+        assert!(orders > 100);
+        assert_eq!(starved, 0, "{ends}");
+    }
 }
 
 #[test]
 fn two_senders_never_have_the_same_port() {
     let three = [Worker::new(1, &[10, 11]), Worker::new(2, &[10, 11]), Worker::new(1, &[11, 10])];
-    assert!(every(&three, false) > 100);
-    assert!(every(&three, true) > 100);
+    assert!(every(&three, false).0 > 100);
+    assert!(every(&three, true).0 > 100);
 }
 
 #[test]
 fn a_rule_that_another_s_mapping_does_not_serve_makes_its_own() {
     let other = Worker { from: 20, ..Worker::new(1, &[20, 21]) };
-    assert!(every(&[Worker::new(1, &[10]), other], true) > 20);
+    assert!(every(&[Worker::new(1, &[10]), other], true).0 > 20);
 }
