@@ -111,7 +111,7 @@ impl Pf {
             self.states.keep_timestamps();
         }
         if ruleset.makes_mappings() {
-            self.states.mappings.open();
+            self.states.keep_mappings();
         }
         self.states.set_timeouts(&options.timeouts);
         self.tables.set_limits(options.limits.get(Limit::Tables), options.limits.get(Limit::TableEntries));

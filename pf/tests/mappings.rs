@@ -6,19 +6,19 @@ mod common;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Barrier},
     thread,
 };
 
-use common::{CLIENT, IN, OUT, SERVER, WAN, World, header, router};
+use common::{CLIENT, IN, LAN, OUT, SERVER, WAN, World, header, router};
 use kern::{
     Mbuf, Why,
     lock::{Root, levels::PfRules},
     testing::{Chance, Fixture, soak},
     time::Instant,
 };
-use pf::{MappingInfo, Names, Pf, PfCx, StateInfo, Verdict};
+use pf::{Direction, IfIndex, MappingInfo, Names, Pf, PfCx, StateInfo, Verdict};
 use wire::{build, parse};
 
 const RULE: &str =
@@ -45,8 +45,13 @@ fn source(m: &Mbuf) -> End {
 
 /// The source with which a packet leaves; why it does not if it does not.
 fn leaves(w: &mut World, octets: &[u8]) -> Result<End, Why> {
+    passes(w, (OUT, WAN), octets)
+}
+
+/// The source that a packet has afterwards.
+fn passes(w: &mut World, at: (Direction, IfIndex), octets: &[u8]) -> Result<End, Why> {
     let mut m = w.packet(octets);
-    let verdict = w.test(OUT, WAN, &mut m);
+    let verdict = w.test(at.0, at.1, &mut m);
     let source = source(&m);
     w.fixture.done(m);
     match verdict {
@@ -88,6 +93,27 @@ fn all_destinations_see_one_port_of_a_sender_and_answer_to_it() {
         let states = BTreeMap::from([(a.outside, a.states), (b.outside, b.states)]);
         assert_eq!(states, BTreeMap::from([(one, 41), (other, 1)]), "{rules}");
         assert_eq!(w.pf.counters().mappings.get(), 2, "{rules}");
+    }
+}
+
+#[test]
+fn a_mapping_is_of_a_sender_on_whichever_side_of_the_router_and_in_whichever_family_it_is_made() {
+    let [client, outside]: [Ipv6Addr; 2] = ["2001:db8:a::9", "2001:db8:b::1"].map(|a| a.parse().unwrap());
+    let server = |n: u16| Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, n);
+    for (rules, at) in [
+        ("nat on wan0 inet6 to any -> 2001:db8:b::1 endpoint-independent\npass all\n", (OUT, WAN)),
+        ("match in on lan0 inet6 nat-to 2001:db8:b::1 endpoint-independent\npass all\n", (IN, LAN)),
+    ] {
+        let mut w = World::new(rules);
+        let sources: BTreeSet<End> = (1..10)
+            .map(|n| passes(&mut w, at, &build::udp6(client, server(n), 4000, 53, b"datagram")).unwrap())
+            .collect();
+        let port = sources.first().unwrap().1;
+        assert_eq!(sources, BTreeSet::from([(outside.into(), port)]), "{rules}");
+        let mapping =
+            MappingInfo { inside: (client.into(), 4000), outside: (outside.into(), port), states: 9 };
+        assert_eq!(mappings(&w), [mapping], "{rules}");
+        assert_eq!((w.kill(|_| true), mappings(&w)), (9, vec![]), "{rules}");
     }
 }
 

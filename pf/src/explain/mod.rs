@@ -168,6 +168,9 @@ impl Ruleset {
         }
         let pf = Pf::new(1, 16);
         pf.states().limiters.set(&mut top.at(), &self.conf().limiters);
+        if self.makes_mappings() {
+            pf.states().keep_mappings();
+        }
         let mut worker = pf.worker(0);
         // No worker has this number: nothing is counted for it.
         worker.id = usize::MAX;

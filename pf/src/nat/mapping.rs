@@ -17,26 +17,17 @@
 //! have several, where rules lead out by several addresses: a rule follows one that it could have made itself. Rules that make
 //! no mappings keep off the ports of those there are.
 
+mod rows;
+
 use std::sync::{
     OnceLock,
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use kern::lock::{
-    Held, SpinMutex,
-    levels::{PfRules, PfSrcNodes},
-};
-use wire::IpProto;
+use kern::lock::{Held, levels::PfRules};
 
-use crate::{
-    addr::Family,
-    packet::Packet,
-    random::Random,
-    rule::Direction,
-    state::key::{Key, Seed},
-};
-
-const ROWS: usize = 1 << 12;
+use crate::{addr::Family, packet::Packet, random::Random};
+use rows::{Rows, Side};
 
 /// One end of UDP flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,7 +69,7 @@ pub(crate) struct Choices {
 pub(super) enum Claim {
     /// It is made.
     Made,
-    /// Its outside is another sender's.
+    /// Its outside is another sender's, or there is no room for it.
     Taken,
     /// Another worker has made one for the same sender meanwhile, which is taken.
     Follows(Endpoint),
@@ -95,26 +86,6 @@ pub struct MappingInfo {
     pub states: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    mapping: Mapping,
-    states: u32,
-}
-
-/// An outside, whose it is, and how many have reserved it: its mapping, and workers that are about to make or unmake one.
-#[derive(Clone, Copy, Debug)]
-struct Reserved {
-    mapping: Mapping,
-    times: u32,
-}
-
-#[derive(Debug)]
-struct Rows {
-    seed: Seed,
-    inside: Box<[SpinMutex<PfSrcNodes, Vec<Entry>>]>,
-    outside: Box<[SpinMutex<PfSrcNodes, Vec<Reserved>>]>,
-}
-
 /// All mappings.
 #[derive(Debug, Default)]
 pub(crate) struct Mappings {
@@ -123,88 +94,11 @@ pub(crate) struct Mappings {
     count: AtomicU32,
 }
 
-impl Rows {
-    fn new() -> Rows {
-        Rows::of(ROWS)
-    }
-
-    fn of(rows: usize) -> Rows {
-        Rows {
-            seed: Seed::random(),
-            inside: (0..rows).map(|_| SpinMutex::new(Vec::new())).collect(),
-            outside: (0..rows).map(|_| SpinMutex::new(Vec::new())).collect(),
-        }
-    }
-
-    fn number(&self, end: &Endpoint) -> usize {
-        let sender = (end.address, end.port);
-        let key = Key::new(Direction::In, end.family, IpProto::UDP.0, sender, (0, 0));
-        self.seed.hash(&key).row as usize % self.inside.len()
-    }
-
-    /// Reserves the outside of a mapping, unless another sender has it.
-    fn reserve(&self, held: &mut Held<'_, PfRules>, mapping: &Mapping) -> bool {
-        let (mut row, _held) = held.lock(&self.outside[self.number(&mapping.outside)]);
-        let Some(reserved) = row.iter_mut().find(|it| it.mapping.outside == mapping.outside) else {
-            row.push(Reserved { mapping: *mapping, times: 1 });
-            return true;
-        };
-        let is_own = reserved.mapping.inside == mapping.inside;
-        reserved.times += u32::from(is_own);
-        is_own
-    }
-
-    /// Takes back one reservation.
-    fn give_up(&self, held: &mut Held<'_, PfRules>, outside: &Endpoint) {
-        let (mut row, _held) = held.lock(&self.outside[self.number(outside)]);
-        let Some(at) = row.iter().position(|it| it.mapping.outside == *outside) else { return };
-        row[at].times -= 1;
-        if row[at].times == 0 {
-            row.swap_remove(at);
-        }
-    }
-
-    /// Puts a mapping in whose outside is reserved, unless its sender has one that serves by now: that is taken.
-    fn put(
-        &self,
-        held: &mut Held<'_, PfRules>,
-        mapping: &Mapping,
-        serves: impl Fn(&Endpoint) -> bool,
-    ) -> Option<Endpoint> {
-        let (mut row, _held) = held.lock(&self.inside[self.number(&mapping.inside)]);
-        // The same outside is the same mapping, even if its address has left the rule's table meanwhile.
-        let taken = take(&mut row, &mapping.inside, |outside| *outside == mapping.outside || serves(outside));
-        if taken.is_none() {
-            row.push(Entry { mapping: *mapping, states: 1 });
-        }
-        taken
-    }
-
-    /// Takes a state off a mapping; whether that was the last, and the mapping is out.
-    fn take_out(&self, held: &mut Held<'_, PfRules>, mapping: &Mapping) -> bool {
-        let (mut row, _held) = held.lock(&self.inside[self.number(&mapping.inside)]);
-        let Some(at) = row.iter().position(|entry| entry.mapping == *mapping) else { return false };
-        row[at].states -= 1;
-        let is_last = row[at].states == 0;
-        if is_last {
-            row.swap_remove(at);
-        }
-        is_last
-    }
-}
-
-/// Takes the mapping of a sender that serves, if it has one: its outside.
-fn take(row: &mut [Entry], inside: &Endpoint, serves: impl Fn(&Endpoint) -> bool) -> Option<Endpoint> {
-    let is_it = |entry: &&mut Entry| entry.mapping.inside == *inside && serves(&entry.mapping.outside);
-    let entry = row.iter_mut().find(is_it)?;
-    entry.states += 1;
-    Some(entry.mapping.outside)
-}
-
 impl Mappings {
-    /// Makes room, so that no worker has to.
-    pub(crate) fn open(&self) {
-        self.rows.get_or_init(Rows::new);
+    /// Makes room for so many, for the control thread: no worker has to.
+    pub(crate) fn open(&self, room: u32) {
+        let rows = (room as usize).clamp(1 << 10, 1 << 20);
+        self.rows.get_or_init(|| Rows::new(rows)).grow(room);
     }
 
     /// How many there are.
@@ -219,9 +113,7 @@ impl Mappings {
         inside: &Endpoint,
         serves: impl Fn(&Endpoint) -> bool,
     ) -> Option<Endpoint> {
-        let rows = self.rows.get().filter(|_| self.count() != 0)?;
-        let (mut row, _held) = held.lock(&rows.inside[rows.number(inside)]);
-        take(&mut row, inside, serves)
+        self.rows.get().filter(|_| self.count() != 0)?.take(held, inside, serves)
     }
 
     /// Makes and takes a mapping, unless its outside is another sender's or its own has one that `serves` by now.
@@ -231,16 +123,14 @@ impl Mappings {
         mapping: &Mapping,
         serves: impl Fn(&Endpoint) -> bool,
     ) -> Claim {
-        let rows = self.rows.get_or_init(Rows::new);
-        if !rows.reserve(held, mapping) {
-            return Claim::Taken;
-        }
+        let Some(rows) = self.rows.get() else { return Claim::Taken };
+        let Some(at) = rows.reserve(held, mapping) else { return Claim::Taken };
         // Counted before it can be found: whoever asks for the count first finds what there is.
         self.count.fetch_add(1, Relaxed);
-        match rows.put(held, mapping, serves) {
+        match rows.put(held, at, mapping, serves) {
             None => Claim::Made,
             Some(other) => {
-                rows.give_up(held, &mapping.outside);
+                rows.give_up(held, at, &mapping.outside);
                 self.count.fetch_sub(1, Relaxed);
                 Claim::Follows(other)
             }
@@ -251,33 +141,27 @@ impl Mappings {
     #[cold]
     pub(crate) fn leave(&self, held: &mut Held<'_, PfRules>, mapping: &Mapping) {
         let Some(rows) = self.rows.get() else { return };
-        if rows.take_out(held, mapping) {
-            rows.give_up(held, &mapping.outside);
+        if let Some(at) = rows.take_out(held, mapping) {
+            rows.give_up(held, at, &mapping.outside);
             self.count.fetch_sub(1, Relaxed);
         }
     }
 
     /// Whether some mapping sends from there.
     pub(super) fn have(&self, held: &mut Held<'_, PfRules>, outside: &Endpoint) -> bool {
-        let Some(rows) = self.rows.get().filter(|_| self.count() != 0) else { return false };
-        let (row, _held) = held.lock(&rows.outside[rows.number(outside)]);
-        row.iter().any(|it| it.mapping.outside == *outside)
+        self.rows.get().filter(|_| self.count() != 0).is_some_and(|rows| rows.have(held, outside))
     }
 
     /// All of them, one lock at a time.
     pub(crate) fn dump(&self, held: &mut Held<'_, PfRules>) -> Vec<MappingInfo> {
         let end = |end: Endpoint| (end.family.address(end.address), end.port);
-        let info = |entry: &Entry| MappingInfo {
-            inside: end(entry.mapping.inside),
-            outside: end(entry.mapping.outside),
-            states: entry.states,
+        let info = |(mapping, states): (Mapping, u32)| MappingInfo {
+            inside: end(mapping.inside),
+            outside: end(mapping.outside),
+            states,
         };
-        let mut all = Vec::new();
-        for row in self.rows.get().iter().flat_map(|rows| &rows.inside) {
-            let (row, _held) = held.lock(row);
-            all.extend(row.iter().map(info));
-        }
-        all
+        let all = self.rows.get().map(|rows| rows.all(held, Side::Inside));
+        all.into_iter().flatten().map(info).collect()
     }
 }
 

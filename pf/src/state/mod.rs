@@ -329,6 +329,12 @@ impl States {
         }
     }
 
+    /// Makes room for mappings: one for every state there may be, and one for every worker that is about to make a state, the
+    /// control thread being one more.
+    pub(crate) fn keep_mappings(&self) {
+        self.mappings.open(self.limit().saturating_add(self.workers + 1));
+    }
+
     /// Gives back the mapping that a source was chosen by and that no state has got.
     #[inline(always)]
     pub(crate) fn let_go(&self, held: &mut Held<'_, PfRules>, choices: &mut Choices) {

@@ -30,13 +30,14 @@ struct Worker {
 enum Step {
     Look,
     Reserve,
-    Put(u16),
+    /// It has reserved a port, in this entry.
+    Put(u16, u32),
     /// It has another's.
-    GiveUp(u16, u16),
+    GiveUp(u16, u32, u16),
     /// It has one, and a state.
     Has(u16),
     /// The state was the last.
-    Out(u16),
+    Out(u16, u32),
     Done(Option<u16>),
 }
 
@@ -54,34 +55,28 @@ impl Worker {
         let from = self.from;
         let serves = |outside: &Endpoint| outside.port >= from;
         self.at = match self.at {
-            Step::Look => {
-                let inside = end(self.inside);
-                let (mut row, _held) = held.lock(&rows.inside[rows.number(&inside)]);
-                take(&mut row, &inside, serves).map_or(Step::Reserve, |outside| Step::Has(outside.port))
-            }
+            Step::Look => rows
+                .take(held, &end(self.inside), serves)
+                .map_or(Step::Reserve, |outside| Step::Has(outside.port)),
             Step::Reserve if self.ports.is_empty() => Step::Done(None),
             Step::Reserve => {
                 let port = self.ports.remove(0);
-                if rows.reserve(held, &self.mapping(port)) { Step::Put(port) } else { Step::Reserve }
+                rows.reserve(held, &self.mapping(port)).map_or(Step::Reserve, |at| Step::Put(port, at))
             }
-            Step::Put(port) => match rows.put(held, &self.mapping(port), serves) {
+            Step::Put(port, at) => match rows.put(held, at, &self.mapping(port), serves) {
                 None => Step::Has(port),
-                Some(other) => Step::GiveUp(port, other.port),
+                Some(other) => Step::GiveUp(port, at, other.port),
             },
-            Step::GiveUp(port, other) => {
-                rows.give_up(held, &end(port));
+            Step::GiveUp(port, at, other) => {
+                rows.give_up(held, at, &end(port));
                 Step::Has(other)
             }
             Step::Has(port) if !ends => Step::Done(Some(port)),
             Step::Has(port) => {
-                if rows.take_out(held, &self.mapping(port)) {
-                    Step::Out(port)
-                } else {
-                    Step::Done(None)
-                }
+                rows.take_out(held, &self.mapping(port)).map_or(Step::Done(None), |at| Step::Out(port, at))
             }
-            Step::Out(port) => {
-                rows.give_up(held, &end(port));
+            Step::Out(port, at) => {
+                rows.give_up(held, at, &end(port));
                 Step::Done(None)
             }
             Step::Done(_) => self.at,
@@ -92,7 +87,7 @@ impl Worker {
     /// What it sends from at the moment, if it has a mapping.
     fn has(&self) -> Option<u16> {
         match self.at {
-            Step::Has(port) | Step::GiveUp(_, port) | Step::Done(Some(port)) => Some(port),
+            Step::Has(port) | Step::GiveUp(_, _, port) | Step::Done(Some(port)) => Some(port),
             _ => None,
         }
     }
@@ -105,7 +100,8 @@ fn every(workers: &[Worker], ends: bool) -> (u32, u32) {
     let mut root = Root::claim();
     let orders = orders::every(|choose| {
         let mut top = root.top();
-        let (rows, mut held, mut workers) = (Rows::of(2), top.at::<PfRules>(), workers.to_vec());
+        let (rows, mut held, mut workers) = (Rows::new(2), top.at::<PfRules>(), workers.to_vec());
+        rows.grow(1);
         loop {
             let busy: Vec<usize> =
                 (0..workers.len()).filter(|&i| !matches!(workers[i].at, Step::Done(_))).collect();
@@ -125,13 +121,13 @@ fn every(workers: &[Worker], ends: bool) -> (u32, u32) {
             }
         }
         let left: HashSet<u16> = workers.iter().filter_map(Worker::has).collect();
-        let inside: Vec<Entry> = (0..2).flat_map(|i| held.lock(&rows.inside[i]).0.clone()).collect();
-        let outside: Vec<Reserved> = (0..2).flat_map(|i| held.lock(&rows.outside[i]).0.clone()).collect();
-        assert_eq!(inside.len(), left.len(), "{inside:?}");
-        assert_eq!(outside.iter().map(|it| it.mapping.outside.port).collect::<HashSet<_>>(), left);
-        assert!(outside.iter().all(|it| it.times == 1), "{outside:?}");
-        assert_eq!(outside.len(), left.len());
-        let states: u32 = inside.iter().map(|entry| entry.states).sum();
+        let [inside, outside] = [Side::Inside, Side::Outside].map(|side| rows.all(&mut held, side));
+        for all in [&inside, &outside] {
+            assert_eq!(all.iter().map(|it| it.0.outside.port).collect::<HashSet<_>>(), left);
+            assert_eq!(all.len(), left.len(), "{all:?}");
+        }
+        assert!(outside.iter().all(|(_, reserved)| *reserved == 1), "{outside:?}");
+        let states: u32 = inside.iter().map(|(_, states)| states).sum();
         assert_eq!(states as usize, workers.iter().filter(|w| w.has().is_some()).count());
         starved += u32::from(!workers.iter().all(|w| w.served));
     });
