@@ -118,6 +118,17 @@ fn a_mapping_is_of_a_sender_on_whichever_side_of_the_router_and_in_whichever_fam
 }
 
 #[test]
+fn a_flow_that_moves_to_another_way_out_keeps_its_source_where_states_are_bound_to_interfaces() {
+    let rules = "set state-policy if-bound\n\
+                 nat on { wan0 enc0 } inet to any -> 203.0.113.1 endpoint-independent\npass all\n";
+    let mut w = World::new(rules);
+    let one = leaves(&mut w, &datagram((9, 4000), (1, 53))).unwrap();
+    assert_eq!(passes(&mut w, (OUT, IfIndex(3)), &datagram((9, 4000), (1, 53))), Ok(one));
+    assert_eq!(mappings(&w)[0].states, 2);
+    assert_eq!((w.kill(|_| true), mappings(&w)), (2, vec![]));
+}
+
+#[test]
 fn a_mapping_ends_with_its_last_state_and_other_protocols_have_none() {
     let mut w = World::new(RULE);
     leaves(&mut w, &datagram((9, 4000), (1, 53))).unwrap();

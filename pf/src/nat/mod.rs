@@ -177,10 +177,8 @@ impl Chooser<'_, '_> {
     fn source(&mut self, source: &Source, p: &mut Packet, sticky: Option<u128>) -> Result<(), Why> {
         // An earlier rule may have chosen what this one replaces.
         self.states.let_go(self.held, self.choices);
-        if source.makes_mapping(p)
-            && let Some(is_free) = self.follow(source, p)
-        {
-            return if is_free { Ok(()) } else { Err(Why::PfTranslate) };
+        if source.makes_mapping(p) && self.follow(source, p) {
+            return Ok(());
         }
         let addresses = &source.addresses;
         let sticky = sticky.filter(|&a| addresses.has(p.family, a));
@@ -200,16 +198,18 @@ impl Chooser<'_, '_> {
         Err(Why::PfTranslate)
     }
 
-    /// Gives a packet the source that its sender has already, if it could have got that here; whether it is free for the
-    /// packet's destination.
+    /// Gives a packet the source that its sender has already, if it could have got that here. There is no other for it, so
+    /// nobody asks whether it is free for the packet's destination: whether a state may have it is seen where it is put in,
+    /// which knows of states that are bound to interfaces, and of other workers.
     #[cold]
-    fn follow(&mut self, source: &Source, p: &mut Packet) -> Option<bool> {
+    fn follow(&mut self, source: &Source, p: &mut Packet) -> bool {
         let inside = self.sender;
-        let outside =
-            self.states.mappings.take(self.held, &inside, |outside| source.has(&inside, outside))?;
-        self.choices.mapped = Some((Mapping { inside, outside }, false));
-        outside.send(p);
-        Some(self.is_free(p))
+        let taken = self.states.mappings.take(self.held, &inside, |outside| source.has(&inside, outside));
+        if let Some(outside) = taken {
+            self.choices.mapped = Some((Mapping { inside, outside }, false));
+            outside.send(p);
+        }
+        taken.is_some()
     }
 
     /// Whether a source is free, and now the sender's; or another that its sender has got meanwhile.
