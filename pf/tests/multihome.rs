@@ -54,10 +54,17 @@ fn is_mismatch(verdict: &Verdict) -> bool {
 
 /// A path works both ways, with the tags of the association and no others.
 fn works(w: &mut World, path: Association) {
-    assert!(is_mismatch(&w.verdict(IN, LAN, &path.up(SERVER_TAG ^ 1, &chunk(kind::HEARTBEAT)))), "{path:?}");
+    works_with(w, path, CLIENT_TAG, SERVER_TAG);
+}
+
+/// The same, with the tags that client and server have drawn.
+fn works_with(w: &mut World, path: Association, client: u32, server: u32) {
+    for wrong in [server ^ 1, client] {
+        assert!(is_mismatch(&w.verdict(IN, LAN, &path.up(wrong, &chunk(kind::HEARTBEAT)))), "{path:?}");
+    }
     assert!(is_mismatch(&w.verdict(OUT, LAN, &path.down(7, &chunk(kind::HEARTBEAT)))), "{path:?}");
-    assert!(w.passes(IN, LAN, &path.says(kind::HEARTBEAT)), "{path:?}");
-    assert!(w.passes(OUT, LAN, &path.answers(kind::HEARTBEAT_ACK)), "{path:?}");
+    assert!(w.passes(IN, LAN, &path.up(server, &chunk(kind::HEARTBEAT))), "{path:?}");
+    assert!(w.passes(OUT, LAN, &path.down(client, &chunk(kind::HEARTBEAT_ACK))), "{path:?}");
     assert_eq!(level(w, path), Some(("ESTABLISHED", "ESTABLISHED", 86_400)));
 }
 
@@ -111,14 +118,43 @@ fn what_ends_an_association_on_one_path_ends_it_on_all() {
 fn without_allow_related_the_rules_are_asked_about_each_path() {
     let mut w = World::new(
         "block all\npass in on lan0 proto sctp from { 192.0.2.9 192.0.2.10 } to 198.51.100.1 port 5000\n\
-         pass out on lan0 proto sctp from 198.51.100.2 to 192.0.2.9\n",
-    );
-    open(&mut w, &[CLIENT2.into(), CLIENT3.into()], &[SERVER2.into()]);
-    works(&mut w, path(CLIENT2, SERVER));
-    works(&mut w, path(CLIENT, SERVER2));
-    assert_eq!(w.states().len(), 3);
-    for (client, server) in [(CLIENT3, SERVER), (CLIENT2, SERVER2)] {
-        assert!(!w.passes(IN, LAN, &path(client, server).says(kind::HEARTBEAT)));
+#[test]
+fn an_init_on_a_path_of_an_association_that_is_over_opens_all_paths_anew() {
+    // An ABORT closes all paths, a shutdown without its last packet none but its own.
+    let abort = |path: Association| vec![(IN, path.up(SERVER_TAG, &chunk(kind::ABORT)))];
+    let shutdown =
+        |path: Association| vec![(IN, path.says(kind::SHUTDOWN)), (OUT, path.answers(kind::SHUTDOWN_ACK))];
+    let endings: [&dyn Fn(Association) -> Vec<_>; 2] = [&abort, &shutdown];
+    for end in endings {
+        for (client, server) in [(CLIENT, SERVER), (CLIENT2, SERVER2)] {
+            let mut w = World::new("pass proto sctp keep state (allow-related)\n");
+            open(&mut w, &[CLIENT2.into()], &[SERVER2.into()]);
+            for octets in end(path(client, server)) {
+                assert!(w.passes(octets.0, LAN, &octets.1));
+            }
+            w.advance(1);
+            let anew = path(client, server);
+            let (names_client, names_server) = (
+                if client == CLIENT { CLIENT2 } else { CLIENT },
+                if server == SERVER { SERVER2 } else { SERVER },
+            );
+            assert!(w.passes(IN, LAN, &anew.up(0, &init(kind::INIT, 1234, &[names_client.into()]))));
+            assert_eq!(w.states().len(), 2, "{:?}", w.states());
+            assert!(w.passes(
+                OUT,
+                LAN,
+                &anew.down(1234, &init(kind::INIT_ACK, 5678, &[names_server.into()]))
+            ));
+            assert!(w.passes(IN, LAN, &anew.up(5678, &chunk(kind::COOKIE_ECHO))));
+            assert!(w.passes(OUT, LAN, &anew.down(1234, &chunk(kind::COOKIE_ACK))));
+            for (client, server) in
+                [(CLIENT, SERVER), (CLIENT2, SERVER), (CLIENT, SERVER2), (CLIENT2, SERVER2)]
+            {
+                works_with(&mut w, path(client, server), 1234, 5678);
+            }
+            let counted = w.pf.counters();
+            assert_eq!((w.states().len(), counted.inserts.get(), counted.removals.get()), (4, 8, 4));
+        }
     }
 }
 

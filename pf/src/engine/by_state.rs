@@ -46,9 +46,9 @@ impl PfCx<'_> {
                 }
                 Some(verdict)
             }
-            Tracked::Ended => {
+            Tracked::Ended(states) => {
                 if let Some(counters) = self.counters() {
-                    counters.removals.inc();
+                    counters.removals.add(states.into());
                 }
                 None
             }

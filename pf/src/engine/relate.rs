@@ -18,7 +18,7 @@ use crate::{
     rule::{Action, Direction},
     state::{
         Hit,
-        endpoints::{ADDRESSES, Addresses},
+        endpoints::{ADDRESSES, Addresses, paths},
         insert::Made,
         multihome::{Association, Kin, on_path},
     },
@@ -58,7 +58,7 @@ impl PfCx<'_> {
         };
         let over = scan.kinds.has(kind::ABORT) || scan.kinds.has(kind::SHUTDOWN_COMPLETE);
         let what = if over { Kin::Closes } else { Kin::Learns };
-        for (from, to) in pairs(&senders, &receivers).skip(1) {
+        for (from, to) in paths(&senders, &receivers).skip(1) {
             self.kin(index, p, &of, (from, to), what);
         }
         for change in changes {
@@ -181,9 +181,4 @@ impl PfCx<'_> {
             _ => None,
         }
     }
-}
-
-/// Every path, the packet's own first.
-fn pairs<'a>(from: &'a Addresses, to: &'a Addresses) -> impl Iterator<Item = (IpAddr, IpAddr)> + 'a {
-    from.iter().flat_map(move |from| to.iter().map(move |to| (*from, *to)))
 }

@@ -18,6 +18,14 @@ pub(crate) type Addresses = ArrayVec<IpAddr, ADDRESSES>;
 /// The tag that an end has drawn, and its port.
 pub(crate) type EndpointId = (u32, u16);
 
+/// Every path between the addresses of two ends, the one between their first first.
+pub(crate) fn paths<'a>(
+    from: &'a Addresses,
+    to: &'a Addresses,
+) -> impl Iterator<Item = (IpAddr, IpAddr)> + 'a {
+    from.iter().flat_map(move |from| to.iter().map(move |to| (*from, *to)))
+}
+
 #[derive(Debug, Default)]
 struct Endpoint {
     /// States that keep it.

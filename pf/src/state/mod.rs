@@ -222,8 +222,8 @@ pub(crate) enum Tracked {
     /// It completes a handshake, and its source has more connections than its rule allows: the state has ended.
     Overloads,
     /// It belonged to a state that both ends had closed, and opens a new one: the rules decide. The hit says which slot
-    /// is to be freed.
-    Ended,
+    /// is to be freed. So many states have ended: that one, and those of further paths of its association.
+    Ended(u32),
 }
 
 /// A packet at an interface.
@@ -556,9 +556,10 @@ impl States {
                 Some(state) if !self.connect(held, cache, hit, &state, passing.now) => Tracked::Overloads,
                 _ => Tracked::Proxied,
             },
-            Some(Tracked::Ended) => {
+            Some(Tracked::Ended(states)) => {
+                let kin = self.end_kin(held, cache, hit.slot, passing.direction, passing.index);
                 self.unlink(held, cache, hit.slot);
-                Tracked::Ended
+                Tracked::Ended(states + kin)
             }
             Some(tracked) => tracked,
         }
@@ -757,7 +758,7 @@ impl State {
             IpProto::TCP => {
                 if tcp::reopens(self, p) {
                     self.phase = Phase::Dead;
-                    return Tracked::Ended;
+                    return Tracked::Ended(1);
                 }
                 if self.src.level >= tcp::level::PROXY_SRC {
                     return self.proxy(direction, p, states, outbox);
@@ -787,7 +788,7 @@ impl State {
                 sctp::Fit::Mismatch => return Tracked::Mismatch,
                 sctp::Fit::Reopens => {
                     self.phase = Phase::Dead;
-                    return Tracked::Ended;
+                    return Tracked::Ended(1);
                 }
             },
             _ => {

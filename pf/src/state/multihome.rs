@@ -9,7 +9,7 @@ use kern::lock::{Held, levels::PfRules};
 
 use super::{
     Hit, LookFor, Lookup, SlotCache, States,
-    endpoints::EndpointId,
+    endpoints::{EndpointId, paths},
     entry::{PeerState, Phase, State, flag},
     insert::Made,
     key::{Hash, Key},
@@ -132,7 +132,53 @@ impl States {
         if names && !state.has(flag::TWO_KEYS) {
             self.endpoints.add(sender, p.family.address(p.src));
         }
-        Some(Association { state: state.clone(), slot: hit.slot, direction, sender, receiver })
+        Some(Association { state: state.clone(), slot: hit.slot, direction, sender, receiver, is_full })
+    }
+
+    /// The association of the state in `slot` is over and begins anew on its path: the states of its other paths end, too,
+    /// since they know the old tags. Says how many.
+    #[cold]
+    pub(super) fn end_kin(
+        &self,
+        held: &mut Held<'_, PfRules>,
+        cache: &mut SlotCache,
+        slot: u32,
+        direction: Direction,
+        index: IfIndex,
+    ) -> u32 {
+        let Some(old) = self.table.slot(slot).map(|place| held.lock(&place.state).0.clone()) else {
+            return 0;
+        };
+        if old.ends().next().is_none() || old.has(flag::TWO_KEYS) {
+            return 0;
+        }
+        let (family, first) = (old.wire.family(), usize::from(old.direction == Direction::Out));
+        let [src, dst] = [0, 1].map(|end| {
+            let side = first ^ end;
+            self.endpoints.of((old.diff[end], old.wire.port[side]), family.address(old.wire.bits(side)))
+        });
+        let mut ended = 0;
+        for (src, dst) in paths(&src, &dst).skip(1) {
+            if Family::of(src) != family || Family::of(dst) != family {
+                continue;
+            }
+            let mut key = old.wire;
+            key.addr[first] = crate::addr::bits(src).to_ne_bytes();
+            key.addr[first ^ 1] = crate::addr::bits(dst).to_ne_bytes();
+            let lookup = Lookup { key, hash: Hash::NONE, kind: LookFor::Packet, seq: 0, guess: Node::NONE };
+            let found = self.find(held, &lookup, direction, index, |node, state| {
+                let is_kin = state.diff.iter().any(|tag| *tag != 0 && old.diff.contains(tag));
+                if is_kin {
+                    state.phase = Phase::Dead;
+                }
+                is_kin.then_some(node.slot())
+            });
+            if let Some(slot) = found.flatten() {
+                self.unlink(held, cache, slot);
+                ended += 1;
+            }
+        }
+        ended
     }
 
     /// Does something to the state of another path of the association; whether there is one.
