@@ -115,10 +115,6 @@ fn what_ends_an_association_on_one_path_ends_it_on_all() {
 }
 
 #[test]
-fn without_allow_related_the_rules_are_asked_about_each_path() {
-    let mut w = World::new(
-        "block all\npass in on lan0 proto sctp from { 192.0.2.9 192.0.2.10 } to 198.51.100.1 port 5000\n\
-#[test]
 fn an_init_on_a_path_of_an_association_that_is_over_opens_all_paths_anew() {
     // An ABORT closes all paths, a shutdown without its last packet none but its own.
     let abort = |path: Association| vec![(IN, path.up(SERVER_TAG, &chunk(kind::ABORT)))];
@@ -155,6 +151,44 @@ fn an_init_on_a_path_of_an_association_that_is_over_opens_all_paths_anew() {
             let counted = w.pf.counters();
             assert_eq!((w.states().len(), counted.inserts.get(), counted.removals.get()), (4, 8, 4));
         }
+    }
+}
+
+#[test]
+fn every_path_has_the_tag_of_the_init_ack_that_arrived() {
+    for (used, names) in [SERVER_TAG, 99].into_iter().flat_map(|tag| [(tag, false), (tag, true)]) {
+        let mut w = World::new(RELATED);
+        let named: &[IpAddr] = if names { &[CLIENT2.into()] } else { &[] };
+        let server: [IpAddr; 1] = [SERVER2.into()];
+        for tag in [SERVER_TAG, 99] {
+            assert!(w.passes(IN, LAN, &web().init(named)));
+            assert!(w.passes(OUT, LAN, &web().down(CLIENT_TAG, &init(kind::INIT_ACK, tag, &server))));
+        }
+        assert!(w.passes(IN, LAN, &web().up(used, &chunk(kind::COOKIE_ECHO))));
+        assert!(w.passes(OUT, LAN, &web().answers(kind::COOKIE_ACK)));
+        let clients: &[Ipv4Addr] = if names { &[CLIENT, CLIENT2] } else { &[CLIENT] };
+        for client in clients {
+            for server in [SERVER, SERVER2] {
+                works_with(&mut w, path(*client, server), CLIENT_TAG, used);
+            }
+        }
+        assert!(w.passes(IN, LAN, &web().up(used, &chunk(kind::ABORT))));
+        assert!(w.states().iter().all(|state| state.src.level == "CLOSED"), "{:?}", w.states());
+    }
+}
+
+#[test]
+fn without_allow_related_the_rules_are_asked_about_each_path() {
+    let mut w = World::new(
+        "block all\npass in on lan0 proto sctp from { 192.0.2.9 192.0.2.10 } to 198.51.100.1 port 5000\n\
+         pass out on lan0 proto sctp from 198.51.100.2 to 192.0.2.9\n",
+    );
+    open(&mut w, &[CLIENT2.into(), CLIENT3.into()], &[SERVER2.into()]);
+    works(&mut w, path(CLIENT2, SERVER));
+    works(&mut w, path(CLIENT, SERVER2));
+    assert_eq!(w.states().len(), 3);
+    for (client, server) in [(CLIENT3, SERVER), (CLIENT2, SERVER2)] {
+        assert!(!w.passes(IN, LAN, &path(client, server).says(kind::HEARTBEAT)));
     }
 }
 

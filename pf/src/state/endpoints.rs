@@ -1,7 +1,7 @@
 //! The addresses of SCTP hosts that have several (multihoming; FreeBSD: `struct pf_sctp_endpoint`).
 //!
 //! An INIT, an INIT ACK or an ASCONF names further addresses of its sender. A state knows two addresses; a path between two
-//! others is a state of its own, made when the addresses are named. Which addresses an end has is kept here, under the tag
+//! others is a state of its own, made when the addresses are named. Which addresses an end has is kept here, under a tag
 //! that it has drawn and its port, as long as there is a state whose packets have named some.
 
 use std::{collections::HashMap, net::IpAddr};
@@ -15,7 +15,8 @@ pub(crate) const ADDRESSES: usize = 8;
 /// Addresses of one end.
 pub(crate) type Addresses = ArrayVec<IpAddr, ADDRESSES>;
 
-/// The tag that an end has drawn, and its port.
+/// The tag that an end had drawn when it first named addresses, and its port. It may draw another until its association is
+/// up, and stays the same end.
 pub(crate) type EndpointId = (u32, u16);
 
 /// Every path between the addresses of two ends, the one between their first first.

@@ -61,17 +61,19 @@ pub(crate) mod flag {
     pub(crate) const REWRITTEN: u16 = TWO_KEYS | MODULATED | ANCHORED | TREATED;
 }
 
-/// What one end of a flow has sent (TCP), or how far it has come (the rest).
+/// What one end of a flow has sent (TCP), which tag its packets carry (SCTP), and how far it has come (all).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct PeerState {
-    /// The highest sequence number it has sent, and one more.
+    /// The highest sequence number it has sent, and one more. SCTP: the verification tag of its packets, 0 if not known.
     pub(crate) seqlo: u32,
-    /// The highest that the other end allows.
+    /// The highest that the other end allows. SCTP: the tag that its packets carry instead if the last INIT ACK was lost,
+    /// or 0.
     pub(crate) seqhi: u32,
     /// The largest window it has offered, unscaled.
     pub(crate) max_win: u16,
-    /// Shift of its windows, and [`WSCALE_SEEN`], and [`PEER_SEEN`]; what SCTP and UDP note of their states.
+    /// Shift of its windows, and [`WSCALE_SEEN`], and [`PEER_SEEN`]. Of `src` alone, SCTP: whether further paths need no
+    /// rule (`allow-related`); UDP: whether its source is that of a mapping.
     pub(crate) wscale: u8,
     /// How far it has come.
     pub(crate) level: u8,
@@ -134,7 +136,7 @@ pub(crate) struct State {
     pub(crate) nat: u32,
     /// Slot of the call in the main ruleset that led to its rule.
     pub(crate) anchor: u32,
-    /// What is added to the sequence numbers of `src`, of `dst`.
+    /// What is added to the sequence numbers of `src`, of `dst`. SCTP: under which tag their addresses are kept, or 0.
     pub(crate) diff: [u32; 2],
     /// Number of what its packets get besides; 0 is nothing.
     pub(crate) treatment: u16,

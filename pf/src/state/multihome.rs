@@ -121,13 +121,13 @@ impl States {
             return None;
         }
         let from = usize::from(direction != state.direction);
+        let kept = [state.diff[from], state.diff[from ^ 1]];
         let (src, dst) = state.peers(direction);
-        let (sender, receiver) = ((dst.seqlo, p.sport), (src.seqlo, p.dport));
-        if names && state.diff[from] != sender.0 {
-            if state.diff[from] != 0 {
-                self.endpoints.leave((state.diff[from], p.sport));
-            }
-            state.diff[from] = if self.endpoints.enter(sender) { sender.0 } else { 0 };
+        let drawn = [dst.seqlo, src.seqlo];
+        let known_by = |end: usize| if kept[end] == 0 { drawn[end] } else { kept[end] };
+        let (sender, receiver) = ((known_by(0), p.sport), (known_by(1), p.dport));
+        if names && kept[0] == 0 && sender.0 != 0 && self.endpoints.enter(sender) {
+            state.diff[from] = sender.0;
         }
         if names && !state.has(flag::TWO_KEYS) {
             self.endpoints.add(sender, p.family.address(p.src));

@@ -128,7 +128,8 @@ pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet, data: &
             _ => class(state),
         };
     }
-    let kin = state.diff != [0; 2] && (ended || scan.kinds.has(kind::INIT_ACK));
+    let tells = ended || scan.kinds.has(kind::INIT_ACK) || scan.kinds.has(kind::COOKIE_ECHO);
+    let kin = state.diff != [0; 2] && tells;
     if scan.names || kin { Fit::Related } else { Fit::Member }
 }
 
