@@ -32,6 +32,11 @@ impl Once {
         // Nothing else is published by it, so no order is needed: of several swaps one sees `false`.
         !self.0.swap(true, Ordering::Relaxed)
     }
+
+    /// Gives back what [`Self::spend`] has taken: there was no packet, and what was asked for did not come to be.
+    pub(crate) fn unspend(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Rules are equal by what they say, not by what has become of them.

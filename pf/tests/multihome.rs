@@ -10,9 +10,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use common::{
     CLIENT, IN, LAN, OUT, SERVER, WAN, World,
     association::{Association, CLIENT_TAG, SERVER_TAG, asconf, chunk, init, packet},
+    router,
 };
-use kern::Why;
-use pf::{Direction, IfIndex, Verdict};
+use kern::{
+    Why,
+    lock::{Root, levels::PfRules},
+};
+use pf::{Direction, IfIndex, Kind, Verdict, show};
 use wire::{parse, sctp::kind};
 
 const CLIENT2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -189,6 +193,51 @@ fn without_allow_related_the_rules_are_asked_about_each_path() {
     assert_eq!(w.states().len(), 3);
     for (client, server) in [(CLIENT3, SERVER), (CLIENT2, SERVER2)] {
         assert!(!w.passes(IN, LAN, &path(client, server).says(kind::HEARTBEAT)));
+    }
+}
+
+/// Evaluations and packets of every filter rule.
+fn counts(w: &World) -> Vec<(u64, u64)> {
+    let rules = show::rules(&w.ruleset, "", Kind::Filter, &router());
+    rules.iter().map(|r| (r.evaluations, r.packets.iter().sum())).collect()
+}
+
+#[test]
+fn rules_that_are_asked_about_a_path_count_only_what_they_give_it() {
+    let mut w = World::new(
+        "block all\nmatch in log on lan0 proto sctp\n\
+         pass in on lan0 proto sctp from 192.0.2.9 to 198.51.100.1 port 5000\n\
+         pass in on lan0 proto sctp from 192.0.2.10 to 198.51.100.1 port 5000 max-pkt-rate 2/100\n",
+    );
+    let (_, logged) = w.logged(IN, LAN, &web().init(&[CLIENT2.into()]));
+    assert_eq!((w.states().len(), logged.len()), (2, 1), "{logged:?}");
+    assert_eq!(counts(&w), [(1, 0), (1, 1), (1, 1), (1, 0)]);
+    // The rate is there for packets of the path.
+    let beats = [1, 2, 3].map(|_| w.passes(IN, LAN, &path(CLIENT2, SERVER).up(7, &chunk(kind::HEARTBEAT))));
+    assert_eq!(beats, [true, true, false]);
+    assert_eq!(w.pf.counters().inserts.get(), 2);
+}
+
+#[test]
+fn a_path_spends_once_and_a_limiter_if_it_gets_a_state() {
+    let rules = "state limiter few id 1 limit 2\nblock all\npass in on lan0 proto sctp from { 192.0.2.9 192.0.2.11 }\n\
+         pass in on lan0 proto sctp from 192.0.2.10 once state limiter few\n";
+    for taken in [true, false] {
+        let mut w = World::new(rules);
+        if taken {
+            // The path is another association's: nobody has opened anything.
+            w.load("pass in on lan0 proto sctp\n");
+            assert!(opens(&mut w, (CLIENT2.into(), web().client.1), 66, &[]));
+            w.load(rules);
+        }
+        assert!(opens(&mut w, web().client, CLIENT_TAG, &[CLIENT2.into()]));
+        assert_eq!(w.states().len(), 2);
+        assert_eq!(opens(&mut w, (CLIENT2.into(), 4001), 67, &[]), taken, "the rule is for one");
+        assert!(!opens(&mut w, (CLIENT2.into(), 4002), 68, &[]));
+        let mut root = Root::claim();
+        let mut held = root.top();
+        let limiters = w.pf.limiters(&mut held.at::<PfRules>(), false);
+        assert_eq!((limiters.len(), limiters[0].states), (1, 1), "{limiters:?}");
     }
 }
 

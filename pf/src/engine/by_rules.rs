@@ -64,7 +64,7 @@ impl<'a> PfCx<'a> {
         let opens = seen.lookup.opens_state(&p);
         let mut translated = None;
         if opens && !rules.main.translation.is_empty(direction) {
-            match self.translate(direction, index, m, &mut p) {
+            match self.translate(direction, index, m, &mut p, self.worker.id) {
                 Ok(by) => translated = by,
                 Err(why) => return self.is_not_translated(direction, index, m, seen, why),
             }
@@ -171,7 +171,7 @@ impl<'a> PfCx<'a> {
         self.counters().is_none() || once.spend()
     }
 
-    /// What the rules of translation make of a packet without a state.
+    /// What the rules of translation make of a packet without a state. What that is counted for is `worker`'s.
     #[cold]
     pub(super) fn translate(
         &mut self,
@@ -179,10 +179,11 @@ impl<'a> PfCx<'a> {
         index: IfIndex,
         m: &Mbuf,
         p: &mut Packet,
+        worker: usize,
     ) -> Result<Option<By<'a>>, Why> {
-        let rules = self.rules;
-        let (worker, came) = (self.worker.id, *p);
+        let (rules, came) = (self.rules, *p);
         let mut walk = self.walk(direction, index, true, m, &came);
+        walk.counts.worker = worker;
         for kind in Translation::kinds(direction) {
             if let Some(rule) = first_match(rules, worker, kind, direction, index, p, &mut walk) {
                 walk.translate(rule, p)?;

@@ -4,7 +4,11 @@ use std::net::IpAddr;
 
 use kern::{Mbuf, PktFlags};
 
-use super::{PfCx, lent::Lent, walk::Walk};
+use super::{
+    PfCx,
+    lent::Lent,
+    walk::{NOBODY, Walk},
+};
 use crate::{
     IfIndex,
     log::{self, Logged, Reason, Record, Where},
@@ -140,6 +144,10 @@ impl<'r> Walk<'_, '_, 'r> {
     /// Logs a packet that a rule behind one with `log (matches)` matches.
     #[cold]
     pub(super) fn log(&mut self, rule: &'r Compiled, within: Option<&'r Compiled>, log: Where) {
+        if self.counts.worker == NOBODY {
+            // There is no packet.
+            return;
+        }
         let event = Event {
             log,
             own: self.own,

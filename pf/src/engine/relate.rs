@@ -10,7 +10,11 @@ use arrayvec::ArrayVec;
 use kern::Mbuf;
 use wire::sctp::{self, Named, kind};
 
-use super::{PfCx, Seen, by_rules::Judged};
+use super::{
+    PfCx, Seen,
+    by_rules::Judged,
+    walk::{NOBODY, Walk},
+};
 use crate::{
     IfIndex,
     eval::evaluate,
@@ -27,7 +31,7 @@ use crate::{
 /// What one packet says of addresses, as far as it is followed.
 type Changes = ArrayVec<Named, { 2 * ADDRESSES }>;
 
-impl PfCx<'_> {
+impl<'a> PfCx<'a> {
     /// Follows what a packet that has been passed says of the paths of its association.
     #[cold]
     pub(super) fn relate(
@@ -132,6 +136,10 @@ impl PfCx<'_> {
     }
 
     /// Makes the state of a packet that was not sent, if the rules would pass it and keep state. `m` is left as it is.
+    ///
+    /// The rules are asked all that they would be asked for a packet (FreeBSD: `pf_test_rule`), but there is none: they
+    /// count and log nothing, and `max-pkt-rate` is not used up. The state is one as any other: it counts for its rule, its
+    /// source and its limiters, and it spends `once`. Where no state comes to be nothing is spent.
     fn open_by_rules(
         &mut self,
         direction: Direction,
@@ -145,40 +153,48 @@ impl PfCx<'_> {
         let mut p = *q;
         let mut translated = None;
         if !rules.main.translation.is_empty(direction) {
-            translated = self.translate(direction, index, m, &mut p).ok()?;
+            translated = self.translate(direction, index, m, &mut p, NOBODY).ok()?;
         }
-        let worker = self.worker.id;
-        let mut walk = self.walk(direction, index, true, m, q);
-        let outcome = evaluate(rules, worker, direction, index, &mut p, &mut walk).ok()?;
+        let mut walk = self.asking(direction, index, m, q);
+        let outcome = evaluate(rules, NOBODY, direction, index, &mut p, &mut walk).ok()?;
         let mut by = walk.by.or(translated);
         let rule = outcome.rule.filter(|rule| rule.action == Action::Pass && rule.keep.is_some())?;
-        if outcome.full.is_some() || !self.takes(rule, true, q) {
-            return None;
-        }
-        let mut treatment = outcome.treated_by(rule);
-        if self.complete(&mut treatment, rule, q).is_err() {
-            self.give_back(q);
+        if outcome.full.is_some() {
             return None;
         }
         if !rule.translates.is_empty() {
-            let mut walk = self.walk(direction, index, true, m, q);
-            if walk.translate(rule, &mut p).is_err() {
-                self.give_back(q);
-                return None;
-            }
+            let mut walk = self.asking(direction, index, m, q);
+            walk.translate(rule, &mut p).ok()?;
             by = walk.by;
         }
-        if p.family != q.family {
-            self.give_back(q);
+        let mut treatment = outcome.treated_by(rule);
+        self.complete(&mut treatment, rule, q).ok()?;
+        if p.family != q.family || !self.takes(rule, true, q) {
             return None;
         }
         let judged = Judged { seen: &seen, p: &p, rule, outcome, by, floats: true };
-        // A state that is there already is another association's, and none of this one's business.
         let made = self.make_state(direction, index, m.data(), &judged, p.key(direction), treatment);
         self.give_back(q);
-        match made {
-            Ok(Made::Live(hit)) => Some(hit),
-            _ => None,
+        if let Ok(Made::Live(hit)) = made {
+            return Some(hit);
         }
+        // A state that is there already is another association's, and none of this one's business.
+        if let Some(once) = &rule.once {
+            once.unspend();
+        }
+        None
+    }
+
+    /// A walk for a packet that was not sent.
+    fn asking<'w>(
+        &'w mut self,
+        direction: Direction,
+        index: IfIndex,
+        m: &'w Mbuf,
+        q: &Packet,
+    ) -> Walk<'w, 'a, 'a> {
+        let mut walk = self.walk(direction, index, true, m, q);
+        walk.counts = walk.counts.asking();
+        walk
     }
 }

@@ -35,6 +35,9 @@ pub(super) struct By<'a> {
     pub(super) sticky: Option<u128>,
 }
 
+/// No worker has this number.
+pub(super) const NOBODY: usize = usize::MAX;
+
 /// Counters of rules, of one worker.
 #[derive(Clone, Copy)]
 pub(super) struct Counts<'a> {
@@ -43,6 +46,11 @@ pub(super) struct Counts<'a> {
 }
 
 impl Counts<'_> {
+    /// As it is for whoever only asks: nothing is counted, and no rate is used up.
+    pub(super) fn asking(self) -> Self {
+        Counts { worker: NOBODY, ..self }
+    }
+
     /// Whether the rate of a rule has room. Whoever only asks is no worker, and finds that it has.
     fn meters(&self, rule: RuleSlot, now: u64, packets: u32) -> bool {
         let is_worker = self.pf.counters.get(self.worker).is_some();
