@@ -24,5 +24,6 @@ kern::counters! {
         bad_timestamp: "pf.bad_timestamp" "segments with timestamps that are not of their connection",
         no_route: "pf.no_route" "packets for which a rule named no next hop that there is",
         state_limit: "pf.state_limit" "states not made because of a limit",
+        endpoint_limit: "pf.endpoint_limit" "SCTP hosts whose further addresses were not kept because of a limit",
     }
 }

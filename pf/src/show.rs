@@ -221,6 +221,7 @@ impl Info {
             ("state-mismatch", &c.state_mismatch),
             ("state-insert", &c.state_insert),
             ("state-limit", &c.state_limit),
+            ("endpoint-limit", &c.endpoint_limit),
         ];
         reasons.into_iter().try_for_each(|(name, counter)| self.counter(out, name, counter))?;
         self.syncookies.map_or(Ok(()), |(when, now)| self.write_cookies(out, when, now))

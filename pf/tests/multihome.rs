@@ -332,4 +332,28 @@ fn ends_that_name_each_other_where_no_more_are_kept_come_to_an_end() {
     assert!(opens(&mut w, (ends[1], port), 2, &[ends[2], ends[0]]));
     assert!(opens(&mut w, (ends[2], port), 3, &[ends[1], ends[0]]));
     assert!(opens(&mut w, (ends[0], port), 1, &[ends[1], ends[2]]));
+    assert_eq!(w.pf.counters().endpoint_limit.get(), 4200 - 4096 + 3);
+}
+
+#[test]
+fn one_source_leaves_room_for_the_ends_of_others() {
+    let mut w = World::new("pass proto sctp keep state (allow-related)\n");
+    for n in 0..600_u16 {
+        assert!(opens(&mut w, (CLIENT.into(), 10_000 + n), 1000 + u32::from(n), &[CLIENT2.into()]));
+    }
+    assert_eq!(w.pf.counters().endpoint_limit.get(), 600 - 512);
+    let other = path(CLIENT3, SERVER);
+    let further = Ipv4Addr::new(192, 0, 2, 12);
+    assert!(w.passes(IN, LAN, &other.init(&[further.into()])));
+    // The server's end is of the association that the client has opened.
+    assert!(w.passes(OUT, LAN, &other.init_ack(&[SERVER2.into()])));
+    assert!(w.passes(IN, LAN, &other.says(kind::COOKIE_ECHO)));
+    assert!(w.passes(OUT, LAN, &other.answers(kind::COOKIE_ACK)));
+    for (client, server) in [(CLIENT3, SERVER2), (further, SERVER), (further, SERVER2)] {
+        works(&mut w, path(client, server));
+    }
+    assert_eq!(w.pf.counters().endpoint_limit.get(), 600 - 512);
+    w.kill(|_| true);
+    assert!(opens(&mut w, web().client, CLIENT_TAG, &[CLIENT2.into()]));
+    assert_eq!(w.pf.counters().endpoint_limit.get(), 600 - 512, "what has ended has left room");
 }

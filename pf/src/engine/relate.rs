@@ -53,6 +53,9 @@ impl<'a> PfCx<'a> {
         }
         let states = &self.pf.states;
         let Some(of) = states.association(&mut self.held, hit, direction, p, scan.names) else { return };
+        if let Some(counters) = self.counters().filter(|_| of.is_full) {
+            counters.endpoint_limit.inc();
+        }
         let (src, dst) = (p.family.address(p.src), p.family.address(p.dst));
         let alone = |address| Addresses::from_iter([address]);
         let (senders, receivers) = if of.translates() {

@@ -9,7 +9,7 @@ use kern::lock::{Held, levels::PfRules};
 
 use super::{
     Hit, LookFor, Lookup, SlotCache, States,
-    endpoints::{EndpointId, paths},
+    endpoints::{EndpointId, Source, paths},
     entry::{PeerState, Phase, State, flag},
     insert::Made,
     key::{Hash, Key},
@@ -28,6 +28,8 @@ pub(crate) struct Association {
     direction: Direction,
     pub(crate) sender: EndpointId,
     pub(crate) receiver: EndpointId,
+    /// The sender names addresses, and there is no room to keep them.
+    pub(crate) is_full: bool,
 }
 
 /// What becomes of the state of another path.
@@ -94,6 +96,11 @@ impl Association {
 }
 
 impl State {
+    /// At whose share of ends it counts.
+    fn opener(&self) -> Source {
+        Source::of(self.source_family(), self.source())
+    }
+
     /// The ends that it holds.
     pub(super) fn ends(&self) -> impl Iterator<Item = EndpointId> {
         let is_sctp = self.wire.proto == wire::IpProto::SCTP.0;
@@ -126,7 +133,9 @@ impl States {
         let drawn = [dst.seqlo, src.seqlo];
         let known_by = |end: usize| if kept[end] == 0 { drawn[end] } else { kept[end] };
         let (sender, receiver) = ((known_by(0), p.sport), (known_by(1), p.dport));
-        if names && kept[0] == 0 && sender.0 != 0 && self.endpoints.enter(sender) {
+        let is_new = names && kept[0] == 0 && sender.0 != 0;
+        let is_full = is_new && !self.endpoints.enter(sender, state.opener());
+        if is_new && !is_full {
             state.diff[from] = sender.0;
         }
         if names && !state.has(flag::TWO_KEYS) {
@@ -295,7 +304,7 @@ impl States {
             if std::mem::take(&mut state.diff[end]) != 0 {
                 self.endpoints.leave((before[end], port));
             }
-            if tag != 0 && self.endpoints.enter((tag, port)) {
+            if tag != 0 && self.endpoints.enter((tag, port), of.state.opener()) {
                 state.diff[end] = tag;
             }
         }
