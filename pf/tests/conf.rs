@@ -79,6 +79,13 @@ const REJECTED: &[(&str, &str)] = &[
     ("anchor x in once", "1:13: 'once' only applies to pass/block rules"),
     ("pass proto tcp user root", "1:16: `user` is not supported"),
     ("pass from any to urpf-failed", "1:18: \"urpf-failed\" is not permitted in a destination address"),
+    (
+        "pass out on wan0 inet proto { tcp sctp } nat-to 203.0.113.1 port 2000:3000",
+        "1:66: `port of sctp` is not supported: SCTP keeps its ports",
+    ),
+    ("rdr on wan0 inet proto sctp to 203.0.113.1 port 5 -> 192.0.2.9 port 7", "1:69: `port of sctp`"),
+    ("rdr on wan0 inet proto sctp to 203.0.113.1 -> 192.0.2.9 port 7", "1:62: `port of sctp`"),
+    ("nat on wan0 inet proto sctp -> 203.0.113.1 map-e-portset 6/8/52", "1:44: `port of sctp`"),
     ("ether pass l3 from no-route", "1:20: `l3 no-route` is not supported"),
     ("ether pass l3 to urpf-failed", "1:18: `l3 urpf-failed` is not supported"),
     (

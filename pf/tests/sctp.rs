@@ -283,7 +283,7 @@ fn translation_changes_addresses_and_never_ports() {
         for rules in [
             "nat on wan0 from any to any -> (wan0)\n",
             "pass out on wan0 proto sctp nat-to (wan0)\n",
-            "pass out on wan0 proto sctp nat-to (wan0) port 20000:30000\n",
+            "pass out on wan0 nat-to (wan0) port 20000:30000\n",
         ] {
             let mut w = World::new(rules);
             assert_eq!(
@@ -342,7 +342,8 @@ fn unreachable(from: IpAddr, to: IpAddr, about: &[u8]) -> Vec<u8> {
 fn a_redirected_association_keeps_its_port_and_its_answers_come_from_where_it_went() {
     let outside: IpAddr = Ipv4Addr::new(203, 0, 113, 1).into();
     for rules in [
-        "rdr pass on wan0 inet proto sctp from any to 203.0.113.1 port 5000 -> 192.0.2.9 port 7000\n",
+        "rdr pass on wan0 inet proto sctp from any to 203.0.113.1 port 5000 -> 192.0.2.9 port 5000\n",
+        "rdr pass on wan0 inet from any to 203.0.113.1 -> 192.0.2.9\n",
         "binat on wan0 inet from 192.0.2.9 to any -> 203.0.113.1\npass all\n",
         "pass in on wan0 inet proto sctp to 203.0.113.1 port 5000 rdr-to 192.0.2.9\n",
     ] {

@@ -10,7 +10,7 @@ use super::{
     ast::{At, HostDef, HostWord, RuleDef},
     cursor::{Cursor, parse_number},
     error::{Fault, Parsed},
-    host, icmp, option, pool,
+    host, icmp, option, pool, unsupported,
 };
 use crate::{
     addr::Family,
@@ -38,6 +38,7 @@ pub(crate) fn rule(c: &mut Cursor, env: &Environment) -> Parsed<RuleDef> {
     while !c.is_done() {
         option::option(c, env, &mut rule)?;
     }
+    unsupported::note_sctp_ports(c, &rule);
     Ok(rule)
 }
 

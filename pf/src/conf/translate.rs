@@ -9,7 +9,7 @@ use super::{
     ast::{HostDef, HostWord, PoolDef, RuleDef},
     cursor::Cursor,
     error::{Fault, Parsed, Pos},
-    filter, option, pool,
+    filter, option, pool, unsupported,
 };
 use crate::{
     env::Environment,
@@ -55,6 +55,7 @@ pub(crate) fn rule(c: &mut Cursor, env: &Environment, at: Pos, no: bool) -> Pars
     if action == Action::Binat {
         check_binat(&def)?;
     }
+    unsupported::note_sctp_ports(c, &def);
     Ok(def)
 }
 
