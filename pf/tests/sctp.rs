@@ -166,6 +166,33 @@ fn an_abort_closes_at_once_with_the_tag_of_either_end_and_an_init_opens_anew() {
 }
 
 #[test]
+fn an_init_opens_anew_what_both_ends_have_shut_down_and_not_what_one_has() {
+    let a = Association::new(CLIENT, SERVER);
+    let anew = a.up(0, &init(kind::INIT, 1234, &[]));
+    let shuts: [&[(Direction, u8)]; 3] = [
+        &[(OUT, kind::SHUTDOWN)],
+        &[(OUT, kind::SHUTDOWN), (IN, kind::SHUTDOWN_ACK)],
+        &[(IN, kind::SHUTDOWN), (OUT, kind::SHUTDOWN)],
+    ];
+    for shut in shuts {
+        let mut w = World::new(FILTER);
+        open(&mut w, a);
+        for (direction, kind) in shut {
+            let octets = if *direction == IN { a.says(*kind) } else { a.answers(*kind) };
+            assert!(w.passes(*direction, LAN, &octets));
+        }
+        if shut.len() == 1 {
+            assert!(is_mismatch(&w.verdict(IN, LAN, &anew)));
+            assert!(w.passes(IN, LAN, &a.says(kind::DATA)), "what the client has left");
+            assert_eq!(state(&mut w), ("SHUTDOWN_RECEIVED:SHUTDOWN_SENT".to_owned(), 900));
+        } else {
+            assert!(w.passes(IN, LAN, &anew));
+            assert_eq!(state(&mut w), ("COOKIE_WAIT:CLOSED".to_owned(), 120));
+        }
+    }
+}
+
+#[test]
 fn each_stage_has_its_timeout_and_a_rule_its_own() {
     let a = Association::new(CLIENT, SERVER);
     let mut w = World::new(&format!(

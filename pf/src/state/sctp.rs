@@ -109,8 +109,7 @@ pub(crate) fn open(state: &mut State, p: &Packet, data: &[u8], allow_related: bo
 pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet, data: &[u8]) -> Fit {
     let Some(scan) = read(p, data) else { return Fit::Mismatch };
     let closed = state.class == Timeout::SctpClosed as u8;
-    let over = state.src.level >= level::SHUTDOWN_SENT && state.dst.level >= level::SHUTDOWN_SENT;
-    if scan.kinds.has(kind::INIT) && (closed || over) {
+    if scan.kinds.has(kind::INIT) && (closed || is_over(state)) {
         return Fit::Reopens;
     }
     let (sloppy, opener) = (state.has(flag::SLOPPY), direction == state.direction);
@@ -131,6 +130,13 @@ pub(crate) fn track(state: &mut State, direction: Direction, p: &Packet, data: &
     let tells = ended || scan.kinds.has(kind::INIT_ACK) || scan.kinds.has(kind::COOKIE_ECHO);
     let kin = state.diff != [0; 2] && tells;
     if scan.names || kin { Fit::Related } else { Fit::Member }
+}
+
+/// Whether both ends have said that they have no more to send. Who has only heard so may still send what is left, and an INIT,
+/// which anybody can send, must not end that.
+fn is_over(state: &State) -> bool {
+    let (low, high) = (state.src.level.min(state.dst.level), state.src.level.max(state.dst.level));
+    high >= level::SHUTDOWN_ACK_SENT || low >= level::SHUTDOWN_RECEIVED
 }
 
 /// Whether the packet's tag is the sender's, and what it says of tags.
