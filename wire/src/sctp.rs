@@ -121,6 +121,9 @@ pub struct Chunk<'a> {
 }
 
 /// The chunks of a packet, as far as they are well formed: the first that is not is the last. A chunk has four octets at least, which bounds the walk.
+///
+/// The last chunk is padded, too, though its length does not say so (RFC 9260, 3.2: the sender must): a packet that ends without
+/// its padding is refused. FreeBSD's pf drops it as well (`pf_scan_sctp`: the lengths, rounded up, must end where the packet does).
 #[derive(Debug, Clone)]
 pub struct Chunks<'a> {
     rest: &'a [u8],
