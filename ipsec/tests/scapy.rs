@@ -16,13 +16,13 @@ use std::{
     fmt::Write as _,
     io::{BufRead, BufReader, Write},
     net::IpAddr,
-    path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Arc,
 };
 use wire::{IpProto, build, ipv4, ipv6};
 
-const VERSION: &str = "scapy==2.8.0";
+#[path = "scapy/venv.rs"]
+mod venv;
 
 struct Oracle {
     child: Child,
@@ -39,22 +39,8 @@ impl Drop for Oracle {
 
 impl Oracle {
     fn start() -> Oracle {
-        let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("scapy");
-        let python = home.join("bin/python3");
-        let works = |python: &PathBuf| {
-            let imports = ["-c", "import scapy.layers.ipsec, cryptography"];
-            Command::new(python).args(imports).output().is_ok_and(|out| out.status.success())
-        };
-        if !works(&python) {
-            assert!(Command::new("python3").args(["-m", "venv"]).arg(&home).status().unwrap().success());
-            let install = ["-m", "pip", "install", "--quiet", VERSION, "cryptography"];
-            assert!(
-                Command::new(&python).args(install).status().unwrap().success(),
-                "pip cannot install scapy"
-            );
-        }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scapy/oracle.py");
-        let mut child = Command::new(&python)
+        let mut child = Command::new(venv::python())
             .args(["-W", "ignore", script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

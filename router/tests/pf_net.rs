@@ -1,5 +1,5 @@
-//! pf between two hosts in network namespaces, through TAP devices: translation that the kernel's own tools see, and
-//! reloads that lose nothing.
+//! pf between two hosts in network namespaces, through TAP devices: translation that the kernel's own tools and scapy
+//! see, and reloads that lose nothing.
 //!
 //! Runs where `SOFTNET_NET_TESTS` is set (`make test-net`); then root and `/dev/net/tun` must be there. `SOFTNET_BIN`
 //! names the binary; cargo's own is taken otherwise. `SOFTNET_SOAK=1` is the full size.
@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod netns;
+#[path = "pf_net/sctp.rs"]
+mod sctp;
 
 use netns::{Background, Namespace, available, softnet, unique};
 use std::{
