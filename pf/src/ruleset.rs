@@ -33,7 +33,7 @@ use crate::{
     osfp::Known,
     random::Random,
     route::{RouteTest, Routes},
-    rule::{Direction, Rule, Rules},
+    rule::{Direction, Rule},
     slab::{RuleSlab, RuleSlot, TooManyRules},
     state::proxy,
     table::{self, Staged, TableError, Tables, Wanted},
@@ -305,17 +305,6 @@ impl Ruleset {
         if let Some(lists) = self.lists(path) {
             lists.clear();
         }
-    }
-
-    /// The slots of the filter rules with a label, in anchors too.
-    pub fn labelled(&self, label: &str) -> Vec<RuleSlot> {
-        let of = |(path, rules): (&str, &Rules)| {
-            let compiled = self.lists(path).map_or(&[][..], |lists| lists.list(Kind::Filter));
-            let with_label =
-                rules.filter.iter().zip(compiled).filter(|(r, _)| r.labels.iter().any(|l| l == label));
-            with_label.map(|(_, compiled)| compiled.slot).collect::<Vec<_>>()
-        };
-        anchor::sources(&self.conf).flat_map(of).collect()
     }
 
     /// Whether states made by some rule look at timestamps.

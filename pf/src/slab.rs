@@ -77,6 +77,8 @@ pub(crate) struct Described<'a> {
     pub(crate) rate: Option<Rate>,
     /// `ridentifier`; 0 is none.
     pub(crate) identifier: u32,
+    /// `label`.
+    pub(crate) labels: &'a [String],
 }
 
 /// What a rule's states need of it.
@@ -96,6 +98,8 @@ pub(crate) struct Slot {
     anchor: Leaf<Option<Arc<str>>>,
     /// The rule's anchor, and where sources go that overload it.
     overload: Leaf<Option<(String, Overload)>>,
+    /// The rule's labels.
+    labels: Leaf<Box<[String]>>,
     /// Seconds, 0 for the global value.
     timeouts: [AtomicU32; Timeout::COUNT],
     /// How many packets there may be; made for the first rule here that asks.
@@ -284,6 +288,11 @@ impl RuleSlab {
         self.slot(slot)?.overload.with(|overload| overload.clone())
     }
 
+    /// Whether the rule has this label, in the present ruleset or in the one that it was in.
+    pub fn is_labelled(&self, slot: RuleSlot, label: &str) -> bool {
+        self.slot(slot).is_some_and(|s| s.labels.with(|labels| labels.iter().any(|l| l == label)))
+    }
+
     /// The ruleset, or a state, lets go.
     pub(crate) fn release(&self, slot: RuleSlot) {
         let Some(s) = self.slot(slot) else { return };
@@ -364,6 +373,7 @@ impl Slot {
             sources: std::array::from_fn(|_| AtomicU32::new(0)),
             anchor: Leaf::new(None),
             overload: Leaf::new(None),
+            labels: Leaf::new(Box::default()),
             timeouts: std::array::from_fn(|_| AtomicU32::new(0)),
             meter: OnceLock::new(),
             cleared: Leaf::new(RuleTotals::default()),
@@ -383,7 +393,7 @@ impl Slot {
     }
 
     fn describe(&self, rule: &Described<'_>) {
-        let &Described { number, path, keep, rate, identifier } = rule;
+        let &Described { number, path, keep, rate, identifier, labels } = rule;
         self.number.store(number, Ordering::Relaxed);
         self.identifier.store(identifier, Ordering::Relaxed);
         if rate.is_some() || self.meter.get().is_some() {
@@ -399,6 +409,7 @@ impl Slot {
         let overload = keep.and_then(|k| k.overload.clone()).map(|overload| (path.to_owned(), overload));
         self.overload.with(|place| *place = overload);
         self.anchor.with(|place| *place = (!path.is_empty()).then(|| path.into()));
+        self.labels.with(|place| *place = labels.into());
         for timeout in &self.timeouts {
             timeout.store(0, Ordering::Relaxed);
         }

@@ -62,7 +62,7 @@ fn states_go_on_as_those_of_the_rule_and_know_its_new_number() {
     assert!(w.passes(IN, LAN, &udp(1)));
     w.reload("", &format!("{KEEP}block in proto tcp\n{rule}"));
     let [state] = &w.states()[..] else { panic!("one state") };
-    assert_eq!((state.rule, w.ruleset.labelled("one")), (Some(1), vec![state.slot]));
+    assert_eq!((state.rule, w.pf.slab().is_labelled(state.slot, "one")), (Some(1), true));
     assert!(w.passes(IN, LAN, &udp(1)));
     let rule = &show::rules(&w.ruleset, "", Kind::Filter, &router())[1];
     assert_eq!((rule.packets, rule.states, rule.states_made), ([2, 0], 1, 1));

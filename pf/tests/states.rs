@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use common::{CLIENT, Conversation, IN, LAN, OUT, SERVER, WAN, World, unreachable};
 use kern::Why;
@@ -369,6 +369,27 @@ fn states_outlive_their_ruleset_and_their_rule_goes_with_the_last() {
     assert_eq!(w.kill(|_| true), 1);
     assert_eq!(w.pf.slab().in_use(), 1);
     assert!(!w.passes(IN, LAN, &web.up("A", 1101, 5001, 1000, 100)));
+}
+
+#[test]
+fn a_state_has_the_label_of_its_own_rule_whatever_is_loaded_since() {
+    let rules = "pass in on lan0 proto udp to port 53 label dns label questions\n";
+    let mut w = World::new(rules);
+    let udp = |port| build::udp4(CLIENT, SERVER, port, 53, b"question");
+    assert!(w.passes(IN, LAN, &udp(4000)));
+    w.reload("", &rules.replace("questions", "answers"));
+    assert!(w.passes(IN, LAN, &udp(4001)));
+    let mut kill = |label| {
+        let pf = Arc::clone(&w.pf);
+        w.kill(|state| pf.slab().is_labelled(state.slot, label))
+    };
+    assert_eq!(["nothing", "questions", "dns", "answers"].map(&mut kill), [0, 1, 1, 0]);
+    // A slot that another rule gets has that rule's labels.
+    w.reload("", "pass in on lan0 proto udp to port 53\n");
+    w.reload("", "pass in on lan0 proto udp to port 53\n");
+    assert!(w.passes(IN, LAN, &udp(4002)));
+    let pf = Arc::clone(&w.pf);
+    assert_eq!(w.kill(|state| pf.slab().is_labelled(state.slot, "dns")), 0);
 }
 
 #[test]

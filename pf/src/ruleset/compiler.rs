@@ -75,6 +75,7 @@ impl Compiler<'_> {
                 keep: rule.keep.as_ref(),
                 rate: rule.max_pkt_rate,
                 identifier: rule.ridentifier,
+                labels: &rule.labels,
             };
             let slot = slab.share_or_take(before, &described)?;
             slots.push(slot);

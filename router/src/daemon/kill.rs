@@ -17,8 +17,8 @@ impl Daemon {
                 self.kill_states(interface, |s| s.id == id && creator.is_none_or(|by| by == s.creator))?
             }
             Kill::Label(label) => {
-                let slots = self.ruleset().map_or_else(Vec::new, |rules| rules.labelled(label));
-                self.kill_states(interface, |s| slots.contains(&s.slot))?
+                let shared = self.router.shared().clone();
+                self.kill_states(interface, |s| shared.pf.slab().is_labelled(s.slot, label))?
             }
             Kill::Nat(host) => {
                 let host = self::host(host)?;
