@@ -77,7 +77,6 @@ const REJECTED: &[(&str, &str)] = &[
         "1:32: af-to is not supported on match rules",
     ),
     ("anchor x in once", "1:13: 'once' only applies to pass/block rules"),
-    ("pass proto tcp user root", "1:16: `user` is not supported"),
     ("pass from any to urpf-failed", "1:18: \"urpf-failed\" is not permitted in a destination address"),
     (
         "pass out on wan0 inet proto { tcp sctp } nat-to 203.0.113.1 port 2000:3000",
@@ -86,8 +85,6 @@ const REJECTED: &[(&str, &str)] = &[
     ("rdr on wan0 inet proto sctp to 203.0.113.1 port 5 -> 192.0.2.9 port 7", "1:69: `port of sctp`"),
     ("rdr on wan0 inet proto sctp to 203.0.113.1 -> 192.0.2.9 port 7", "1:62: `port of sctp`"),
     ("nat on wan0 inet proto sctp -> 203.0.113.1 map-e-portset 6/8/52", "1:44: `port of sctp`"),
-    ("ether pass l3 from no-route", "1:20: `l3 no-route` is not supported"),
-    ("ether pass l3 to urpf-failed", "1:18: `l3 urpf-failed` is not supported"),
     (
         "binat on wan0 inet from 192.0.2.2 to no-route -> 203.0.113.9",
         "1:38: binat rules do not ask for routes",
@@ -139,6 +136,52 @@ fn what_is_wrong_is_said_with_its_place() {
         let found = errors.iter().any(|e| e.strip_prefix("pf.conf:").is_some_and(|e| e.starts_with(wanted)));
         assert!(found, "{text:?}\n wanted {wanted}\n said {errors:?}");
     }
+}
+
+/// What is read and printed, except for the last, and refused when it is loaded: a line that uses it, where, and the keyword.
+const WITHOUT_ENGINE: &[(&str, &str, &str)] = &[
+    ("pass proto tcp user root", "1:16", "user"),
+    ("pass out proto { tcp udp } to port 80 group { 0 wheel }", "1:39", "group"),
+    ("pass in inet proto tcp divert-to 127.0.0.1 port 8000", "1:24", "divert-to"),
+    ("pass in divert-reply", "1:9", "divert-reply"),
+    ("pass out divert-packet port 700", "1:10", "divert-packet"),
+    ("pass in dnpipe 1", "1:9", "dnpipe"),
+    ("match out dnqueue (1, 2)", "1:11", "dnqueue"),
+    ("ether pass dnpipe 3", "1:12", "dnpipe"),
+    ("ether block out dnqueue 3", "1:17", "dnqueue"),
+    ("pass in rtable 1", "1:9", "rtable"),
+    ("pass keep state (pflow)", "1:18", "pflow"),
+    ("ether pass in on lan0 bridge-to wan0", "1:23", "bridge-to"),
+    ("ether pass l3 from no-route", "1:20", "l3 no-route"),
+    ("ether pass l3 from urpf-failed", "1:20", "l3 urpf-failed"),
+    ("pass on rdomain 3", "1:9", "rdomain"),
+];
+
+#[test]
+fn what_has_no_engine_is_refused_with_its_place_and_keyword() {
+    for (line, place, keyword) in WITHOUT_ENGINE {
+        let parsed = pf::conf::parse_text("pf.conf", line, &common::router(), &[]);
+        assert_eq!(parsed.is_ok(), *keyword != "rdomain", "{line}: {parsed:?}");
+        let errors = errors(line);
+        let wanted = format!("pf.conf:{place}: `{keyword}` is not supported: ");
+        assert!(
+            matches!(&errors[..], [one] if one.starts_with(&wanted)),
+            "{line}\n wanted {wanted}\n said {errors:?}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_lists_what_is_refused() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let (_, list) = readme.split_once("refused on load by keyword: ").unwrap();
+    let (list, _) = list.split_once(" |").unwrap();
+    let mut listed: Vec<&str> = list.split(", ").map(|word| word.trim_matches('`')).collect();
+    let mut refused: Vec<&str> = WITHOUT_ENGINE.iter().map(|&(_, _, keyword)| keyword).collect();
+    listed.sort_unstable();
+    refused.sort_unstable();
+    refused.dedup();
+    assert_eq!(listed, refused);
 }
 
 #[test]
