@@ -6,6 +6,8 @@ DEBS    = iproute2 iperf3 tcpdump iputils-ping ethtool python3 python3-venv kmod
 # Debian packages that building needs (aws-lc builds C).
 TOOLS   = gcc libc6-dev make cmake
 NET_TESTS = tap namespaces pf_net pfctl altq_net scapy leak_net
+# Test programs that draw what they do by chance; the libraries have such tests among the others.
+FUZZ_TESTS = $(shell grep -rlE 'proptest!|Chance' --include='*.rs' */tests | sed -E 's,^[^/]*/tests/([^/.]*).*,\1,' | sort -u)
 NET_ENV = SOFTNET_NET_TESTS=1 SOFTNET_BIN=$(CURDIR)/target/release/softnet
 IS_ROOT = $(filter 0,$(shell id -u))
 
@@ -45,7 +47,7 @@ loom:            ## locks, depot, interface queue and the laboratory's queues un
 	$(CARGO) test -p router --test leak_loom --release
 
 fuzz:            ## property and fuzz tests at their long size
-	SOFTNET_SOAK=1 $(CARGO) test --release --workspace --no-fail-fast -- fuzz random arbitrary proptest
+	SOFTNET_SOAK=1 $(CARGO) test --release --workspace --no-fail-fast --lib $(addprefix --test ,$(FUZZ_TESTS))
 
 soak: deps build loom ## everything at its full size
 	SOFTNET_SOAK=1 $(CARGO) test --release --workspace
