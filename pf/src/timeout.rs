@@ -181,13 +181,52 @@ mod tests {
         assert_eq!(adapted(86400, 3_000_000_000, 2_000_000_000, 4_000_000_000), 43200);
     }
 
+    /// Those of TCP are what `set optimization` is about; `normal`, `high-latency`, `aggressive`, `conservative`.
+    const PROFILES: [(Timeout, [u32; 4]); 7] = [
+        (Timeout::TcpFirst, [2 * 60, 3 * 60, 30, 60 * 60]),
+        (Timeout::TcpOpening, [30, 35, 5, 15 * 60]),
+        (Timeout::TcpEstablished, [24 * 3600, 24 * 3600, 5 * 3600, 5 * 24 * 3600]),
+        (Timeout::TcpClosing, [15 * 60, 15 * 60 + 5, 60, 60 * 60]),
+        (Timeout::TcpFinwait, [45, 50, 30, 10 * 60]),
+        (Timeout::TcpClosed, [90, 95, 30, 3 * 60]),
+        (Timeout::TcpTsdiff, [30, 60, 10, 60]),
+    ];
+
+    /// Others are the same in each.
+    const OTHERS: [(&str, u32); 18] = [
+        ("udp.first", 60),
+        ("udp.single", 30),
+        ("udp.multiple", 60),
+        ("icmp.first", 20),
+        ("icmp.error", 10),
+        ("other.first", 60),
+        ("other.single", 30),
+        ("other.multiple", 60),
+        ("sctp.first", 120),
+        ("sctp.opening", 30),
+        ("sctp.established", 24 * 3600),
+        ("sctp.closing", 15 * 60),
+        ("sctp.closed", 90),
+        ("frag", 30),
+        ("interval", 10),
+        ("src.track", 0),
+        ("adaptive.start", 0),
+        ("adaptive.end", 0),
+    ];
+
     #[test]
     fn every_profile_has_the_columns_of_pf() {
-        let row =
-            |o| [Timeout::TcpFirst, Timeout::TcpEstablished, Timeout::TcpClosed].map(|t| t.default_of(o));
-        assert_eq!(row(Optimization::Normal), [120, 86400, 90]);
-        assert_eq!(row(Optimization::HighLatency), [180, 86400, 95]);
-        assert_eq!(row(Optimization::Aggressive), [30, 18000, 30]);
-        assert_eq!(row(Optimization::Conservative), [3600, 432_000, 180]);
+        let profiles = ["normal", "high-latency", "aggressive", "conservative"]
+            .map(|word| Optimization::of(word).unwrap());
+        for (timeout, columns) in PROFILES {
+            assert_eq!(profiles.map(|o| Timeouts::new(o).get(timeout)), columns, "{timeout:?}");
+        }
+        for (keyword, seconds) in OTHERS {
+            let timeout = Timeout::of(keyword).unwrap();
+            assert_eq!(profiles.map(|o| Timeouts::new(o).get(timeout)), [seconds; 4], "{keyword}");
+        }
+        assert_eq!(PROFILES.len() + OTHERS.len(), Timeout::COUNT, "each is in one of the two");
+        assert_eq!(Optimization::of("satellite"), Optimization::of("high-latency"));
+        assert_eq!(Optimization::of("default"), Some(Optimization::Normal));
     }
 }

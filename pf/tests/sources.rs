@@ -56,6 +56,20 @@ fn a_source_has_as_many_states_as_the_rule_allows_and_others_have_theirs() {
 }
 
 #[test]
+fn there_are_as_many_nodes_as_the_limit_says() {
+    let rules = "pass in on lan0 proto tcp keep state (source-track rule)\n";
+    let mut w = World::new(&format!("set limit src-nodes 2\n{rules}"));
+    assert!(w.passes(IN, LAN, &syn(9, 1)) && w.passes(IN, LAN, &syn(10, 1)));
+    assert!(!w.passes(IN, LAN, &syn(11, 1)));
+    assert!(w.passes(IN, LAN, &syn(10, 2)), "one that there is");
+    assert_eq!(w.pf.counters().src_limit.get(), 1);
+    w.load(&format!("set limit {{ src-nodes 3, frags 10 }}\n{rules}"));
+    assert!(w.passes(IN, LAN, &syn(11, 1)));
+    w.kill(|_| true);
+    assert_eq!(w.pf.source_count(), 0);
+}
+
+#[test]
 fn a_rule_has_as_many_sources_as_it_allows() {
     let mut w = World::new("pass in on lan0 proto tcp keep state (source-track rule, max-src-nodes 2)\n");
     assert!(w.passes(IN, LAN, &syn(9, 1)) && w.passes(IN, LAN, &syn(10, 1)));
