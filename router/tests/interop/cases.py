@@ -1,8 +1,9 @@
 """The cases: what goes through which SAs, in setkey's words for softnet and in iproute2's for the guest.
 
-Seventy-six of them: ESP with every algorithm, mixed families, transport, BEET (in all four mixes of families), extended sequence numbers (from the start, with
-a high half, and over the wrap of the low one), UDP encapsulation, AH, IPComp, and IPComp in ESP. Each has its own pair
-of addresses and its own SAs bound to its policies, so all of them live in one gateway at the same time.
+Eighty-seven of them: ESP with every algorithm, mixed families, transport, BEET (in all four mixes of families), extended sequence numbers (from the start, with
+a high half, and over the wrap of the low one), UDP encapsulation over both families, fragments, traffic flow confidentiality, AH (with extended numbers, and
+for peers that align it to eight octets), IPComp, and IPComp in ESP. Each has its own pair of addresses and its own SAs bound to its policies, so all of them
+live in one gateway at the same time.
 """
 
 import hashlib
@@ -57,6 +58,7 @@ AUTH = {
     "sha384": ("hmac-sha384", "hmac(sha384)", 48, 192),
     "sha512": ("hmac-sha512", "hmac(sha512)", 64, 256),
     "cmac": ("aes-cmac", "cmac(aes)", 16, 96),
+    "xcbc": ("aes-xcbc-mac", "xcbc(aes)", 16, 96),
     "md5": ("hmac-md5", "hmac(md5)", 16, 96),
 }
 GCM, CCM, GMAC = "rfc4106(gcm(aes))", "rfc4309(ccm(aes))", "rfc4543(gcm(aes))"
@@ -78,6 +80,7 @@ ALGORITHMS = {
     "cbc256_sha512": pair("aes-cbc", "cbc(aes)", 32, "sha512"),
     "ctr128_sha256": pair("aes-ctr", "rfc3686(ctr(aes))", 20, "sha256"),
     "cbc128_cmac": pair("aes-cbc", "cbc(aes)", 16, "cmac"),
+    "cbc128_xcbc": pair("aes-cbc", "cbc(aes)", 16, "xcbc"),
     "cbc128_md5": pair("aes-cbc", "cbc(aes)", 16, "md5"),
     "des3_sha1": pair("3des-cbc", "cbc(des3_ede)", 24, "sha1"),
     "null_sha256": pair("null", "ecb(cipher_null)", 0, "sha256"),
@@ -118,8 +121,29 @@ class Case:
         return "esp" if self.algorithm and self.protocol == "ipcomp" else self.protocol
 
     @property
+    def protections(self):
+        """The protocols that its packets may have on the wire. What IPComp left as it is is a packet in another."""
+        if self.more.get("natt"):
+            return {17}
+        if self.outermost == "ipcomp" and not self.more.get("big"):
+            return {108, 4 if self.inner == 4 else 41}
+        return {{"esp": 50, "ah": 51, "ipcomp": 108}[self.outermost]}
+
+    def packets(self, count):
+        """Packets on each SA when so many echoes are asked for both ways: requests one way, answers the other."""
+        return {way: 2 * count * pieces for way, pieces in zip(("out", "in"), self.pieces)}
+
+    @property
+    def pieces(self):
+        """Packets that an echo is on its way through the SAs, out and in. A host behind the gateway cuts what is too long itself; so
+        does the guest over IPv6, while over IPv4, and in transport mode, an end cuts what it has sealed."""
+        return self.more.get("pieces", (1, 1))
+
+    @property
     def sizes(self):
         """Octets of echo data, out and in."""
+        if "sizes" in self.more:
+            return self.more["sizes"]
         if self.protocol == "ipcomp":
             return (900, 900) if self.more.get("big") else (20, 20)
         return (56, 1200)
@@ -150,6 +174,8 @@ class Case:
             common = f"-u {u} -r {8 if self.esn is not None else 4}"
             if self.esn is not None:
                 common += f" -esn -seq {first}"
+            if "words" in self.more:
+                common += f" {self.more['words']}"
             if self.protocol == "ipcomp":
                 lines.append(f"add {src} {dst} ipcomp {spi:#x} -m tunnel -u {u} -C deflate;")
                 if self.algorithm:
@@ -182,7 +208,7 @@ class Case:
         """For `ip -batch` in a guest: the gateway's side or the other."""
         bits, u, lines = LENGTH[self.inner][0], self.number, []
         flags = ["esn"] * (self.esn is not None) + ["af-unspec"] * (self.outer != self.inner and self.mode != "beet")
-        flags += ["align4"] * (self.protocol == "ah" and self.outer == 4)
+        flags += ["align4"] * (self.protocol == "ah" and self.outer == 4 and not self.more.get("old"))
         flag = f"flag {' '.join(flags)}" if flags else ""
         window = "replay-window 32"
         if self.esn is not None:
@@ -219,7 +245,7 @@ class Case:
 
 
 def all_cases():
-    """The seventy-six."""
+    """All of them."""
     a, cases = ALGORITHMS, []
 
     def case(name, algorithm=None, **more):
@@ -244,18 +270,30 @@ def all_cases():
     for name in ("gcm128", "cbc128_sha256"):
         case(f"esp4in4_natt_{name}", a[name], natt=True)
     case("esp6in4_natt_gcm128", a["gcm128"], inner=6, natt=True)
+    case("esp4in6_natt_gcm128", a["gcm128"], outer=6, natt=True)
+    case("esp6in6_natt_gcm128", a["gcm128"], outer=6, inner=6, natt=True)
+    large = {"sizes": (3000, 3000)}
+    case("esp4in4_gcm128_fragments", a["gcm128"], pieces=(3, 1), **large)
+    case("esp6in6_gcm128_fragments", a["gcm128"], outer=6, inner=6, pieces=(3, 3), **large)
+    case("esp_transport4_gcm128_fragments", a["gcm128"], mode="transport", **large)
+    case("esp_transport6_gcm128_fragments", a["gcm128"], mode="transport", outer=6, inner=6, **large)
+    # The guest fills nothing up: iproute2 has no word for the kernel's tfcpad.
+    case("esp4in4_gcm128_tfc", a["gcm128"], words="-tfc 200", tfc=200, sizes=(56, 120))
     for name in ("gcm128", "cbc128_sha256"):
         case(f"esp_beet4_{name}", a[name], mode="beet")
         case(f"esp_beet6_{name}", a[name], mode="beet", outer=6, inner=6)
         case(f"esp_beet4in6_{name}", a[name], mode="beet", outer=6)
         case(f"esp_beet6in4_{name}", a[name], mode="beet", inner=6)
-    for name in ("sha256", "sha1", "sha512", "cmac"):
+    for name in ("sha256", "sha1", "sha512", "cmac", "xcbc"):
         case(f"ah4in4_{name}", hashed(name), protocol="ah")
     for name, outer, inner in (("ah6in6", 6, 6), ("ah4in6", 6, 4), ("ah6in4", 4, 6)):
         case(f"{name}_sha256", hashed("sha256"), protocol="ah", outer=outer, inner=inner)
     case("ah_transport4_sha256", hashed("sha256"), protocol="ah", mode="transport")
     case("ah_transport6_sha256", hashed("sha256"), protocol="ah", mode="transport", outer=6, inner=6)
     case("ah4in4_sha256_esn", hashed("sha256"), protocol="ah", esn=0)
+    case("ah4in4_sha256_esn_hi5", hashed("sha256"), protocol="ah", esn=5)
+    # A Linux that is not told otherwise fills AH up to eight octets over IPv4, too.
+    case("ah4in4_sha256_align8", hashed("sha256"), protocol="ah", words="-f align8", old=True)
     case("ipcomp4in4_deflate", protocol="ipcomp", big=True)
     case("ipcomp6in6_deflate", protocol="ipcomp", outer=6, inner=6, big=True)
     case("ipcomp4in4_small_uncompressed", protocol="ipcomp")

@@ -15,8 +15,14 @@ import threading
 
 ETH_P_ALL = 3
 PACKET_OUTGOING = 4
+SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_VNET_HDR = 263, 1, 15
+# struct virtio_net_hdr: of a super-frame how to cut it, and what checksum is missing. All zero: a plain frame.
+OFFLOAD = 10
 # Source and destination of ESP in UDP, and of keepalives.
 NATT_PORTS = b"\x11\x94\x11\x94"
+UDP, FRAGMENT = 17, 44
+# Where the SPI is, behind a header of UDP, in ESP, AH and IPComp (there the CPI).
+SPI = {17: slice(0, 4), 50: slice(0, 4), 51: slice(4, 8), 108: slice(2, 4)}
 
 
 def in_netns(name, make):
@@ -43,7 +49,8 @@ def open_device(device):
     port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     port.bind((device, 0))
     promiscuous = struct.pack("iHH8s", socket.if_nametoindex(device), 1, 0, b"")
-    port.setsockopt(263, 1, promiscuous)  # SOL_PACKET, PACKET_ADD_MEMBERSHIP
+    port.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, promiscuous)
+    port.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
     return port
 
 
@@ -65,17 +72,18 @@ class Wire:
         while self.running:
             for port in select.select(self.ports, [], [], 0.1)[0]:
                 end = self.ports.index(port)
-                frame, address = port.recvfrom(70000)
+                whole, address = port.recvfrom(70000)
+                offload, frame = whole[:OFFLOAD], whole[OFFLOAD:]
                 if address[2] != PACKET_OUTGOING:
                     with self.lock:
                         self.seen[end].append(frame)
                     if not self.held[end]:
-                        self.put(1 - end, frame)
+                        self.put(1 - end, frame, offload)
 
-    def put(self, end, frame):
-        """Puts a frame into the device at that end."""
+    def put(self, end, frame, offload=bytes(OFFLOAD)):
+        """Puts a frame into the device at that end. Where that takes no super-frames, the kernel cuts them."""
         try:
-            self.ports[end].send(frame)
+            self.ports[end].send(offload + frame)
         except OSError:
             self.lost += 1
 
@@ -84,15 +92,16 @@ class Wire:
         with self.lock:
             return list(self.seen[end])
 
-    def ipsec(self, end):
-        """The frames of that which are protected, or compressed."""
-        return [f for f in self.frames(end) if ipsec_at(f)]
+    def ipsec(self, end, t):
+        """The frames of that which are protected as a case wants it."""
+        return [f for f in self.frames(end) if ipsec_at(f, t.protections)]
 
-    def strangers(self, end):
-        """Those that are neither protected nor what a link or a translator needs (ARP, neighbour discovery, multicast
-        listeners, keepalives)."""
-        return [f for f in self.frames(end)
-                if not (ipsec_at(f) or f[12:14] == b"\x08\x06" or is_link_icmp6(f) or is_keepalive(f))]
+    def strangers(self, end, t):
+        """Those that are neither protected, by an SA of that case, nor what a link or a translator needs (ARP, neighbour
+        discovery, multicast listeners, keepalives)."""
+        spi = (t.spi_out, t.spi_in)[end]
+        return [f for f in self.frames(end) if not (is_by(f, t.protections, spi) or f[12:14] == b"\x08\x06"
+                                                    or is_link_icmp6(f) or is_keepalive(f))]
 
     def forget(self):
         """Forgets what was seen."""
@@ -108,18 +117,36 @@ class Wire:
             port.close()
 
 
-def ipsec_at(frame):
-    """Where the ESP, AH or IPComp header of a frame is; None if it has none. What IPComp left as it is counts, too: a
-    packet of ours in another."""
+def upper(frame):
+    """Protocol and place of what follows a frame's IP header, and where in its packet a fragment belongs."""
     if frame[12:14] == b"\x08\x00":
-        proto, at = frame[23], 14 + (frame[14] & 15) * 4
-    elif frame[12:14] == b"\x86\xdd":
-        proto, at = frame[20], 54
-    else:
+        return frame[23], 14 + (frame[14] & 15) * 4, struct.unpack("!H", frame[20:22])[0] & 0x1fff
+    if frame[12:14] != b"\x86\xdd":
+        return None, 0, 0
+    if frame[20] == FRAGMENT:
+        return frame[54], 62, struct.unpack("!H", frame[56:58])[0] >> 3
+    return frame[20], 54, 0
+
+
+def ipsec_at(frame, protections):
+    """Where the header of a protocol that protects is; None if a frame has none of those. UDP is one from port 4500 to port
+    4500. Of a fragment, all but the first have none, and count as what they are a part of."""
+    proto, at, offset = upper(frame)
+    if proto not in protections:
         return None
-    if proto in (50, 51, 108) or proto in (4, 41):
+    if proto != UDP or offset:
         return at
-    return at + 8 if proto == 17 and frame[at:at + 4] == NATT_PORTS and not is_keepalive(frame) else None
+    return at + 8 if frame[at:at + 4] == NATT_PORTS and not is_keepalive(frame) else None
+
+
+def is_by(frame, protections, spi):
+    """Whether a frame is protected so, and by that SA where it can be seen."""
+    at = ipsec_at(frame, protections)
+    if at is None:
+        return False
+    proto, _, offset = upper(frame)
+    place = SPI.get(proto)
+    return offset > 0 or place is None or int.from_bytes(frame[at:][place], "big") == spi
 
 
 def is_keepalive(frame):
