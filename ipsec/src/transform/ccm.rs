@@ -12,7 +12,8 @@ use aes::cipher::{
     consts::{U11, U16},
 };
 use aes_gcm::aead::{AeadInOut, Nonce, Tag};
-use ccm::{Ccm, TagSize};
+pub(super) use ccm::Ccm;
+use ccm::TagSize;
 use kern::secret::{OutOfSecretMemory, Secret};
 use std::fmt;
 
