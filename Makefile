@@ -29,7 +29,10 @@ test:            ## all tests; as root also those in network namespaces
 	$(CARGO) test --workspace
 	$(if $(IS_ROOT),$(MAKE) test-net,@echo "not root: namespace tests left out (make test-net)")
 
-test-net: deps   ## tests with real TAP devices, namespaces, scapy and a Linux kernel as peer (root)
+legacy:          ## ipsec's own tests with 3DES and MD5
+	$(CARGO) test -p ipsec --features legacy --lib
+
+test-net: deps legacy ## tests with real TAP devices, namespaces, scapy and a Linux kernel as peer (root)
 	$(CARGO) build --release --bin softnet --features legacy
 	$(NET_ENV) $(CARGO) test --workspace $(addprefix --test ,$(NET_TESTS)) -- --test-threads 1
 	sh router/tests/interop/run
@@ -51,10 +54,10 @@ fuzz:            ## property and fuzz tests at their long size
 
 soak: deps build loom ## everything at its full size
 	SOFTNET_SOAK=1 $(CARGO) test --release --workspace
-	$(if $(IS_ROOT),SOFTNET_SOAK=1 $(MAKE) test-net)
+	SOFTNET_SOAK=1 $(MAKE) $(if $(IS_ROOT),test-net,legacy)
 
 deps:
 	@sh .ci/packages $(DEBS)
 
-.PHONY: help build check arch test test-net demo bench loom fuzz soak deps
+.PHONY: help build check arch test legacy test-net demo bench loom fuzz soak deps
 .DEFAULT_GOAL := help
