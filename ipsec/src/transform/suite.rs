@@ -228,10 +228,10 @@ impl fmt::Display for Suite {
             Suite::Ccm(_, icv) => write!(f, "aes-{bits}-ccm-{}", icv.len()),
             Suite::Implicit(implicit) => write!(f, "{}-iiv", implicit.explicit()),
             Suite::Pair(cipher, auth) => {
-                match cipher {
-                    Cipher::AesCbc(_) => write!(f, "aes-{bits}-cbc")?,
-                    Cipher::AesCtr(_) => write!(f, "aes-{bits}-ctr")?,
-                    other => f.write_str(other.setkey_name())?,
+                let name = cipher.setkey_name();
+                match name.strip_prefix("aes-") {
+                    Some(mode) => write!(f, "aes-{bits}-{mode}")?,
+                    None => f.write_str(name)?,
                 }
                 write!(f, "+{}", auth.setkey_name())
             }
