@@ -178,6 +178,11 @@ impl Ports {
         if first > last { None } else { Some(Ports { first, last }) }
     }
 
+    /// The first and the last.
+    pub(crate) const fn bounds(self) -> (u16, u16) {
+        (self.first, self.last)
+    }
+
     /// Whether a port is one of them.
     #[inline(always)]
     pub const fn contains(self, port: u16) -> bool {

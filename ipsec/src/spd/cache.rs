@@ -9,7 +9,7 @@ use super::{
     Direction,
     table::{Bits, Tables, few_plainly},
 };
-use crate::selector::{Ends, Packet};
+use crate::selector::{Ends, Packet, Shown};
 
 const ENTRIES: usize = 1024;
 /// No policy.
@@ -71,16 +71,16 @@ impl FlowCache {
         if tables.is_few(packet) {
             return tables.first(packet);
         }
-        let upper = if tables.looks_at_upper() { upper(packet) } else { 0 };
-        let rest = rest(direction, upper);
+        let shown = tables.looks_at_upper().then(|| packet.shown());
+        let rest = rest(direction, shown.map_or(0, upper));
         match packet.ends {
             Ends::V4 { src, dst } => {
                 let key = Entry { src, dst, rest, generation, at: NONE };
-                ask(&mut self.v4, &key, tables, packet.data)
+                ask(&mut self.v4, &key, tables, shown)
             }
             Ends::V6 { src, dst } => {
                 let key = Entry { src, dst, rest, generation, at: NONE };
-                ask(&mut self.v6, &key, tables, packet.data)
+                ask(&mut self.v6, &key, tables, shown)
             }
             Ends::None => None,
         }
@@ -102,11 +102,16 @@ impl FlowCache {
 
 /// What the cache has for a key, or else the table.
 #[inline(always)]
-fn ask<A: Bits>(entries: &mut Box<[Entry<A>]>, key: &Entry<A>, tables: &Tables, data: &[u8]) -> Option<u32> {
+fn ask<A: Bits>(
+    entries: &mut Box<[Entry<A>]>,
+    key: &Entry<A>,
+    tables: &Tables,
+    shown: Option<Shown>,
+) -> Option<u32> {
     let place = place(key);
     let at = match entries.get(place) {
         Some(e) if e.is_of(key) => e.at,
-        _ => fill(entries, place, key, tables, data),
+        _ => fill(entries, place, key, tables, shown),
     };
     (at != NONE).then_some(at)
 }
@@ -117,12 +122,12 @@ fn fill<A: Bits>(
     place: usize,
     key: &Entry<A>,
     tables: &Tables,
-    data: &[u8],
+    shown: Option<Shown>,
 ) -> u32 {
     if entries.is_empty() {
         *entries = vec![Entry::default(); ENTRIES].into();
     }
-    let at = tables.first(&Packet::of(data)).unwrap_or(NONE);
+    let at = A::table(tables).first_of_many(key.src, key.dst, shown).unwrap_or(NONE);
     if let Some(entry) = entries.get_mut(place) {
         *entry = Entry { at, ..*key };
     }
@@ -136,8 +141,7 @@ fn rest(direction: Direction, upper: u64) -> u64 {
 }
 
 /// Protocol and ports, or that they can not be seen.
-fn upper(packet: &Packet<'_>) -> u64 {
-    let shown = packet.shown();
+fn upper(shown: Shown) -> u64 {
     let ends = shown.ends.map_or(1 << 32, |(src, dst)| u64::from(src) << 16 | u64::from(dst));
     shown.proto.map_or(1 << 33, |proto| u64::from(proto.0) << 40) | ends
 }

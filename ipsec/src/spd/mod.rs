@@ -12,13 +12,16 @@
 //! Level `use` is setkey's opportunism: an SA if there is one, else the packet goes without that transform. It is the one
 //! way to say so.
 //!
-//! Lookup: policies are compiled into tables, `table.rs`; what a flow got is kept a while in its worker's [`FlowCache`].
+//! Lookup: policies are compiled into tables, `table.rs`, many of them into bit vectors, `vectors.rs`; what a flow got is kept a while in its worker's [`FlowCache`].
 
 mod bundle;
 mod cache;
+mod field;
+mod intervals;
 mod table;
 #[cfg(test)]
 mod tests;
+mod vectors;
 mod worker;
 
 pub use crate::selector::Packet;
