@@ -21,7 +21,6 @@ use std::{
 };
 use wire::{IpProto, build, ipv4, ipv6};
 
-#[path = "scapy/venv.rs"]
 mod venv;
 
 struct Oracle {
@@ -210,7 +209,7 @@ impl Ours {
         let mut run = self.run(packet);
         let (mut turn, root, fixture) = self.turn();
         esp_output(sa, &mut run, usize::MAX, &mut turn, &mut root.top(), |m, why| {
-            m.end(why, &fixture.ledger)
+            m.end(why, &fixture.ledger);
         });
         self.bytes(&mut run)
     }
