@@ -1,15 +1,16 @@
 """scapy as an oracle: seals and opens packets that a test sends, one request a line.
 
-    op protocol mode crypt crypt-key auth auth-key icv esn seq outer-src outer-dst packet
+    op protocol outer ports crypt crypt-key auth auth-key icv esn seq packet
 
-Keys and packets are hexadecimal, "-" stands for none, esn is 0 or 1 and seq all 64 bits. The answer is the packet as
+Keys and packets are hexadecimal, "-" stands for none. `outer` is a tunnel's IP header with its options or extension headers,
+`ports` are those of ESP in UDP (`4500:4501`), esn is 0 or 1 and seq all 64 bits. The answer is the packet as
 it is on the wire ("seal") or inside ("open"), or "error" and why.
 """
 import copy
 import sys
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from scapy.layers.inet import IP
+from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.ipsec import AH, ESP, SecurityAssociation
 
@@ -39,14 +40,15 @@ def family(packet):
 
 
 def answer(words):
-    op, protocol, mode, crypt, crypt_key, auth, auth_key, icv, esn, seq, src, dst, packet = words
+    op, protocol, outer, ports, crypt, crypt_key, auth, auth_key, icv, esn, seq, packet = words
     unhex = lambda text: b"" if text == "-" else bytes.fromhex(text)
     seq, packet, icv = int(seq), unhex(packet), int(icv)
-    outer = None
-    if mode == "tunnel":
-        outer = IPv6(src=src, dst=dst) if ":" in src else IP(src=src, dst=dst)
+    outer = family(unhex(outer))(unhex(outer)) if outer != "-" else None
     kind = ESP if protocol == "esp" else AH
     options = {}
+    if ports != "-":
+        sport, dport = map(int, ports.split(":"))
+        options["nat_t_header"] = UDP(sport=sport, dport=dport)
     if protocol == "esp":
         options.update(crypt_algo=crypt, crypt_key=unhex(crypt_key) or None)
     if crypt == "AES-CCM":
