@@ -64,7 +64,7 @@ class LinuxGateway:
     """A second guest in softnet's place."""
 
     refusals = {"replay": "XfrmInStateSeqError", "auth": "XfrmInStateProtoError", "inflate": "XfrmInStateProtoError",
-                "no SA": "XfrmInNoStates", "policy": "XfrmInTmplMismatch"}
+                "no SA": "XfrmInNoStates", "policy": "XfrmInNoPols"}
     # Where no policy is asked, it takes what comes in transport mode.
     refuses_strangers = False
 
