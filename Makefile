@@ -5,7 +5,7 @@ CARGO  ?= cargo
 DEBS    = iproute2 iperf3 tcpdump iputils-ping ethtool python3 python3-venv kmod procps
 # Debian packages that building needs (aws-lc builds C).
 TOOLS   = gcc libc6-dev make cmake
-NET_TESTS = tap namespaces pf_net pfctl altq_net scapy leak_net
+NET_TESTS = tap namespaces pf_net pfctl altq_net leak_net
 # Test programs that draw what they do by chance; the libraries have such tests among the others.
 FUZZ_TESTS = $(shell grep -rlE 'proptest!|Chance' --include='*.rs' */tests | sed -E 's,^[^/]*/tests/([^/.]*).*,\1,' | sort -u)
 NET_ENV = SOFTNET_NET_TESTS=1 SOFTNET_BIN=$(CURDIR)/target/release/softnet
@@ -29,11 +29,12 @@ test:            ## all tests; as root also those in network namespaces
 	$(CARGO) test --workspace
 	$(if $(IS_ROOT),$(MAKE) test-net,@echo "not root: namespace tests left out (make test-net)")
 
-legacy:          ## ipsec's own tests with 3DES and MD5
-	$(CARGO) test -p ipsec --features legacy --lib
+legacy:          ## ipsec's own tests with 3DES and MD5, and scapy's opinion where it is asked
+	$(CARGO) test -p ipsec --features legacy --lib --test scapy
 
-test-net: deps legacy ## tests with real TAP devices, namespaces, scapy and a Linux kernel as peer (root)
+test-net: deps   ## tests with real TAP devices, namespaces, scapy and a Linux kernel as peer (root)
 	$(CARGO) build --release --bin softnet --features legacy
+	$(NET_ENV) $(MAKE) legacy
 	$(NET_ENV) $(CARGO) test --workspace $(addprefix --test ,$(NET_TESTS)) -- --test-threads 1
 	sh router/tests/interop/run
 
