@@ -168,30 +168,37 @@ fn plan6(m: &mut Mbuf) -> Result<Plan, Why> {
     if m.hdr().cursor == 0 {
         insert_header(m, entropy::random() as u32)?;
     }
-    let first = fragment_at(m.data())? + FRAGMENT_LEN;
+    let first = fragment_at(m.data())?.0 + FRAGMENT_LEN;
     let mut later = arrayvec::ArrayVec::new();
     later.try_extend_from_slice(&m.data()[..first]).map_err(|_| Why::Ip6Extension)?;
     Ok(Plan { first, later, base: 0, more: false })
 }
 
-/// Where the fragment header of a packet of ours stands: behind the headers that routers look at. The one header of that kind
-/// we ever send is hop-by-hop options.
-fn fragment_at(data: &[u8]) -> Result<usize, Why> {
-    let next = *data.get(6).ok_or(Why::Ip6Malformed)?;
-    if IpProto(next) != IpProto::HOPOPTS {
-        return Ok(ipv6::HEADER_LEN);
+/// Where the fragment header of a packet stands, and the octet that announces it: behind the headers that routers look at, which
+/// are all up to a routing header, or else hop-by-hop options (RFC 8200, 4.5).
+fn fragment_at(data: &[u8]) -> Result<(usize, usize), Why> {
+    let octet = |at: usize| data.get(at).copied().ok_or(Why::Ip6Malformed);
+    let (mut at, mut announced_at) = (ipv6::HEADER_LEN, 6);
+    let mut found = (at, announced_at);
+    loop {
+        let header = IpProto(octet(announced_at)?);
+        if !matches!(header, IpProto::HOPOPTS | IpProto::DSTOPTS | IpProto::ROUTING) {
+            return Ok(found);
+        }
+        announced_at = at;
+        at += 8 + usize::from(octet(at + 1)?) * 8;
+        if header != IpProto::DSTOPTS {
+            found = (at, announced_at);
+        }
     }
-    let units = *data.get(ipv6::HEADER_LEN + 1).ok_or(Why::Ip6Malformed)?;
-    Ok(ipv6::HEADER_LEN + 8 + usize::from(units) * 8)
 }
 
 fn insert_header(m: &mut Mbuf, ident: u32) -> Result<(), Why> {
     let chain = ipv6_ext::walk(m.data(), m.len()).map_err(|_| Why::Ip6Extension)?;
-    if chain.fragment.is_some() || chain.routing.is_some() {
+    if chain.fragment.is_some() {
         return Err(Why::Ip6Extension);
     }
-    let at = fragment_at(m.data())?;
-    let announced_at = if at == ipv6::HEADER_LEN { 6 } else { ipv6::HEADER_LEN };
+    let (at, announced_at) = fragment_at(m.data())?;
     m.prepend(FRAGMENT_LEN)?;
     let data = m.data_mut();
     data.get_mut(..at + FRAGMENT_LEN).ok_or(Why::Ip6Malformed)?.copy_within(FRAGMENT_LEN.., 0);
@@ -286,21 +293,27 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_packet_of_ours_gets_a_fragment_header_behind_the_hop_by_hop_options() {
+    fn an_ipv6_packet_gets_a_fragment_header_behind_what_routers_look_at() {
         let fixture = Fixture::new(4);
         let (a, b) = (Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED);
         let plain = build::udp6(a, b, 1, 2, &[7; 100]);
         let mut hopped = [&plain[..40], &[17, 0, 1, 4, 0, 0, 0, 0], &plain[40..]].concat();
         hopped[6] = 0;
-        hopped[5] += 8;
-        for (packet, at) in [(plain, 40), (hopped, 48)] {
+        // Destination options are for the segments of a routing header behind them, or else for the last destination.
+        let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+        let mut routed =
+            [&plain[..40], &options(60), &options(43), &[17, 0, 253, 0, 0, 0, 0, 0], &plain[40..]].concat();
+        routed[6] = 0;
+        let mut destined = [&plain[..40], &options(17), &plain[40..]].concat();
+        destined[6] = 60;
+        for (packet, at) in [(plain, 40), (hopped, 48), (routed, 64), (destined, 40)] {
             let mut m = fixture.packet(&packet);
             insert_header(&mut m, 0x0a0b_0c0d).unwrap();
             let end = m.len();
             ipv6::Packet::new_unchecked(m.data_mut()).set_payload_len(end as u16 - 40);
             let chain = ipv6_ext::walk(m.data(), end).unwrap();
             let fragment = chain.fragment.unwrap();
-            assert_eq!((fragment.at, fragment.ident, fragment.next_header), (at, 0x0a0b_0c0d, IpProto::UDP));
+            assert_eq!((fragment.at, fragment.ident), (at, 0x0a0b_0c0d));
             assert_eq!(chain.proto, IpProto::UDP);
             assert_eq!(insert_header(&mut m, 1), Err(Why::Ip6Extension));
             fixture.done(m);
