@@ -205,12 +205,18 @@ fn resize(cx: &mut Cx<'_>, held: &mut Held<'_, Softnet>, batch: &mut Box<Batch>,
     let mut stuck = false;
     batch.sift(|m| {
         if stuck || out.room(Stage::EtherOutput) == 0 {
-            return Some(m);
+            return Some(kept(m));
         }
         let rest = resize_one(cx, held, m, out);
         stuck = rest.is_some();
-        rest
+        rest.map(kept)
     });
+}
+
+/// A packet that comes here again: pf has passed, and perhaps translated, it already.
+fn kept(mut m: Mbuf) -> Mbuf {
+    m.hdr_mut().flags.set(PktFlags::NO_PF);
+    m
 }
 
 /// Sends one packet on; gives it back if more of it is to come.
