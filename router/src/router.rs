@@ -263,7 +263,8 @@ impl Router {
             let options = &rules.conf().options;
             let frags = options.limits.get(pf::conf::Limit::Frags) as usize;
             let wait = options.timeouts.get(pf::timeout::Timeout::Fragment);
-            self.shared.pf_frags.limit(&mut root.top(), frags, wait);
+            let ledger = &self.own_stats().ledger;
+            self.shared.pf_frags.limit(&mut root.top(), frags, wait, ledger);
         }
         let published = self.publish(root, net);
         self.shared.pf.retire();

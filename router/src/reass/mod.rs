@@ -58,9 +58,22 @@ impl Reassembly<levels::PfFrags> {
         Reassembly { table: Mutex::new(Table::new(clusters / 16, clusters / 32, Overlap::Trim)) }
     }
 
-    /// `set limit frags`, `set timeout frag`.
-    pub fn limit(&self, held: &mut Held<'_, impl Before<levels::PfFrags>>, fragments: usize, seconds: u32) {
+    /// `set limit frags`, `set timeout frag`. If more than that wait, the oldest end.
+    pub fn limit(
+        &self,
+        held: &mut Held<'_, impl Before<levels::PfFrags>>,
+        fragments: usize,
+        seconds: u32,
+        ledger: &Ledger,
+    ) {
         held.lock(&self.table).0.limit(fragments, u64::from(seconds) * 1_000_000_000);
+        loop {
+            let mut victims = Victims::new(Why::FragLimit);
+            if !held.lock(&self.table).0.shrink(&mut victims) {
+                return;
+            }
+            end(&mut victims, ledger);
+        }
     }
 }
 

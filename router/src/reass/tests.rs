@@ -288,6 +288,34 @@ fn a_limit_below_the_room_there_is_sends_the_oldest_away() {
     world.finish();
 }
 
+#[test]
+fn a_limit_that_sinks_sends_the_oldest_away_until_the_rest_is_within_it() {
+    let mut world = World::with(64, 32, Overlap::Trim);
+    for ident in 0..8 {
+        let pieces = split4(Ipv4Addr::new(10, 0, 0, ident as u8), ident, 3000, 1000);
+        for piece in &pieces[..2] {
+            assert_eq!(world.hear(piece, NOW.after(ident.into())), None);
+        }
+    }
+    world.table.limit(5, 5_000_000_000);
+    let mut gone = 0;
+    loop {
+        let mut victims = Victims::new(Why::FragLimit);
+        if !world.table.shrink(&mut victims) {
+            break;
+        }
+        gone += victims.packets.len();
+        end(&mut victims, &world.fixture.ledger);
+    }
+    assert_eq!((gone, world.table.waiting()), (12, (4, 2)));
+    for n in 2..4 {
+        let last = &split4(Ipv4Addr::new(10, 0, 0, 7), 7, 3000, 1000)[n];
+        assert_eq!(world.hear(last, NOW.after(9)).is_some(), n == 3, "the newest becomes whole");
+    }
+    assert_eq!(world.table.waiting(), (2, 1));
+    world.finish();
+}
+
 proptest! {
     #[test]
     fn overlapping_ipv4_fragments_are_for_pf_what_came_first(

@@ -158,6 +158,11 @@ impl Table {
         (self.most, self.wait) = (pieces, [wait; 2]);
     }
 
+    /// Takes out the oldest datagram if more fragments wait than may; says whether there was one.
+    pub(super) fn shrink(&mut self, victims: &mut Victims) -> bool {
+        self.used_nodes > self.most && self.drain(victims)
+    }
+
     /// Takes in a fragment. Those that go for it, or with it, are in `victims`, empty before. Of jumbo buffers no more
     /// than `jumbos` wait.
     pub(super) fn insert(
