@@ -7,4 +7,5 @@ mod errors;
 mod fragments;
 mod net;
 mod noise;
+mod pieces;
 mod resolution;

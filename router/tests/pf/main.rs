@@ -7,8 +7,11 @@
 mod bed;
 mod ether;
 mod flood;
+mod fragments;
 mod nat;
 mod nat64;
+#[path = "../ip/pieces.rs"]
+mod pieces;
 mod reach;
 mod route;
 mod sctp;
