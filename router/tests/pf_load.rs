@@ -2,10 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use kern::{lock::Root, mbuf::PoolConfig, testing::soak};
+use kern::{
+    Why,
+    lock::Root,
+    mbuf::{Balance, PoolConfig},
+    testing::soak,
+};
 use pf::{
     Fresh,
+    addr::Entry,
     conf::{Reading, Section},
+    table::parse_entry,
 };
 use router::{
     commit::{Commit, Files, environment},
@@ -123,12 +130,22 @@ impl Live {
         self.router.shared().pf.states().count()
     }
 
-    /// Stops, and says how many packets there were: every one that came has left.
-    fn finish(mut self) -> u64 {
+    /// Packets that rules have blocked so far.
+    fn blocked(&self) -> u64 {
+        self.router.all_stats().map(|stats| stats.ledger.balance().why(Why::PfBlock)).sum()
+    }
+
+    /// Stops, and says what has become of the packets.
+    fn close(mut self) -> Balance {
         self.source.flow(false);
         let books = self.router.stop(&mut self.root).unwrap();
         assert!(books.balanced(), "{books:?}");
-        let balance = &books.balance;
+        books.balance
+    }
+
+    /// Stops, and says how many packets there were: every one that came has left.
+    fn finish(self) -> u64 {
+        let balance = self.close();
         assert_eq!(balance.ended.iter().sum::<u64>(), 0, "a packet ended: {balance:?}");
         // Its own are those that look for its neighbours.
         assert_eq!(balance.received + balance.created, balance.sent);
@@ -207,4 +224,63 @@ fn reloads_with_many_live_states_keep_them_and_take_no_memory() {
     println!("{states} states, {reloads} reloads: {} MB, then {} MB", after_first >> 20, after >> 20);
     assert_eq!(live.states(), states);
     live.finish();
+}
+
+/// Entries of the large table.
+const MANY: u32 = 200_000;
+
+/// Hosts of a net that no flow is of.
+fn strangers(net: u8, count: u32) -> Vec<Entry> {
+    let first = u32::from(Ipv4Addr::new(net, 0, 0, 0));
+    (0..count).map(|n| parse_entry(&Ipv4Addr::from(first + n).to_string()).unwrap()).collect()
+}
+
+#[test]
+fn a_large_table_that_changes_under_load_is_right_at_every_moment() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let rounds = if soak() { 200 } else { 3 };
+    let rules = "set limit table-entries 500000\ntable <on> persist { 10.0.0.0/16 }\ntable <off> persist\n\
+         pass in proto udp from <on> to port 53 no state\nblock in quick from <off>\n\
+         pass out all no state\nblock in from ! <on>\n";
+    let live = Live::start(2, 64, rules);
+    live.pass(1_000);
+    let shared = Arc::clone(live.router.shared());
+    let tables = shared.pf.tables();
+    let net = parse_entry("10.0.0.0/16").unwrap();
+    let host = parse_entry("10.0.0.2").unwrap();
+    let many = strangers(20, MANY - 1);
+    assert_eq!(tables.add("", "on", &many, 1).unwrap().added, many.len());
+    let table = tables.find("", "on").unwrap();
+    assert_eq!(table.len(), MANY as usize);
+    for round in 0..rounds {
+        // Singly, many at a time, and all but what decides.
+        for entry in &many[..500] {
+            assert_eq!(tables.delete("", "on", &[*entry]).unwrap().deleted, 1);
+            assert_eq!(tables.add("", "on", &[*entry, *entry], 1).unwrap().added, 1);
+        }
+        assert_eq!(tables.add("", "on", &[host], 1).unwrap().added, 1);
+        assert_eq!(tables.delete("", "on", &[host]).unwrap().deleted, 1, "the net still covers it");
+        assert_eq!(tables.delete("", "on", &many[..50_000]).unwrap().deleted, 50_000);
+        let others = [strangers(30 + (round % 2) as u8, MANY - 1), vec![net]].concat();
+        let changes = tables.set("", "on", &others, 1).unwrap();
+        assert_eq!((changes.added, changes.deleted), (others.len() - 1, many.len() - 50_000));
+        let changes = tables.set("", "on", &[&many[..], &[net]].concat(), 1).unwrap();
+        assert_eq!((changes.added, changes.deleted), (many.len(), others.len() - 1));
+        assert_eq!(tables.set("", "off", &others[..1000], 1).unwrap().added, 1000);
+        assert_eq!(tables.flush("", "off").unwrap().deleted, 1000);
+        tables.collect();
+        assert_eq!((table.len(), live.blocked()), (MANY as usize, 0), "round {round}");
+        live.pass(1_000);
+    }
+    // It does decide.
+    assert_eq!(tables.delete("", "on", &[net]).unwrap().deleted, 1);
+    live.wait("nothing is blocked", |live| live.blocked() > 1_000);
+    assert_eq!(tables.add("", "on", &[net], 1).unwrap().added, 1);
+    live.pass(1_000);
+    tables.collect();
+    let balance = live.close();
+    let blocked = balance.why(Why::PfBlock);
+    assert_eq!(balance.ended.iter().sum::<u64>(), blocked, "{balance:?}");
+    assert_eq!(balance.received + balance.created, balance.sent + blocked);
+    println!("{rounds} rounds: {} packets passed, {blocked} were blocked", balance.sent);
 }
