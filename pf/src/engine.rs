@@ -32,6 +32,7 @@ use crate::{
     addr::Family,
     counters::PfCounters,
     log_interface::LogInterface,
+    normalise::Scrubbed,
     packet::Packet,
     pf::{Pf, Worker},
     route::Routed,
@@ -76,8 +77,8 @@ pub(crate) struct Seen {
     refused: Option<Why>,
     /// It is the SYN that a cookie stood for.
     cookie: Option<Cookie>,
-    /// A scrub rule says that its state looks at timestamps.
-    stamped: bool,
+    /// What scrub rules have done to it, if there are any.
+    scrubbed: Scrubbed,
 }
 
 impl Seen {
@@ -93,7 +94,7 @@ impl Seen {
     }
 
     pub(crate) const NOTHING: Seen =
-        Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None, cookie: None, stamped: false };
+        Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None, cookie: None, scrubbed: Scrubbed::No };
 }
 
 /// pf for one batch at one instant.
@@ -129,7 +130,7 @@ impl<'a> PfCx<'a> {
         if self.pass_unseen(direction, index, m) {
             return Verdict::pass();
         }
-        let mut seen = Seen { stamped: self.normalise(direction, index, m), ..Seen::NOTHING };
+        let mut seen = Seen { scrubbed: self.normalise(direction, index, m), ..Seen::NOTHING };
         self.look(direction, m, &mut seen);
         let verdict = self.decide(direction, index, m, &seen);
         if let Some(watched) = self.rules.log_interface.as_ref().filter(|watched| watched.is(index)) {
@@ -182,7 +183,7 @@ impl<'a> PfCx<'a> {
             let first = at;
             if !self.rules.scrub.is_empty() {
                 for (m, seen) in chunk.iter_mut().zip(&mut ahead) {
-                    seen.stamped = self.normalise(direction, via.of(m), m);
+                    seen.scrubbed = self.normalise(direction, via.of(m), m);
                 }
             }
             if !unseen {
@@ -265,21 +266,18 @@ impl<'a> PfCx<'a> {
         removed
     }
 
-    /// Does to a packet what scrub rules say; whether its state is to look at timestamps.
+    /// Does to a packet what scrub rules say.
     #[inline(always)]
-    fn normalise(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) -> bool {
+    fn normalise(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf) -> Scrubbed {
         let rules = self.rules;
-        !rules.scrub.is_empty()
-            && rules.constant(direction, index) == Constant::Look
-            && !m.hdr().flags.has(PktFlags::NO_PF)
-            && rules.scrub.normalise(
-                direction,
-                index,
-                m,
-                &rules.known,
-                self.lent.routes,
-                &mut self.worker.ids,
-            )
+        if rules.scrub.is_empty()
+            || rules.constant(direction, index) != Constant::Look
+            || m.hdr().flags.has(PktFlags::NO_PF)
+        {
+            return Scrubbed::No;
+        }
+        let (routes, ids) = (self.lent.routes, &mut self.worker.ids);
+        rules.scrub.normalise(direction, index, m, &rules.known, routes, ids)
     }
 
     /// Reads a packet, and says what to look for in the state table.
@@ -363,8 +361,8 @@ impl<'a> PfCx<'a> {
     /// A state decides, or the rules.
     #[inline(always)]
     fn decide(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, seen: &Seen) -> Verdict {
-        if let Some(why) = seen.refused {
-            return self.block(why);
+        if seen.refused.is_some() {
+            return self.refused(direction, index, m, *seen);
         }
         if seen.lookup.is_something()
             && let Some(verdict) = self.by_state(direction, index, m, seen)
@@ -378,6 +376,27 @@ impl<'a> PfCx<'a> {
             return verdict;
         }
         self.by_rules(direction, index, m, seen)
+    }
+
+    /// What cannot be right is blocked; segments whose flags make no sense are, unless there are scrub rules and none of them
+    /// is for it (as in FreeBSD).
+    #[cold]
+    fn refused(&mut self, direction: Direction, index: IfIndex, m: &mut Mbuf, mut seen: Seen) -> Verdict {
+        self.forgive(direction, m, &mut seen);
+        match seen.refused {
+            Some(why) => self.block(why),
+            None => self.decide(direction, index, m, &seen),
+        }
+    }
+
+    #[cold]
+    fn forgive(&self, direction: Direction, m: &Mbuf, seen: &mut Seen) {
+        let spared = !self.rules.scrub.is_empty() && seen.scrubbed == Scrubbed::No;
+        if seen.refused == Some(Why::PfNormalize) && spared {
+            let before = before(direction, m);
+            let looked = self.pf.states.lookup(direction, &seen.p, m.data(), before, &mut seen.lookup);
+            seen.refused = looked.err();
+        }
     }
 
     #[cold]

@@ -42,6 +42,7 @@ mod intern;
 pub mod limiter;
 pub mod log;
 mod log_interface;
+mod membership;
 mod meter;
 pub mod names;
 mod nat;

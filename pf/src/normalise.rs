@@ -60,10 +60,30 @@ impl Ids {
     }
 }
 
+/// What scrub rules have done to a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Scrubbed {
+    /// None was for it, or `no scrub`.
+    #[default]
+    No,
+    /// What one says.
+    Yes,
+    /// The same, and its state is to look at timestamps.
+    Stamped,
+}
+
+/// A scrub rule, or a `no scrub` one.
+#[derive(Debug)]
+struct ScrubRule {
+    rule: Compiled,
+    does: Normalise,
+    fragments: Fragments,
+}
+
 /// The scrub rules of a ruleset, of which the first that matches decides, and `set reassemble`.
 #[derive(Debug, Default)]
 pub(crate) struct ScrubRules {
-    rules: Box<[(Compiled, Normalise, Fragments)]>,
+    rules: Box<[ScrubRule]>,
     /// What happens to fragments if there are no rules.
     fragments: Fragments,
 }
@@ -89,7 +109,7 @@ impl ScrubRules {
             let gathers = rule.action == Action::Scrub && !rule.scrub.no_reassemble;
             let fragments =
                 if gathers { Fragments::Gather { no_df: rule.scrub.no_df } } else { Fragments::Stay };
-            Ok((compile(rule)?, Normalise::from(&rule.scrub), fragments))
+            Ok(ScrubRule { rule: compile(rule)?, does: Normalise::from(&rule.scrub), fragments })
         };
         Ok(ScrubRules {
             rules: rules.iter().map(one).collect::<Result<_, CompileError>>()?,
@@ -106,7 +126,7 @@ impl ScrubRules {
     /// Whether fragments of any packet are put together.
     #[inline(always)]
     pub(crate) fn gathers(&self) -> bool {
-        self.fragments != Fragments::Stay || self.rules.iter().any(|(.., f)| *f != Fragments::Stay)
+        self.fragments != Fragments::Stay || self.rules.iter().any(|r| r.fragments != Fragments::Stay)
     }
 
     /// Whether the datagram of this fragment is put together, and whether don't-fragment is forgiven.
@@ -118,7 +138,7 @@ impl ScrubRules {
         routes: Option<&dyn Routes>,
     ) -> Option<bool> {
         let fragments = match self.first(Direction::In, index, m, known, routes) {
-            Some((_, fragments)) => fragments,
+            Some(rule) => rule.fragments,
             None if self.is_empty() => self.fragments,
             None => Fragments::Stay,
         };
@@ -128,8 +148,8 @@ impl ScrubRules {
         }
     }
 
-    /// Does to a packet what the first rule that matches says; whether its state is to look at timestamps. That is to be
-    /// asked now: the rule need not match what it has made of the packet.
+    /// Does to a packet what the first rule that matches says, and says what that was: the rule need not match what it has
+    /// made of the packet.
     #[cold]
     pub(crate) fn normalise(
         &self,
@@ -139,17 +159,20 @@ impl ScrubRules {
         known: &Known,
         routes: Option<&dyn Routes>,
         ids: &mut Ids,
-    ) -> bool {
-        let Some((normalise, _)) = self.first(direction, index, m, known, routes) else { return false };
-        if !normalise.is_none() {
-            normalise.apply(m, || ids.next());
+    ) -> Scrubbed {
+        let found = self.first(direction, index, m, known, routes);
+        let Some(ScrubRule { does, .. }) = found.filter(|r| r.rule.action == Action::Scrub) else {
+            return Scrubbed::No;
+        };
+        if !does.is_none() {
+            does.apply(m, || ids.next());
         }
-        normalise.reassemble_tcp
+        if does.reassemble_tcp { Scrubbed::Stamped } else { Scrubbed::Yes }
     }
 
     /// Whether states look at timestamps, by any of the rules.
     pub(crate) fn looks_at_timestamps(&self) -> bool {
-        self.rules.iter().any(|(_, normalise, _)| normalise.reassemble_tcp)
+        self.rules.iter().any(|r| r.does.reassemble_tcp)
     }
 
     fn first(
@@ -159,16 +182,16 @@ impl ScrubRules {
         m: &Mbuf,
         known: &Known,
         routes: Option<&dyn Routes>,
-    ) -> Option<(Normalise, Fragments)> {
+    ) -> Option<&ScrubRule> {
         let p = Packet::read(m).ok()?;
         let sender = Sender::new(known, m.data());
-        let matches = |rule: &&(Compiled, Normalise, Fragments)| {
-            rule.0.mismatch(direction, index, &p).is_none()
-                && rule.0.rest_matches(&p, p.tag)
-                && rule.0.os.is_none_or(|os| sender.is(os, &p))
-                && rule.0.asks().is_none_or(|test| test.mismatch(index, &p, routes).is_none())
+        let matches = |ScrubRule { rule, .. }: &&ScrubRule| {
+            rule.mismatch(direction, index, &p).is_none()
+                && rule.rest_matches(&p, p.tag)
+                && rule.os.is_none_or(|os| sender.is(os, &p))
+                && rule.asks().is_none_or(|test| test.mismatch(index, &p, routes).is_none())
         };
-        self.rules.iter().find(matches).map(|&(_, normalise, fragments)| (normalise, fragments))
+        self.rules.iter().find(matches)
     }
 }
 

@@ -7,7 +7,7 @@
 use kern::{Gso, Mbuf, PktFlags, Why};
 use wire::{IpProto, parse, sctp};
 
-use crate::{IfIndex, addr::Family};
+use crate::{IfIndex, addr::Family, membership};
 
 /// TCP's fields as tracking needs them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,15 +101,20 @@ impl Packet {
         received: IfIndex(0),
     };
 
-    /// Reads a packet; the data begin at the IP header.
+    /// Reads a packet; the data begin at the IP header. Whether TCP's flags make sense is not asked.
     #[inline(always)]
     pub fn read(m: &Mbuf) -> Result<Packet, Why> {
         let mut p = Packet::EMPTY;
-        p.fill(m)?;
-        Ok(p)
+        match p.fill(m) {
+            Ok(()) | Err(Why::PfNormalize) => Ok(p),
+            Err(why) => Err(why),
+        }
     }
 
     /// Reads a packet in place: a copy of what has just been written in pieces costs more than the reading.
+    ///
+    /// A segment whose flags make no sense is read like any other, and refused with [`Why::PfNormalize`] (see
+    /// [`is_senseless`]).
     #[inline(always)]
     pub fn fill(&mut self, m: &Mbuf) -> Result<(), Why> {
         let data = m.data();
@@ -126,13 +131,11 @@ impl Packet {
         self.received = IfIndex(hdr.rcvif);
         (self.sport, self.dport, self.icmp, self.code, self.segments) = (0, 0, 0, 0, 1);
         self.tcp = Tcp::default();
-        if !self.fragment {
-            self.transport(data)?;
-        }
+        let read = if self.fragment { Ok(()) } else { self.transport(data) };
         if hdr.gso != Gso::None {
             self.count_segments(u32::from(hdr.gso_size));
         }
-        Ok(())
+        read
     }
 
     #[inline(always)]
@@ -172,9 +175,10 @@ impl Packet {
         match IpProto(self.proto) {
             IpProto::TCP => self.read_tcp(l4),
             IpProto::UDP => self.read_udp(l4),
-            IpProto::ICMP if self.family == Family::Inet => self.read_icmp(l4),
-            IpProto::ICMPV6 if self.family == Family::Inet6 => self.read_icmp(l4),
+            IpProto::ICMP if self.family == Family::Inet => self.read_icmp(l4, data),
+            IpProto::ICMPV6 if self.family == Family::Inet6 => self.read_icmp(l4, data),
             IpProto::SCTP => self.read_sctp(l4),
+            IpProto::IGMP if self.family == Family::Inet => membership::igmp(data),
             _ => Ok(()),
         }
     }
@@ -190,7 +194,7 @@ impl Packet {
         self.dport = be16(h, 2);
         self.tcp = Tcp { seq: be32(h, 4), ack: be32(h, 8), window: be16(h, 14), flags: h[13], header };
         self.payload = l4.len() as u32 - u32::from(header);
-        Ok(())
+        if SENSELESS >> (h[13] & 0x3f) & 1 == 0 { Ok(()) } else { Err(Why::PfNormalize) }
     }
 
     #[inline(always)]
@@ -208,7 +212,7 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn read_icmp(&mut self, l4: &[u8]) -> Result<(), Why> {
+    fn read_icmp(&mut self, l4: &[u8], data: &[u8]) -> Result<(), Why> {
         let h: &[u8; 8] = l4.first_chunk().ok_or(Why::PfShort)?;
         self.icmp = h[0];
         self.code = h[1];
@@ -216,8 +220,9 @@ impl Packet {
         if icmp_query(self.family, h[0]).is_some() {
             let id = be16(h, 4);
             (self.sport, self.dport) = (id, id);
+            return Ok(());
         }
-        Ok(())
+        membership::mld(self, data)
     }
 
     /// All chunks are looked at (FreeBSD: `pf_scan_sctp`): a packet that RFC 9260 forbids goes no further.
@@ -271,6 +276,31 @@ pub fn icmp_query(family: Family, kind: u8) -> Option<bool> {
         _ => None,
     }
 }
+
+/// Whether these flags of TCP make no sense together (FreeBSD: `pf_normalize_tcp`): a SYN that resets or ends what it opens,
+/// a segment that is neither SYN nor RST and acknowledges nothing, and FIN, PSH or URG without ACK.
+pub(crate) const fn is_senseless(flags: u8) -> bool {
+    const FIN: u8 = 1;
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    const PSH: u8 = 8;
+    const ACK: u8 = 16;
+    const URG: u8 = 32;
+    let opens_and_ends = flags & SYN != 0 && flags & (FIN | RST) != 0;
+    let says_nothing = flags & (SYN | RST | ACK) == 0;
+    let needs_ack = flags & ACK == 0 && flags & (FIN | PSH | URG) != 0;
+    opens_and_ends || says_nothing || needs_ack
+}
+
+/// A bit for each of the 64 sets of flags that make no sense: looking it up costs a segment a shift.
+const SENSELESS: u64 = {
+    let (mut set, mut flags) = (0, 0);
+    while flags < 64 {
+        set |= (is_senseless(flags) as u64) << flags;
+        flags += 1;
+    }
+    set
+};
 
 /// Whether an ICMP type reports an error and quotes the packet that caused it.
 #[inline(always)]

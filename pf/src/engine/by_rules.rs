@@ -13,7 +13,9 @@ use crate::{
     IfIndex,
     eval::{Outcome, evaluate, first_match},
     limiter::{Limited, Share},
+    membership,
     nat::{Translate, mapping::Endpoint},
+    normalise::Scrubbed,
     once::Once,
     osfp::Sender,
     packet::Packet,
@@ -268,7 +270,7 @@ impl<'a> PfCx<'a> {
 
     /// No rule decides: the packet passes.
     fn by_none(&mut self, m: &mut Mbuf, p: &Packet, outcome: Outcome<'_>) -> Verdict {
-        if p.options && !outcome.allow_opts {
+        if p.options && !outcome.allow_opts && !membership::only_alerts(p, m.data()) {
             return self.block(Why::PfOptions);
         }
         if !outcome.treatment.admits(m, p) {
@@ -297,7 +299,8 @@ impl<'a> PfCx<'a> {
         } else {
             self.count_decided(direction, rule, outcome.anchor, counted, Fate::Pass);
         }
-        if p.options && !rule.allow_opts && !outcome.allow_opts {
+        let allows = rule.allow_opts || outcome.allow_opts;
+        if p.options && !allows && !membership::only_alerts(&seen.p, m.data()) {
             return self.block(Why::PfOptions);
         }
         if outcome.tag != 0 {
@@ -406,7 +409,7 @@ impl<'a> PfCx<'a> {
         let making = Making {
             rule,
             treatment: treatment_number,
-            stamped: treatment.normalise.reassemble_tcp || (seen.stamped && !self.rules.scrub.is_empty()),
+            stamped: treatment.normalise.reassemble_tcp || (seen.scrubbed == Scrubbed::Stamped && !self.rules.scrub.is_empty()),
             binds: if !judged.floats && becomes.family() == p.family {
                 Routed::binds(treatment.route, hops, direction, index)
             } else {

@@ -5,7 +5,7 @@ use wire::flow::host;
 
 use super::{PfCx, Seen, before, choose_queue, remember, route};
 use crate::{
-    IfIndex,
+    IfIndex, membership,
     nat::{family, rewrite},
     packet::Packet,
     rule::Direction,
@@ -85,7 +85,7 @@ impl PfCx<'_> {
         if hit.anchor != RuleSlot::NONE {
             self.count(hit.anchor, direction, p.segments, p.bytes);
         }
-        if p.options && !hit.allow_opts {
+        if p.options && !hit.allow_opts && !membership::only_alerts(p, m.data()) {
             return self.block(Why::PfOptions);
         }
         match before(direction, m) {

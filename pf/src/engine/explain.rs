@@ -90,9 +90,9 @@ impl PfCx<'_> {
         let plain = !m.hdr().flags.has(PktFlags::OPTIONS);
         let unseen = self.pf.states.count() == 0
             && matches!(constant, Constant::Pass { allow_opts, .. } if allow_opts || plain);
-        self.normalise(direction, index, m);
-        let mut seen = Seen::NOTHING;
+        let mut seen = Seen { scrubbed: self.normalise(direction, index, m), ..Seen::NOTHING };
         self.look(direction, m, &mut seen);
+        self.forgive(direction, m, &mut seen);
         // What passes unseen is not refused for what it is.
         if seen.refused.is_none() || unseen {
             // A translation that finds no address ends the way here; the engine's verdict says so.

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
 pub mod association;
+pub mod either;
 pub mod families;
 pub mod handshake;
 
