@@ -93,8 +93,13 @@ impl Seen {
         }
     }
 
-    pub(crate) const NOTHING: Seen =
-        Seen { p: Packet::EMPTY, lookup: Lookup::NOTHING, refused: None, cookie: None, scrubbed: Scrubbed::No };
+    pub(crate) const NOTHING: Seen = Seen {
+        p: Packet::EMPTY,
+        lookup: Lookup::NOTHING,
+        refused: None,
+        cookie: None,
+        scrubbed: Scrubbed::No,
+    };
 }
 
 /// pf for one batch at one instant.

@@ -63,8 +63,7 @@ fn alerts6(data: &[u8]) -> bool {
         return false;
     }
     let Ok(mut options) = Options::of(data, ipv6::HEADER_LEN) else { return false };
-    let is_alert = |option: Result<ExtOption<'_>, _>| {
-        option.is_ok_and(|option| option.kind == ExtOption::ROUTER_ALERT)
-    };
+    let is_alert =
+        |option: Result<ExtOption<'_>, _>| option.is_ok_and(|option| option.kind == ExtOption::ROUTER_ALERT);
     options.clone().next().is_some() && options.all(is_alert)
 }

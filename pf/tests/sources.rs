@@ -7,24 +7,39 @@ mod common;
 
 use std::net::Ipv4Addr;
 
-use common::{CLIENT, IN, LAN, OUT, SERVER, WAN, World, header, unreachable};
+use common::{
+    CLIENT, IN, LAN, OUT, SERVER, WAN, World,
+    either::{INET, Party, both, tcp as segment, unreachable},
+    header,
+};
 use kern::lock::{Root, levels::PfRules};
 use pf::{Direction, IfIndex, Verdict, table::TableError};
 use wire::{IpProto, build, checksum, tcp};
+
+both! {
+    a_source_has_as_many_states_as_the_rule_allows_and_others_have_theirs
+    a_rule_has_as_many_sources_as_it_allows
+    sources_tracked_globally_are_counted_over_all_rules
+    nodes_live_on_without_states_for_src_track_seconds
+    only_complete_handshakes_count_as_connections
+    a_source_that_overloads_a_rule_goes_to_the_table_and_its_states_go
+    modulated_ends_see_numbers_that_neither_has_chosen
+}
 
 fn client(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, n)
 }
 
-fn syn(from: u8, port: u16) -> Vec<u8> {
-    build::tcp4(client(from), SERVER, &header(port, 80, "S", 1000, 0, 100), b"")
+fn syn(party: Party, from: u8, port: u16) -> Vec<u8> {
+    segment(party.in_lan(from), party.server, &header(port, 80, "S", 1000, 0, 100), b"")
 }
 
 /// A whole handshake; whether its last packet passed.
-fn connects(w: &mut World, from: u8, port: u16) -> bool {
-    let synack = build::tcp4(SERVER, client(from), &header(80, port, "SA", 5000, 1001, 100), b"");
-    let ack = build::tcp4(client(from), SERVER, &header(port, 80, "A", 1001, 5001, 100), b"");
-    w.passes(IN, LAN, &syn(from, port)) && w.passes(OUT, LAN, &synack) && w.passes(IN, LAN, &ack)
+fn connects(w: &mut World, party: Party, from: u8, port: u16) -> bool {
+    let (client, server) = (party.in_lan(from), party.server);
+    let synack = segment(server, client, &header(80, port, "SA", 5000, 1001, 100), b"");
+    let ack = segment(client, server, &header(port, 80, "A", 1001, 5001, 100), b"");
+    w.passes(IN, LAN, &syn(party, from, port)) && w.passes(OUT, LAN, &synack) && w.passes(IN, LAN, &ack)
 }
 
 fn settle(w: &World) -> usize {
@@ -41,16 +56,15 @@ fn sources(w: &World) -> Vec<pf::track::SourceInfo> {
     w.pf.sources(&mut held.at::<PfRules>(), 1000)
 }
 
-#[test]
-fn a_source_has_as_many_states_as_the_rule_allows_and_others_have_theirs() {
+fn a_source_has_as_many_states_as_the_rule_allows_and_others_have_theirs(party: Party) {
     let mut w = World::new("pass in on lan0 proto tcp keep state (source-track rule, max-src-states 2)\n");
-    assert!(w.passes(IN, LAN, &syn(9, 1)) && w.passes(IN, LAN, &syn(9, 2)));
-    assert!(!w.passes(IN, LAN, &syn(9, 3)));
-    assert!(w.passes(IN, LAN, &syn(10, 1)));
+    assert!(w.passes(IN, LAN, &syn(party, 9, 1)) && w.passes(IN, LAN, &syn(party, 9, 2)));
+    assert!(!w.passes(IN, LAN, &syn(party, 9, 3)));
+    assert!(w.passes(IN, LAN, &syn(party, 10, 1)));
     assert_eq!(w.pf.counters().src_limit.get(), 1);
     assert_eq!((w.states().len(), sources(&w).len()), (3, 2));
-    assert_eq!(w.kill(|s| s.wire[0] == (client(9).into(), 1)), 1);
-    assert!(w.passes(IN, LAN, &syn(9, 3)), "an ended state makes room");
+    assert_eq!(w.kill(|s| s.wire[0] == (party.in_lan(9), 1)), 1);
+    assert!(w.passes(IN, LAN, &syn(party, 9, 3)), "an ended state makes room");
     w.kill(|_| true);
     assert_eq!(w.pf.source_count(), 0, "nodes go with their states");
 }
@@ -59,39 +73,36 @@ fn a_source_has_as_many_states_as_the_rule_allows_and_others_have_theirs() {
 fn there_are_as_many_nodes_as_the_limit_says() {
     let rules = "pass in on lan0 proto tcp keep state (source-track rule)\n";
     let mut w = World::new(&format!("set limit src-nodes 2\n{rules}"));
-    assert!(w.passes(IN, LAN, &syn(9, 1)) && w.passes(IN, LAN, &syn(10, 1)));
-    assert!(!w.passes(IN, LAN, &syn(11, 1)));
-    assert!(w.passes(IN, LAN, &syn(10, 2)), "one that there is");
+    assert!(w.passes(IN, LAN, &syn(INET, 9, 1)) && w.passes(IN, LAN, &syn(INET, 10, 1)));
+    assert!(!w.passes(IN, LAN, &syn(INET, 11, 1)));
+    assert!(w.passes(IN, LAN, &syn(INET, 10, 2)), "one that there is");
     assert_eq!(w.pf.counters().src_limit.get(), 1);
     w.load(&format!("set limit {{ src-nodes 3, frags 10 }}\n{rules}"));
-    assert!(w.passes(IN, LAN, &syn(11, 1)));
+    assert!(w.passes(IN, LAN, &syn(INET, 11, 1)));
     w.kill(|_| true);
     assert_eq!(w.pf.source_count(), 0);
 }
 
-#[test]
-fn a_rule_has_as_many_sources_as_it_allows() {
+fn a_rule_has_as_many_sources_as_it_allows(party: Party) {
     let mut w = World::new("pass in on lan0 proto tcp keep state (source-track rule, max-src-nodes 2)\n");
-    assert!(w.passes(IN, LAN, &syn(9, 1)) && w.passes(IN, LAN, &syn(10, 1)));
-    assert!(!w.passes(IN, LAN, &syn(11, 1)));
-    assert!(w.passes(IN, LAN, &syn(9, 2)));
+    assert!(w.passes(IN, LAN, &syn(party, 9, 1)) && w.passes(IN, LAN, &syn(party, 10, 1)));
+    assert!(!w.passes(IN, LAN, &syn(party, 11, 1)));
+    assert!(w.passes(IN, LAN, &syn(party, 9, 2)));
 }
 
-#[test]
-fn sources_tracked_globally_are_counted_over_all_rules() {
+fn sources_tracked_globally_are_counted_over_all_rules(party: Party) {
     let mut w = World::new(
         "pass in on lan0 proto tcp keep state (source-track global, max-src-states 1)\npass in on lan0 proto tcp to port 80 keep state (source-track global, max-src-states 2)\n",
     );
-    let other = |port| build::tcp4(client(9), SERVER, &header(port, 81, "S", 1, 0, 1), b"");
-    assert!(w.passes(IN, LAN, &other(1)) && w.passes(IN, LAN, &syn(9, 1)));
-    assert!(!w.passes(IN, LAN, &syn(9, 2)) && !w.passes(IN, LAN, &other(2)));
+    let other = |port| segment(party.in_lan(9), party.server, &header(port, 81, "S", 1, 0, 1), b"");
+    assert!(w.passes(IN, LAN, &other(1)) && w.passes(IN, LAN, &syn(party, 9, 1)));
+    assert!(!w.passes(IN, LAN, &syn(party, 9, 2)) && !w.passes(IN, LAN, &other(2)));
 }
 
-#[test]
-fn nodes_live_on_without_states_for_src_track_seconds() {
+fn nodes_live_on_without_states_for_src_track_seconds(party: Party) {
     let mut w =
         World::new("set timeout src.track 30\npass in on lan0 proto tcp keep state (source-track rule)\n");
-    assert!(w.passes(IN, LAN, &syn(9, 1)));
+    assert!(w.passes(IN, LAN, &syn(party, 9, 1)));
     w.kill(|_| true);
     assert_eq!(w.pf.source_count(), 1);
     for _ in 0..300 {
@@ -108,31 +119,29 @@ fn nodes_live_on_without_states_for_src_track_seconds() {
     assert_eq!(before, 1, "a node lets go of its rule");
 }
 
-#[test]
-fn only_complete_handshakes_count_as_connections() {
+fn only_complete_handshakes_count_as_connections(party: Party) {
     let mut w = World::new("pass in on lan0 proto tcp keep state (max-src-conn 2)\n");
     for port in 100..110 {
-        assert!(w.passes(IN, LAN, &syn(9, port)));
+        assert!(w.passes(IN, LAN, &syn(party, 9, port)));
     }
-    assert!(connects(&mut w, 9, 1) && connects(&mut w, 9, 2));
-    assert!(!connects(&mut w, 9, 3));
-    assert!(connects(&mut w, 10, 1));
+    assert!(connects(&mut w, party, 9, 1) && connects(&mut w, party, 9, 2));
+    assert!(!connects(&mut w, party, 9, 3));
+    assert!(connects(&mut w, party, 10, 1));
 }
 
-#[test]
-fn a_source_that_overloads_a_rule_goes_to_the_table_and_its_states_go() {
+fn a_source_that_overloads_a_rule_goes_to_the_table_and_its_states_go(party: Party) {
     for (flush, left) in [("", 5), ("flush", 1), ("flush global", 0)] {
         let mut w = World::new(&format!(
             "table <bad> persist\nblock in quick from <bad>\npass in on lan0 proto udp keep state\npass in on lan0 proto tcp keep state (max-src-conn-rate 3/10, overload <bad> {flush})\n"
         ));
-        assert!(w.passes(IN, LAN, &build::udp4(CLIENT, SERVER, 1, 53, b"")));
-        assert!((1..=3).all(|port| connects(&mut w, 9, port)));
+        assert!(w.passes(IN, LAN, &party.ask(1)));
+        assert!((1..=3).all(|port| connects(&mut w, party, 9, port)));
         assert_eq!(settle(&w), 0);
-        assert!(!connects(&mut w, 9, 4), "the fourth is too many");
+        assert!(!connects(&mut w, party, 9, 4), "the fourth is too many");
         assert_eq!(settle(&w), 1);
         assert_eq!(w.states().len(), left - usize::from(flush.is_empty()), "{flush}");
-        assert!(!w.passes(IN, LAN, &syn(9, 5)), "it is in the table");
-        assert!(w.passes(IN, LAN, &syn(10, 5)));
+        assert!(!w.passes(IN, LAN, &syn(party, 9, 5)), "it is in the table");
+        assert!(w.passes(IN, LAN, &syn(party, 10, 5)));
     }
 }
 
@@ -142,9 +151,9 @@ fn a_const_table_takes_what_overloads_a_rule_and_nothing_from_users() {
         "table <bad> const { 192.0.2.77 }\nblock in quick from <bad>\n\
          pass in on lan0 proto tcp keep state (max-src-conn-rate 1/10, overload <bad>)\n",
     );
-    assert!(connects(&mut w, 9, 1) && !connects(&mut w, 9, 2));
+    assert!(connects(&mut w, INET, 9, 1) && !connects(&mut w, INET, 9, 2));
     assert_eq!(settle(&w), 1);
-    assert!(!w.passes(IN, LAN, &syn(9, 3)), "it is in the table");
+    assert!(!w.passes(IN, LAN, &syn(INET, 9, 3)), "it is in the table");
     assert!(w.pf.tables().flush("", "bad").is_err());
 }
 
@@ -160,7 +169,7 @@ fn what_one_table_does_not_take_keeps_nothing_from_the_others() {
         format!("set limit table-entries 2\ntable <one> persist {{ 192.0.2.77 }}\n{}", overload(80, "one"));
     let mut w = World::new(&rules);
     for n in [9, 10, 11] {
-        assert!(connects(&mut w, n, 1) && !connects(&mut w, n, 2));
+        assert!(connects(&mut w, INET, n, 1) && !connects(&mut w, INET, n, 2));
     }
     let settled = w.pf.settle(&mut Root::claim().top().at(), 1);
     assert_eq!(settled.sources.len(), 3);
@@ -196,20 +205,20 @@ fn through(w: &mut World, direction: Direction, index: IfIndex, octets: &[u8]) -
     assert!(matches!(verdict, Verdict::Pass(_)), "{verdict:?}");
     let data = m.data().to_vec();
     w.fixture.done(m);
-    assert!(checksum::transport_ok(&data, 20, data.len(), IpProto::TCP));
-    let segment = tcp::Packet::new_checked(&data[20..]).unwrap();
+    let l4 = if data[0] >> 4 == 6 { 40 } else { 20 };
+    assert!(checksum::transport_ok(&data, l4, data.len(), IpProto::TCP));
+    let segment = tcp::Packet::new_checked(&data[l4..]).unwrap();
     let repr = tcp::Repr::parse(&segment, None).unwrap();
     (data, repr)
 }
 
-#[test]
-fn modulated_ends_see_numbers_that_neither_has_chosen() {
+fn modulated_ends_see_numbers_that_neither_has_chosen(party: Party) {
     let mut w = World::new("pass in on lan0 proto tcp modulate state\n");
     let up = |flags: &str, seq, ack, data: &[u8]| {
-        build::tcp4(CLIENT, SERVER, &header(4000, 80, flags, seq, ack, 1000), data)
+        segment(party.client, party.server, &header(4000, 80, flags, seq, ack, 1000), data)
     };
     let down = |flags: &str, seq, ack, data: &[u8]| {
-        build::tcp4(SERVER, CLIENT, &header(80, 4000, flags, seq, ack, 1000), data)
+        segment(party.server, party.client, &header(80, 4000, flags, seq, ack, 1000), data)
     };
     let (_, syn) = through(&mut w, IN, LAN, &up("S", 1000, 0, b""));
     assert_ne!(syn.seq, 1000);
@@ -223,11 +232,17 @@ fn modulated_ends_see_numbers_that_neither_has_chosen() {
     assert_eq!((ack.seq, ack.ack), (syn.seq.wrapping_add(1), 5001));
     let (_, data) = through(&mut w, OUT, LAN, &down("A", 5001, ack.seq.wrapping_add(7), b"answer"));
     assert_eq!((data.seq, data.ack), (5001_u32.wrapping_add(shown), 1008));
+    let quote = 2 * party.l4() + 8;
     // An error quotes what it was shown, and is told to the sender in the sender's numbers.
-    let mut m = w.packet(&unreachable(SERVER, CLIENT, &sent));
+    let mut m = w.packet(&unreachable(party.server, party.client, &sent));
     assert!(matches!(w.test(OUT, LAN, &mut m), Verdict::Pass(_)));
-    assert!(checksum::transport_ok(m.data(), 20, m.len(), IpProto::ICMP));
-    assert_eq!(m.data()[28 + 24..28 + 28], 1001_u32.to_be_bytes());
+    assert!(checksum::transport_ok(
+        m.data(),
+        party.l4(),
+        m.len(),
+        if party.is6() { IpProto::ICMPV6 } else { IpProto::ICMP }
+    ));
+    assert_eq!(m.data()[quote + 4..quote + 8], 1001_u32.to_be_bytes());
     w.fixture.done(m);
     // Far beyond the window in the sender's own numbers.
     assert!(!w.passes(IN, LAN, &up("A", 900_000, synack.seq.wrapping_add(1), b"x")));

@@ -409,7 +409,8 @@ impl<'a> PfCx<'a> {
         let making = Making {
             rule,
             treatment: treatment_number,
-            stamped: treatment.normalise.reassemble_tcp || (seen.scrubbed == Scrubbed::Stamped && !self.rules.scrub.is_empty()),
+            stamped: treatment.normalise.reassemble_tcp
+                || (seen.scrubbed == Scrubbed::Stamped && !self.rules.scrub.is_empty()),
             binds: if !judged.floats && becomes.family() == p.family {
                 Routed::binds(treatment.route, hops, direction, index)
             } else {
