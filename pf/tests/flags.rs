@@ -31,10 +31,9 @@ fn makes_sense(flags: u8) -> bool {
     let (fin, syn, rst, psh, ack, urg) = (has(b'F'), has(b'S'), has(b'R'), has(b'P'), has(b'A'), has(b'U'));
     match (syn, rst, ack) {
         (true, false, true) => !fin,
-        (true, false, false) => !fin && !psh && !urg,
+        (true, false, false) | (false, true, false) => !fin && !psh && !urg,
         (true, true, _) | (false, false, false) => false,
         (false, _, true) => true,
-        (false, true, false) => !fin && !psh && !urg,
     }
 }
 

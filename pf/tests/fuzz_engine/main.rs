@@ -196,11 +196,11 @@ impl Play {
         let pf = self.world.pf.clone();
         assert_eq!(pf.states().count(), 0);
         assert_eq!(pf.source_count(), 0, "source nodes");
-        let mut root = Root::claim();
-        let mut held = root.top();
-        assert_eq!(pf.mappings(&mut held.at::<PfRules>()), []);
-        drop(held);
-        drop(root);
+        {
+            let mut root = Root::claim();
+            let mut held = root.top();
+            assert_eq!(pf.mappings(&mut held.at::<PfRules>()), []);
+        }
         assert_eq!(pf.slab().in_use(), slots, "rules of old states are given back");
         let counters = pf.counters();
         assert_eq!(counters.inserts.get(), counters.removals.get(), "states made and gone");

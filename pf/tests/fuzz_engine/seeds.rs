@@ -154,10 +154,12 @@ fn extensions(party: Party) -> Vec<Seed> {
             packet[6..8].copy_from_slice(&word.to_be_bytes());
             up(mended(packet))
         };
+        // In units of 8 octets.
+        let second = 304 / 8;
         return vec![
             fragment(ipv4::MF, &body[..304]),
-            fragment(38, &body[304..]),
-            fragment(38 | ipv4::MF, &body[304..600]),
+            fragment(second, &body[304..]),
+            fragment(ipv4::MF | second, &body[304..600]),
             with_options(17, &[148, 4, 0, 0], body),
             with_options(17, &[7, 7, 4, 0, 0, 0, 0, 0], body),
             with_options(2, &[148, 4, 0, 0], &[0x16, 0, 0, 0, 224, 0, 0, 9]),

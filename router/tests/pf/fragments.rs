@@ -43,7 +43,9 @@ fn payload(packet: &[u8]) -> &[u8] {
 
 /// Sends fragments of the first host's, in this order.
 fn send(bed: &mut Bed, pieces: &[Vec<u8>]) {
-    pieces.iter().for_each(|piece| assert!(bed.send(0, 0, piece)));
+    for piece in pieces {
+        assert!(bed.send(0, 0, piece));
+    }
     bed.run(20);
 }
 
@@ -268,7 +270,9 @@ fn a_limit_that_sinks_below_what_waits_sends_the_oldest_away() {
     for ident in 0..20 {
         let mut pieces = cut(&packet, PART);
         pieces.pop();
-        pieces.iter_mut().for_each(|piece| set_ident(piece, ident));
+        for piece in &mut pieces {
+            set_ident(piece, ident);
+        }
         send(&mut bed, &pieces);
     }
     assert_eq!(waiting(&mut bed), (80, 20));
@@ -308,7 +312,9 @@ fn a_flood_takes_its_share_and_no_more_and_a_good_datagram_passes_in_the_middle_
     // Those that are left are the last that came.
     let mut last =
         cut4(&build::udp4(Ipv4Addr::from_bits(0x0a00_0000 + 4999 / 3), HOST4[1], 1, 2, &[7; 1500]), PART);
-    last.iter_mut().for_each(|piece| set_ident(piece, 4999));
+    for piece in &mut last {
+        set_ident(piece, 4999);
+    }
     send(&mut bed, &last[1..]);
     assert_eq!(bed.arrived(1).len(), 2);
     bed.run(31_000);
@@ -385,7 +391,9 @@ fn a_translated_datagram_is_whole_in_between_and_in_fragments_both_ways() {
         assert!(got.iter().all(|p| addresses(p) == addresses(&there)));
         assert!(join(&got, pieces[0].len()) == payload(&there), "the checksum is that of the new address");
         let answers = cut(&back, part);
-        answers.iter().for_each(|piece| assert!(bed.send(1, 0, piece)));
+        for piece in &answers {
+            assert!(bed.send(1, 0, piece));
+        }
         bed.run(20);
         let got = bed.arrived(0);
         assert_eq!(sizes(&got), sizes(&answers));
