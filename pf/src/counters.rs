@@ -25,5 +25,15 @@ kern::counters! {
         no_route: "pf.no_route" "packets for which a rule named no next hop that there is",
         state_limit: "pf.state_limit" "states not made because of a limit",
         endpoint_limit: "pf.endpoint_limit" "SCTP hosts whose further addresses were not kept because of a limit",
+        src_searches: "pf.src_searches" "lookups of source nodes",
+        src_inserts: "pf.src_inserts" "source nodes made",
+        src_removals: "pf.src_removals" "source nodes removed",
+        max_states: "pf.max_states" "states not made because of a rule's maximum",
+        max_src_states: "pf.max_src_states" "states not made because of a source's maximum",
+        max_src_nodes: "pf.max_src_nodes" "source nodes not made because of a rule's maximum",
+        max_src_conn: "pf.max_src_conn" "times that a source had more connections than a rule allows",
+        max_src_conn_rate: "pf.max_src_conn_rate" "times that a source connected faster than a rule allows",
+        overload_table: "pf.overload_table" "sources put into an overload table",
+        overload_flush: "pf.overload_flush" "sources whose states were flushed for overload",
     }
 }

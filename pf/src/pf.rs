@@ -43,6 +43,8 @@ pub struct Pf {
     pub(crate) debug: Debug,
     /// States removed by the control thread.
     killed: AtomicU64,
+    /// Sources that overloaded a rule: put into its table, and their states flushed.
+    overloaded: [AtomicU64; 2],
     /// What had been counted when `pfctl -F info` last was said.
     cleared: Leaf<PfCounters>,
 }
@@ -60,6 +62,7 @@ impl Pf {
             tables: Tables::new(workers),
             debug: Debug::default(),
             killed: AtomicU64::new(0),
+            overloaded: Default::default(),
             cleared: Leaf::new(PfCounters::default()),
         }
     }
@@ -188,8 +191,12 @@ impl Pf {
             let prefix = Prefix::host(source.family.address(source.source));
             let (anchor, table) = (&source.anchor, &source.overload.table);
             let entry = Entry { not: false, prefix };
-            if let Err(error) = self.tables.add_where_active(anchor, table, &[entry], now) {
-                settled.fails(error);
+            if source.overload.flush.is_some() {
+                self.overloaded[1].fetch_add(1, Ordering::Relaxed);
+            }
+            match self.tables.add_where_active(anchor, table, &[entry], now) {
+                Ok(_) => _ = self.overloaded[0].fetch_add(1, Ordering::Relaxed),
+                Err(error) => settled.fails(error),
             }
         }
         if !settled.sources.is_empty() {
@@ -294,6 +301,11 @@ impl Pf {
     pub fn counters(&self) -> PfCounters {
         let sum = PfCounters::sum(self.counters.iter());
         sum.removals.add(self.killed.load(Ordering::Relaxed));
+        sum.max_states.add(self.slab.refused());
+        self.states.nodes().count_into(&sum);
+        for (place, count) in [&sum.overload_table, &sum.overload_flush].into_iter().zip(&self.overloaded) {
+            place.add(count.load(Ordering::Relaxed));
+        }
         sum
     }
 

@@ -7,6 +7,7 @@
 //! For each interface and direction it is known beforehand whether a packet has to be looked at at all: `set skip`, an
 //! empty list, and a plain `pass` without state are decided for a whole batch at once.
 
+mod checksum;
 mod compiled;
 mod compiler;
 mod constant;
@@ -15,7 +16,7 @@ mod translation;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use kern::{Mbuf, PktFlags};
@@ -99,6 +100,8 @@ pub struct Ruleset {
     pub(crate) log_interface: Option<LogInterface>,
     /// Interfaces whose queues are fair between hosts (`cake`), and so want to know who sent what is translated.
     fair: Box<[IfIndex]>,
+    /// Made when it is first asked for.
+    checksum: OnceLock<u128>,
     slab: Arc<RuleSlab>,
 }
 
@@ -138,6 +141,7 @@ impl Ruleset {
             cookie_size: u16::MAX,
             log_interface: None,
             fair: Box::default(),
+            checksum: OnceLock::new(),
             slab: Arc::clone(slab),
         }
     }

@@ -15,7 +15,7 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use kern::{counter::Counter, lock::Leaf};
@@ -47,6 +47,8 @@ pub struct RuleSlab {
     chunks: Box<[OnceLock<Chunk>]>,
     free: Leaf<Free>,
     workers: usize,
+    /// States that a rule's maximum has refused.
+    refused: AtomicU64,
     /// What the rules have chosen beyond their own life.
     pub(crate) hops: NextHops,
     pub(crate) treatments: Treatments,
@@ -155,6 +157,7 @@ impl RuleSlab {
             chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
             free: Leaf::new(Free::default()),
             workers: workers.max(1),
+            refused: AtomicU64::new(0),
             hops: NextHops::new(),
             treatments: Treatments::new(),
         }
@@ -244,11 +247,17 @@ impl RuleSlab {
         let Some(s) = self.slot(slot) else { return true };
         let max = s.max.load(Ordering::Relaxed);
         if max != 0 && s.states.load(Ordering::Relaxed) >= max {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         s.states.fetch_add(1, Ordering::Relaxed);
         s.references.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// How many states rules have refused because they had their maximum.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// A state of the rule is gone.

@@ -8,7 +8,7 @@
 //! A worker decides nothing about tables or other states: who overloads a rule is reported, and the control thread adds
 //! it to the table and removes its states.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use kern::lock::{
     Held, Leaf, SpinMutex,
@@ -17,6 +17,7 @@ use kern::lock::{
 
 use crate::{
     addr::Family,
+    counters::PfCounters,
     rule::{Flush, Keep, Overload, SourceTrack},
     slab::{RuleSlab, RuleSlot, Slot},
 };
@@ -153,6 +154,22 @@ impl SourceInfo {
     }
 }
 
+/// What was done about source nodes, and what was refused. Workers share it: nodes are for flows that begin, not for packets.
+#[derive(Debug, Default)]
+struct Counts {
+    searches: AtomicU64,
+    inserts: AtomicU64,
+    removals: AtomicU64,
+    max_states: AtomicU64,
+    max_nodes: AtomicU64,
+    max_connections: AtomicU64,
+    max_rate: AtomicU64,
+}
+
+fn inc(count: &AtomicU64) {
+    count.fetch_add(1, Relaxed);
+}
+
 /// All source nodes.
 #[derive(Debug)]
 pub(crate) struct SrcNodes {
@@ -161,6 +178,7 @@ pub(crate) struct SrcNodes {
     limit: AtomicU32,
     /// Row that the purge looks at next.
     at: AtomicU32,
+    counts: Counts,
     reports: Leaf<Vec<(RuleSlot, Family, u128)>>,
 }
 
@@ -171,6 +189,7 @@ impl SrcNodes {
             count: AtomicU32::new(0),
             limit: AtomicU32::new(limit),
             at: AtomicU32::new(0),
+            counts: Counts::default(),
             reports: Leaf::new(Vec::with_capacity(REPORTS)),
         }
     }
@@ -184,6 +203,29 @@ impl SrcNodes {
         self.count.load(Relaxed)
     }
 
+    /// Adds what was counted here to what workers have counted.
+    pub(crate) fn count_into(&self, sum: &PfCounters) {
+        let c = &self.counts;
+        for (place, count) in [
+            (&sum.src_searches, &c.searches),
+            (&sum.src_inserts, &c.inserts),
+            (&sum.src_removals, &c.removals),
+            (&sum.max_src_states, &c.max_states),
+            (&sum.max_src_nodes, &c.max_nodes),
+            (&sum.max_src_conn, &c.max_connections),
+            (&sum.max_src_conn_rate, &c.max_rate),
+        ] {
+            place.add(count.load(Relaxed));
+        }
+    }
+
+    /// A node is gone.
+    fn gone(&self, slab: &RuleSlab, rule: RuleSlot) {
+        self.count.fetch_sub(1, Relaxed);
+        inc(&self.counts.removals);
+        slab.node_gone(rule);
+    }
+
     fn row(&self, key: &NodeKey) -> &SpinMutex<PfSrcNodes, Vec<Node>> {
         let folded = (key.source as u64 ^ (key.source >> 64) as u64) ^ u64::from(key.rule.0) << 32;
         let mixed = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -195,6 +237,7 @@ impl SrcNodes {
         if self.count() == 0 {
             return None;
         }
+        inc(&self.counts.searches);
         let (row, _held) = held.lock(self.row(key));
         row.iter().find(|n| n.key == *key).map(|n| n.address)
     }
@@ -210,12 +253,15 @@ impl SrcNodes {
         address: u128,
         now: u32,
     ) -> bool {
+        inc(&self.counts.searches);
         let (mut row, _held) = held.lock(self.row(key));
         if let Some(node) = row.iter_mut().find(|n| n.key == *key) {
             let allowed = limits.states == 0 || node.states < limits.states;
             if allowed {
                 node.states += 1;
                 (node.expires, node.address) = (0, address);
+            } else {
+                inc(&self.counts.max_states);
             }
             return allowed;
         }
@@ -225,8 +271,10 @@ impl SrcNodes {
         }
         if !slab.node_made(key.rule, limits.nodes) {
             self.count.fetch_sub(1, Relaxed);
+            inc(&self.counts.max_nodes);
             return false;
         }
+        inc(&self.counts.inserts);
         let node = Node {
             key: *key,
             states: 1,
@@ -257,8 +305,7 @@ impl SrcNodes {
         node.connections = node.connections.saturating_sub(connected.into());
         if node.states == 0 && !keeps {
             row.swap_remove(at);
-            self.count.fetch_sub(1, Relaxed);
-            slab.node_gone(key.rule);
+            self.gone(slab, key.rule);
         }
     }
 
@@ -274,6 +321,7 @@ impl SrcNodes {
         let Some(node) = row.iter_mut().find(|n| n.key == *key) else { return true };
         node.connections += 1;
         let (limit, seconds) = limits.rate;
+        let too_many = limits.connections != 0 && node.connections > limits.connections;
         let mut too_fast = false;
         if seconds != 0 {
             let passed = now.saturating_sub(node.counted);
@@ -282,7 +330,13 @@ impl SrcNodes {
             node.counted = now;
             too_fast = node.rate > u64::from(limit) * 1000;
         }
-        !too_fast && (limits.connections == 0 || node.connections <= limits.connections)
+        if too_many {
+            inc(&self.counts.max_connections);
+        }
+        if too_fast {
+            inc(&self.counts.max_rate);
+        }
+        !too_many && !too_fast
     }
 
     /// Tells the control thread of a source that has gone too far.
@@ -324,8 +378,7 @@ impl SrcNodes {
                 }
                 let stays = node.expires > now;
                 if !stays {
-                    self.count.fetch_sub(1, Relaxed);
-                    slab.node_gone(node.key.rule);
+                    self.gone(slab, node.key.rule);
                 }
                 stays
             });
@@ -368,12 +421,11 @@ impl SrcNodes {
                 let stays = !doomed(family.address(node.key.source), address);
                 if !stays {
                     killed += 1;
-                    slab.node_gone(node.key.rule);
+                    self.gone(slab, node.key.rule);
                 }
                 stays
             });
         }
-        self.count.fetch_sub(killed, Relaxed);
         killed
     }
 }
