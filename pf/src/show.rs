@@ -1,25 +1,22 @@
 //! What `pfctl -s` shows: as text in pfctl's own layout, and as plain values for JSON.
 
-use std::fmt::Write;
+mod status;
 
-use kern::counter::{Counter, CounterSet};
+use std::fmt::Write;
 
 use crate::{
     anchor::{self, Kind},
-    conf::{PfConf, Syncookies},
-    counters::PfCounters,
-    debug::Level,
+    conf::PfConf,
     env::Environment,
     ether::EtherRule,
     once::Once,
-    pf::Pf,
     print,
     rule::{AnchorCall, Rule},
     ruleset::Ruleset,
     slab::RuleSlot,
-    state::cookie::CookieInfo,
 };
 
+pub use self::status::{Info, info};
 pub use crate::log_interface::InterfaceStats;
 
 /// A rule and its counters.
@@ -139,123 +136,6 @@ impl RuleInfo {
             self.states_made
         );
         self.labels.iter().map(|label| format!("{label} {numbers}")).collect()
-    }
-}
-
-/// `pfctl -s info`.
-#[derive(Clone, Debug)]
-pub struct Info {
-    /// Whether pf decides anything.
-    pub enabled: bool,
-    /// Seconds since it was enabled.
-    pub since: u64,
-    /// How much pf says.
-    pub debug: Level,
-    /// Whose the states are that are made now (`set hostid`).
-    pub host_id: u32,
-    /// `set loginterface`.
-    pub interface: Option<InterfaceStats>,
-    /// States there are.
-    pub states: u32,
-    /// States there may be.
-    pub limit: u32,
-    /// `set syncookies`, and none if it is `never`.
-    pub syncookies: Option<(Syncookies, CookieInfo)>,
-    /// All counters.
-    pub counters: PfCounters,
-}
-
-/// The present figures of a pf with these rules that was enabled `since` seconds ago, if it is.
-pub fn info(pf: &Pf, rules: Option<&Ruleset>, since: Option<u64>) -> Info {
-    let when = rules.map(|rules| rules.conf().options.syncookies).filter(|when| *when != Syncookies::Never);
-    Info {
-        syncookies: when.map(|when| (when, pf.states().cookies.info())),
-        enabled: since.is_some(),
-        since: since.unwrap_or(0),
-        debug: pf.debug_level(),
-        host_id: pf.states().creator(),
-        interface: rules.and_then(Ruleset::interface_stats),
-        states: pf.states().count(),
-        limit: pf.states().limit(),
-        counters: pf.counters_since_cleared(),
-    }
-}
-
-impl Info {
-    /// The block that pfctl prints, with `-v` or without.
-    pub fn text(&self, verbose: bool) -> String {
-        let mut out = String::new();
-        let _ = self.write(&mut out, verbose);
-        out
-    }
-
-    fn write(&self, out: &mut String, verbose: bool) -> std::fmt::Result {
-        let status = if self.enabled {
-            let (days, rest) = (self.since / 86_400, self.since % 86_400);
-            let clock = format!("{:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60);
-            format!("Status: Enabled for {days} days {clock}")
-        } else {
-            "Status: Disabled".to_owned()
-        };
-        writeln!(out, "{status:<44}{:>15}\n", format!("Debug: {}", self.debug.title()))?;
-        if verbose {
-            writeln!(out, "Hostid:   0x{:08x}\n", self.host_id)?;
-        }
-        if let Some(interface) = &self.interface {
-            interface.write(out)?;
-        }
-        writeln!(out, "{:<27} {:>14} {:>16}", "State Table", "Total", "Rate")?;
-        writeln!(out, "  {:<25} {:>14} {:>14}", "current entries", self.states, "")?;
-        let c = &self.counters;
-        for (name, counter) in [("searches", &c.searches), ("inserts", &c.inserts), ("removals", &c.removals)]
-        {
-            self.counter(out, name, counter)?;
-        }
-        writeln!(out, "Counters")?;
-        let reasons = [
-            ("match", &c.matched),
-            ("fragment", &c.fragment),
-            ("short", &c.short),
-            ("normalize", &c.normalize),
-            ("ip-option", &c.ip_option),
-            ("state-mismatch", &c.state_mismatch),
-            ("state-insert", &c.state_insert),
-            ("state-limit", &c.state_limit),
-            ("endpoint-limit", &c.endpoint_limit),
-        ];
-        reasons.into_iter().try_for_each(|(name, counter)| self.counter(out, name, counter))?;
-        self.syncookies.map_or(Ok(()), |(when, now)| self.write_cookies(out, when, now))
-    }
-
-    fn write_cookies(&self, out: &mut String, when: Syncookies, now: CookieInfo) -> std::fmt::Result {
-        writeln!(out, "Syncookies")?;
-        writeln!(out, "  {:<25} {}", "mode", when.keyword())?;
-        writeln!(out, "  {:<25} {}", "active", if now.active { "active" } else { "inactive" })?;
-        if let Syncookies::Adaptive { start, end } = when {
-            writeln!(out, "  {:<25} {start} %", "highwater")?;
-            writeln!(out, "  {:<25} {end} %", "lowwater")?;
-            writeln!(out, "  {:<25} {:>14}", "half-open states", now.half_open)?;
-        }
-        let c = &self.counters;
-        self.counter(out, "synfloods detected", &c.synfloods)?;
-        self.counter(out, "syncookies sent", &c.syncookies_sent)?;
-        self.counter(out, "syncookies validated", &c.syncookies_valid)?;
-        self.counter(out, "syncookies invalid", &c.syncookies_invalid)
-    }
-
-    fn counter(&self, out: &mut String, name: &str, counter: &Counter) -> std::fmt::Result {
-        let total = counter.get();
-        write!(out, "  {name:<25} {total:>14} ")?;
-        if self.since > 0 {
-            writeln!(out, "{:>14.1}/s", total as f64 / self.since as f64)
-        } else {
-            writeln!(out, "{:>14}", "")
-        }
-    }
-
-    /// Every counter by its name, for JSON.
-    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.counters.iter().map(|(description, value)| (description.name, value))
     }
 }
 

@@ -65,7 +65,7 @@ fn what_happens_again_is_counted_and_has_one_example() {
 #[test]
 fn the_level_is_that_of_the_ruleset_until_it_is_set_otherwise() {
     let mut w = world("");
-    let shown = |w: &World| show::info(&w.pf, None, Some(0)).text(false);
+    let shown = |w: &World| show::info(&w.pf, None, Some(0)).text(0);
     assert_eq!(w.pf.debug_level(), Level::Urgent);
     let first = "Status: Enabled for 0 days 00:00:00           Debug: Urgent\n";
     assert!(shown(&w).starts_with(first), "{}", shown(&w));

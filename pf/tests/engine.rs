@@ -198,7 +198,7 @@ fn rules_count_what_they_saw_and_what_they_decided() {
          [ Evaluations: 2         Packets: 2         Bytes: 72          States: 1     ]"
     );
     assert_eq!(rules[1].label_lines(), ["dns 2 2 72 2 72 0 0 1"]);
-    let info = show::info(&w.pf, None, Some(10)).text(false);
+    let info = show::info(&w.pf, None, Some(10)).text(0);
     assert!(info.starts_with("Status: Enabled for 0 days 00:00:10 "), "{info}");
     assert!(info.contains("  current entries                        1"), "{info}");
     assert!(info.contains("  inserts                                1            0.1/s"), "{info}");

@@ -182,7 +182,7 @@ fn connections_are_opened_with_cookies() {
     for more in ["", "-R", "-P 4"] {
         assert!(Bed::iperf(&bed.inside, &format!("-c 203.0.113.10 -t 1 {more}")) > 0.0, "{}", bed.log());
     }
-    let info = String::from_utf8_lossy(&bed.ask("pfctl -s info").stdout).into_owned();
+    let info = String::from_utf8_lossy(&bed.ask("pfctl -v -s info").stdout).into_owned();
     let count = |name: &str| -> u64 {
         let line = info.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
         line.trim_start().strip_prefix(name).unwrap().split_whitespace().next().unwrap().parse().unwrap()

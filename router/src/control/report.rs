@@ -448,6 +448,9 @@ pub struct PfInfoReport {
     /// The same with `-v`.
     #[serde(default)]
     pub verbose: String,
+    /// The same with `-vv`.
+    #[serde(default)]
+    pub very_verbose: String,
     /// Whether it filters.
     pub enabled: bool,
     /// How much pf says.
@@ -462,6 +465,12 @@ pub struct PfInfoReport {
     /// Whose states are (`set hostid`).
     #[serde(default)]
     pub host_id: u32,
+    /// What tells rulesets apart, in hexadecimal.
+    #[serde(default)]
+    pub checksum: String,
+    /// Source nodes now.
+    #[serde(default)]
+    pub sources: u32,
     /// The interface of `set loginterface`.
     #[serde(default)]
     pub interface: Option<Box<pf::show::InterfaceStats>>,

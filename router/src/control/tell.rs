@@ -261,14 +261,17 @@ impl PfInfoReport {
     /// The present figures.
     pub fn new(info: &pf::show::Info) -> PfInfoReport {
         PfInfoReport {
-            text: info.text(false),
-            verbose: info.text(true),
+            text: info.text(0),
+            verbose: info.text(1),
+            very_verbose: info.text(2),
             enabled: info.enabled,
             debug: info.debug,
             since_s: info.since,
             states: info.states,
             limit: info.limit,
             host_id: info.host_id,
+            checksum: format!("{:032x}", info.checksum),
+            sources: info.sources,
             interface: info.interface.clone().map(Box::new),
             counters: info.counters().map(|(name, value)| (name.to_owned(), value)).collect(),
         }

@@ -68,7 +68,8 @@ impl Ctl<'_> {
             }
             Show::Info => {
                 let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
-                at.print(&report, || if verbose > 0 { report.verbose.clone() } else { report.text.clone() })
+                let texts = [&report.text, &report.verbose, &report.very_verbose];
+                at.print(&report, || texts[usize::from(verbose.min(2))].clone())
             }
             Show::Running => {
                 let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
