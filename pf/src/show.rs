@@ -14,6 +14,7 @@ use crate::{
     rule::{AnchorCall, Rule},
     ruleset::Ruleset,
     slab::RuleSlot,
+    timeout::Timeout,
 };
 
 pub use self::status::{Info, info};
@@ -144,14 +145,26 @@ pub fn queues(conf: &PfConf) -> Vec<String> {
     conf.altqs.iter().map(print::altq).chain(conf.queues.iter().map(print::queue)).collect()
 }
 
-/// `pfctl -s timeouts`: one a line, as pfctl aligns them.
-pub fn timeouts(conf: &PfConf) -> Vec<String> {
-    let line = |&t: &crate::timeout::Timeout| {
-        let unit = if t.keyword().starts_with("adaptive") { "states" } else { "s" };
-        match unit {
-            "s" => format!("{:<20} {:>10}s", t.keyword(), conf.options.timeouts.get(t)),
-            _ => format!("{:<20} {:>10} states", t.keyword(), conf.options.timeouts.get(t)),
+/// A timeout of `pfctl -s timeouts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutInfo {
+    /// Its keyword.
+    pub name: &'static str,
+    /// How many of its unit.
+    pub value: u32,
+    /// `s`, or `states` of the adaptive pair.
+    pub unit: &'static str,
+}
+
+/// All timeouts, in pfctl's order.
+pub fn timeouts(conf: &PfConf) -> Vec<TimeoutInfo> {
+    let info = |&timeout: &Timeout| {
+        let adaptive = matches!(timeout, Timeout::AdaptiveStart | Timeout::AdaptiveEnd);
+        TimeoutInfo {
+            name: timeout.keyword(),
+            value: conf.options.timeouts.get(timeout),
+            unit: if adaptive { "states" } else { "s" },
         }
     };
-    crate::timeout::Timeout::ALL.iter().map(line).collect()
+    Timeout::ALL.iter().map(info).collect()
 }

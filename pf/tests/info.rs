@@ -5,7 +5,7 @@
 mod common;
 
 use common::{CLIENT, Conversation, IN, LAN, OUT, SERVER, World};
-use kern::lock::Root;
+use kern::{counter::Counter, lock::Root};
 use pf::show;
 use wire::build;
 
@@ -125,7 +125,7 @@ fn what_overloads_is_counted_and_begins_at_0_when_it_is_cleared() {
     assert_eq!((settled.sources.len(), settled.errors), (1, vec![]));
     let limits = |w: &World| {
         let c = w.pf.counters_since_cleared();
-        [&c.max_src_conn, &c.max_src_conn_rate, &c.overload_table, &c.overload_flush].map(|c| c.get())
+        [&c.max_src_conn, &c.max_src_conn_rate, &c.overload_table, &c.overload_flush].map(Counter::get)
     };
     assert_eq!(limits(&w), [1; 4]);
     w.pf.clear_counters();

@@ -145,10 +145,19 @@ struct Daemon {
     /// ipsec.conf as it was read last, without what setkey has changed.
     ipsec_read: Option<ipsec::conf::ValidConf>,
     stop: bool,
+    open: Box<Open>,
 }
+
+/// Opens the device of an interface.
+pub type Open = dyn Fn(&InterfaceConf) -> Result<Arc<dyn Driver>, OpenError> + Send;
 
 /// Runs a router until it is told to stop; says how its books stood at the end.
 pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
+    run_with(path, orders, Box::new(open))
+}
+
+/// The same with devices of another kind: cables in memory, of a test.
+pub fn run_with(path: &Path, orders: Orders, open: Box<Open>) -> Result<Books, DaemonError> {
     let mut files = Files::load(path, None)?;
     if let Some(locking) = orders.locking {
         files.conf.locking = locking;
@@ -173,6 +182,7 @@ pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
         parked: None,
         disabled: false,
         stop: false,
+        open,
     };
     daemon.begin()?;
     tracing::info!(
@@ -187,7 +197,7 @@ pub fn run(path: &Path, orders: Orders) -> Result<Books, DaemonError> {
     daemon.end()
 }
 
-/// Opens the device of an interface.
+/// Opens the TAP device of an interface.
 fn open(interface: &InterfaceConf) -> Result<Arc<dyn Driver>, OpenError> {
     let device = match &interface.driver {
         DriverConf::Tap { device } | DriverConf::Link { device } => device,
@@ -207,6 +217,7 @@ fn open(interface: &InterfaceConf) -> Result<Arc<dyn Driver>, OpenError> {
 impl Daemon {
     fn begin(&mut self) -> Result<(), DaemonError> {
         let mut refused = None;
+        let open = &self.open;
         let mut opener = |i: &InterfaceConf| {
             open(i).map_err(|source| {
                 let text = source.to_string();
@@ -365,8 +376,9 @@ impl Daemon {
 
     /// Builds and publishes what the files say; of pf, what is not fresh stays. A pf that is parked stays so.
     fn commit_files(&mut self, fresh: Option<&Fresh>) -> Result<(), Faults> {
-        let mut opener = |i: &InterfaceConf| open(i).map_err(|e| e.to_string());
         let rules = self.ruleset().cloned();
+        let open = &self.open;
+        let mut opener = |i: &InterfaceConf| open(i).map_err(|e| e.to_string());
         let over = rules.as_deref().zip(fresh);
         let mut prepared =
             self.commit.prepare_over(&self.router, &mut self.root, &self.files, over, &mut opener)?;

@@ -288,8 +288,16 @@ pub struct SourceReport {
     pub states: u32,
     /// Connections whose handshake is complete.
     pub connections: u32,
+    /// Connections of late.
+    pub rate: f64,
+    /// Over how many seconds these are; 0 if the rule does not say.
+    pub rate_s: u32,
+    /// Number of its rule; none of all rules together.
+    pub rule: Option<u32>,
     /// Seconds since it was made.
     pub age_s: u32,
+    /// Seconds until it goes, if it has no states.
+    pub expires_s: u32,
 }
 
 /// Limiters of a kind.
@@ -467,6 +475,17 @@ pub struct LimitReport {
     pub limit: u64,
 }
 
+/// A timeout: `-s timeouts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeoutReport {
+    /// Its keyword.
+    pub name: String,
+    /// How many of its unit.
+    pub value: u32,
+    /// `s`, or `states` of the adaptive pair.
+    pub unit: String,
+}
+
 /// The fingerprints of operating systems: `-s osfp`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FingerprintsReport {
@@ -483,6 +502,14 @@ pub struct LabelReport {
     pub label: String,
     /// As pfctl prints it: label, evaluations, packets, octets, and these by direction, states.
     pub text: String,
+    /// How often its rule was tried.
+    pub evaluations: u64,
+    /// Packets in and out.
+    pub packets: [u64; 2],
+    /// Octets likewise.
+    pub bytes: [u64; 2],
+    /// States made.
+    pub created: u64,
 }
 
 /// An interface as pf knows it: `-s Interfaces`.
@@ -512,8 +539,8 @@ pub enum PfAnswer {
     Tables(Vec<TableInfoReport>),
     /// What pf does to a packet.
     Explained(Box<ExplainReport>),
-    /// Timeouts, a line each.
-    Timeouts(Vec<String>),
+    /// Timeouts.
+    Timeouts(Vec<TimeoutReport>),
     /// Limits.
     Limits(Vec<LimitReport>),
     /// Fingerprints.

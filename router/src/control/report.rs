@@ -378,6 +378,12 @@ pub struct StateReport {
     pub src: String,
     /// Destination of its first packet.
     pub dst: String,
+    /// Source and destination as the router's stack has them, if translation makes them others.
+    #[serde(default)]
+    pub stack: Option<[String; 2]>,
+    /// The router that its rule has chosen (`route-to`, `reply-to`, `dup-to`).
+    #[serde(default)]
+    pub gateway: Option<String>,
     /// How far source and destination have come.
     pub levels: [String; 2],
     /// Seconds since it was made.
@@ -390,6 +396,9 @@ pub struct StateReport {
     pub bytes: [u64; 2],
     /// The rule that made it.
     pub rule: Option<u32>,
+    /// The rule that translates it.
+    #[serde(default)]
+    pub nat_rule: Option<u32>,
 }
 
 /// A queue: `pfctl -s queue`.

@@ -242,12 +242,15 @@ impl StateReport {
             direction: state.direction.keyword().to_owned(),
             src,
             dst,
+            stack: (state.stack != state.wire).then(|| state.stack.map(place)),
+            gateway: state.gateway.map(|gateway| gateway.to_string()),
             levels: [state.src.level.to_owned(), state.dst.level.to_owned()],
             age_s: state.age,
             expires_s: state.expires,
             packets: state.packets,
             bytes: state.bytes,
             rule: state.rule,
+            nat_rule: state.nat_rule,
         }
     }
 }

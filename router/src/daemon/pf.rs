@@ -6,13 +6,13 @@ use crate::{
     control::{
         pf::{
             AnchorName, DoneReport, FingerprintsReport, LabelReport, LimitReport, PfAnswer,
-            PfInterfaceReport, PfRequest, RulesReport, SourceReport, Told,
+            PfInterfaceReport, PfRequest, RulesReport, SourceReport, TimeoutReport, Told,
         },
         proto::{RefusalKind, Response},
         tell::Telling,
     },
 };
-use pf::{Environment, Fresh, PfConf, anchor, debug::Level};
+use pf::{Environment, Fresh, PfConf, anchor, conf::Limit, debug::Level};
 use std::{collections::BTreeSet, sync::Arc};
 
 impl Daemon {
@@ -42,9 +42,7 @@ impl Daemon {
             PfRequest::Explain { packet, load } => {
                 self.explain(packet, load.as_ref()).map(|e| PfAnswer::Explained(Box::new(e)))
             }
-            PfRequest::Timeouts => {
-                Ok(PfAnswer::Timeouts(self.pf_conf().map_or(Vec::new(), pf::show::timeouts)))
-            }
+            PfRequest::Timeouts => Ok(PfAnswer::Timeouts(self.timeouts())),
             PfRequest::Limits => Ok(PfAnswer::Limits(self.limits())),
             PfRequest::Fingerprints => Ok(PfAnswer::Fingerprints(self.fingerprints())),
             PfRequest::Labels => Ok(PfAnswer::Labels(self.labels())),
@@ -157,7 +155,11 @@ impl Daemon {
             address: s.address.map(|a| a.to_string()),
             states: s.states,
             connections: s.connections,
+            rate: s.rate.0 as f64 / 1000.0,
+            rate_s: s.rate.1,
+            rule: s.number,
             age_s: s.age,
+            expires_s: s.expires,
         };
         all.into_iter().map(one).collect()
     }
@@ -169,15 +171,21 @@ impl Daemon {
         Ok(found)
     }
 
+    fn timeouts(&self) -> Vec<TimeoutReport> {
+        let none = PfConf::default();
+        let report = |t: pf::show::TimeoutInfo| TimeoutReport {
+            name: t.name.into(),
+            value: t.value,
+            unit: t.unit.into(),
+        };
+        pf::show::timeouts(self.pf_conf().unwrap_or(&none)).into_iter().map(report).collect()
+    }
+
     fn limits(&self) -> Vec<LimitReport> {
-        let limit = |name: &str, limit: u64| LimitReport { name: name.into(), limit };
-        let pf = &self.router.shared().pf;
-        let (tables, entries) = pf.tables().limits();
-        vec![
-            limit("states", pf.states().limit().into()),
-            limit("tables", tables.into()),
-            limit("table-entries", entries.into()),
-        ]
+        let limits = self.pf_conf().map(|conf| conf.options.limits).unwrap_or_default();
+        let report =
+            |(limit, name): (Limit, &str)| LimitReport { name: name.into(), limit: limits.get(limit).into() };
+        Limit::ALL.into_iter().map(report).collect()
     }
 
     fn fingerprints(&self) -> FingerprintsReport {
@@ -194,11 +202,15 @@ impl Daemon {
         let env = environment(&self.files.conf);
         let each = |rule: pf::show::RuleInfo| {
             let lines = rule.label_lines();
-            rule.labels
-                .into_iter()
-                .zip(lines)
-                .map(|(label, text)| LabelReport { label, text })
-                .collect::<Vec<_>>()
+            let report = |(label, text)| LabelReport {
+                label,
+                text,
+                evaluations: rule.evaluations,
+                packets: rule.packets,
+                bytes: rule.bytes,
+                created: rule.states_made,
+            };
+            rule.labels.into_iter().zip(lines).map(report).collect::<Vec<_>>()
         };
         let paths = std::iter::once(String::new()).chain(pf::anchor::paths(rules.conf()));
         let all = paths.flat_map(|path| pf::show::rules(rules, &path, pf::Kind::Filter, &env));

@@ -5,6 +5,7 @@
 #[path = "../ipsec/bed.rs"]
 #[allow(dead_code, reason = "each test program uses a part")]
 mod bed;
+mod command;
 mod ether;
 mod flood;
 mod fragments;

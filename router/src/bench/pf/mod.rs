@@ -307,8 +307,17 @@ mod tests {
         assert_eq!(names, wanted);
         assert!(report.results.iter().all(|r| r.balanced && r.mpps > 0.0), "{report:?}");
         let json = serde_json::to_value(&report).unwrap();
-        let keys: Vec<_> = json["results"][1].as_object().unwrap().keys().cloned().collect();
-        assert_eq!(keys, ["balanced", "case", "mpps", "ns_per_packet", "rules", "states", "workers"]);
+        let keys_of = |value: &serde_json::Value| -> Vec<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        assert_eq!(
+            (keys_of(&json), &json["bench"]),
+            (["bench", "ratios", "results"].map(String::from).to_vec(), &"pf".into())
+        );
+        assert_eq!(
+            keys_of(&json["results"][1]),
+            ["balanced", "case", "mpps", "ns_per_packet", "rules", "states", "workers"]
+        );
     }
 
     #[test]

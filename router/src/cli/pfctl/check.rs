@@ -44,8 +44,8 @@ impl Ctl<'_> {
                 "" => pf::print::listing(&conf, &env),
                 anchor => pf::print::anchor(&conf, anchor, &env),
             };
-            self.at
-                .print(&serde_json::json!({ "rules": text.lines().collect::<Vec<_>>() }), || text.clone())?;
+            let report = serde_json::json!({ "rules": text.lines().collect::<Vec<_>>() });
+            self.print("load", &report, || text)?;
         }
         Ok(Exit::Good)
     }

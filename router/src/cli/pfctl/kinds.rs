@@ -86,6 +86,16 @@ pub(super) fn flush_kind(text: &str) -> Result<FlushKind, String> {
     lookup(&FLUSHES, text)
 }
 
+/// The word of what is shown.
+pub(super) fn show_word(kind: Show) -> &'static str {
+    SHOWS.iter().find(|(_, show)| *show == kind).map_or("", |(word, _)| word)
+}
+
+/// The word of what is flushed.
+pub(super) fn flush_word(what: Flush) -> &'static str {
+    FLUSHES.iter().find(|(_, kind)| *kind == FlushKind::One(what)).map_or("", |(word, _)| word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //! standard output; what was done is said on standard error, and not at all with `-q`.
 
 mod check;
+mod document;
 mod kinds;
 mod names;
 mod rules;
@@ -10,7 +11,7 @@ mod table;
 
 use super::{
     Exit,
-    ask::{At, Failure, answer},
+    ask::{At, Failure, answer, put},
     capture::{self, Capture},
 };
 use crate::control::{
@@ -19,7 +20,9 @@ use crate::control::{
 };
 use ::pf::{conf::Optimizer, debug::Level};
 use clap::{ArgAction, Args};
-use kinds::{FlushKind, Show, flush_kind, show_kind};
+use document::Document;
+use kinds::{FlushKind, Show, flush_kind, flush_word, show_kind};
+use serde::Serialize;
 use std::{
     io::Read,
     path::{Path, PathBuf},
@@ -153,58 +156,15 @@ macro_rules! ask {
 }
 use ask;
 
-/// Runs the command: everything that was asked for, in pfctl's order.
+/// Runs the command.
 pub fn run(at: &At, args: &Pfctl) -> Result<Exit, Failure> {
-    let ctl = Ctl { at, args };
-    may_modify(args)?;
-    if let (Some(file), Some(env)) = (&args.file, &args.env) {
-        return ctl.check(file, env);
+    let ctl = Ctl { at, args, document: Document::default() };
+    let done = ctl.run();
+    // What was done before something failed is told, too.
+    if let Some(document) = ctl.document.finish() {
+        at.print(&document, String::new)?;
     }
-    if let Some(packet) = &args.explain {
-        return ctl.explain(packet);
-    }
-    if args.disable {
-        ctl.order(PfRequest::Enable(false))?;
-    }
-    if let Some(kind) = args.flush {
-        ctl.flush(kind)?;
-    }
-    if let Some(id) = args.limiter {
-        ctl.order(PfRequest::ForgetSource(id, limited_source(&args.kill)?))?;
-    } else if let Some(kill) = kill(&args.kill)? {
-        ctl.order(PfRequest::Kill { which: kill, interface: args.interface.clone() })?;
-    }
-    match &args.kill_sources[..] {
-        [] => {}
-        [from] => ctl.order(PfRequest::KillSources(from.clone(), None))?,
-        [from, to] => ctl.order(PfRequest::KillSources(from.clone(), Some(to.clone())))?,
-        _ => return Err(Failure::Which("-K can be said twice, not more often".into())),
-    }
-    let loads_tables = args.command.as_deref() == Some("load");
-    let mut exit = Exit::Good;
-    if let Some(command) = args.command.as_deref().filter(|_| !loads_tables) {
-        exit = ctl.table(command)?;
-    } else if let Some(file) = &args.file {
-        ctl.load(file, loads_tables)?;
-    } else if loads_tables {
-        return Err(Failure::Which("-T load takes the tables of -f FILE".into()));
-    }
-    if let Some(kind) = args.show {
-        ctl.show(kind)?;
-    }
-    if args.zero {
-        ask!(at, PfRequest::ClearCounters(ctl.anchor()), Done);
-    }
-    if args.enable {
-        ctl.order(PfRequest::Enable(true))?;
-    }
-    if let Some(level) = args.debug {
-        ctl.order(PfRequest::Debug(level))?;
-    }
-    if let Some(file) = &args.pflog {
-        return capture::run(at, &Capture::all("pflog0", file.clone()));
-    }
-    Ok(exit)
+    done
 }
 
 /// `-I ID -k source -k HOST`
@@ -251,9 +211,82 @@ fn may_modify(args: &Pfctl) -> Result<(), Failure> {
 struct Ctl<'a> {
     at: &'a At,
     args: &'a Pfctl,
+    /// What is printed with `--json`.
+    document: Document,
 }
 
 impl Ctl<'_> {
+    /// Everything that was asked for, in pfctl's order.
+    fn run(&self) -> Result<Exit, Failure> {
+        let Ctl { at, args, .. } = self;
+        may_modify(args)?;
+        if let (Some(file), Some(env)) = (&args.file, &args.env) {
+            return self.check(file, env);
+        }
+        if let Some(packet) = &args.explain {
+            return self.explain(packet);
+        }
+        if args.disable {
+            self.order("disable", PfRequest::Enable(false))?;
+        }
+        if let Some(kind) = args.flush {
+            self.flush(kind)?;
+        }
+        self.kill()?;
+        let loads_tables = args.command.as_deref() == Some("load");
+        let mut exit = Exit::Good;
+        if let Some(command) = args.command.as_deref().filter(|_| !loads_tables) {
+            exit = self.table(command)?;
+        } else if let Some(file) = &args.file {
+            self.load(file, loads_tables)?;
+        } else if loads_tables {
+            return Err(Failure::Which("-T load takes the tables of -f FILE".into()));
+        }
+        if let Some(kind) = args.show {
+            self.show(kind)?;
+        }
+        if args.zero {
+            self.order("zero", PfRequest::ClearCounters(self.anchor()))?;
+        }
+        if args.enable {
+            self.order("enable", PfRequest::Enable(true))?;
+        }
+        if let Some(level) = args.debug {
+            self.order("debug", PfRequest::Debug(level))?;
+        }
+        if let Some(file) = &args.pflog {
+            return capture::run(at, &Capture::all("pflog0", file.clone()));
+        }
+        Ok(exit)
+    }
+
+    /// `-k`, `-K`.
+    fn kill(&self) -> Result<(), Failure> {
+        let args = self.args;
+        if let Some(id) = args.limiter {
+            self.order("kill", PfRequest::ForgetSource(id, limited_source(&args.kill)?))?;
+        } else if let Some(which) = kill(&args.kill)? {
+            self.order("kill", PfRequest::Kill { which, interface: args.interface.clone() })?;
+        }
+        let (from, to) = match &args.kill_sources[..] {
+            [] => return Ok(()),
+            [from] => (from, None),
+            [from, to] => (from, Some(to.clone())),
+            _ => return Err(Failure::Which("-K can be said twice, not more often".into())),
+        };
+        self.order("kill_sources", PfRequest::KillSources(from.clone(), to))
+    }
+
+    /// Prints an answer: now as text, or when all is done as a part of the document.
+    fn print(
+        &self,
+        name: &str,
+        report: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        if self.at.json { self.document.add(name, report) } else { put(text().as_bytes()) }
+    }
+
     fn anchor(&self) -> AnchorName {
         let said = self.args.anchor.as_deref().unwrap_or("");
         let plain = said.strip_suffix('*').unwrap_or(said);
@@ -268,11 +301,13 @@ impl Ctl<'_> {
     }
 
     /// Has something done and says so.
-    fn order(&self, request: PfRequest) -> Result<(), Failure> {
+    fn order(&self, name: &str, request: PfRequest) -> Result<(), Failure> {
         let done: DoneReport = ask!(self.at, request, Done);
         if self.at.json {
-            self.at.print(&done, String::new)?;
-        } else {
+            return self.document.add(name, &done);
+        }
+        // About `-z` pfctl says nothing.
+        if !done.text.is_empty() {
             self.tell(&done.text);
         }
         Ok(())
@@ -302,7 +337,8 @@ impl Ctl<'_> {
         };
         for &what in kinds {
             let interface = self.args.interface.clone();
-            self.order(PfRequest::Flush { what, anchor: self.anchor(), interface })?;
+            let name = format!("flush_{}", flush_word(what));
+            self.order(&name, PfRequest::Flush { what, anchor: self.anchor(), interface })?;
         }
         Ok(())
     }
@@ -335,7 +371,7 @@ impl Ctl<'_> {
         let report = ask!(self.at, PfRequest::Load(load), Loaded);
         report.warnings.iter().for_each(|w| self.tell(w));
         if self.at.json || self.args.verbose > 0 {
-            self.at.print(&report, || report.text.clone())?;
+            self.print("load", &report, || report.text.clone())?;
         }
         Ok(())
     }
@@ -353,7 +389,7 @@ impl Ctl<'_> {
 
     fn print_explained(&self, report: &ExplainReport) -> Result<Exit, Failure> {
         let text = if self.args.verbose > 0 { &report.verbose } else { &report.text };
-        self.at.print(report, || text.clone())?;
+        self.print("explain", report, || text.clone())?;
         Ok(if report.verdict == "pass" { Exit::Good } else { Exit::No })
     }
 }

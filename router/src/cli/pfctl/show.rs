@@ -1,11 +1,16 @@
 //! `pfctl -s`: what is asked of the router and how it is printed, with the counters that `-v` adds; most lines come from
 //! the router as they are.
 
-use super::{Ctl, ask, kinds::Show, names::Names, rules, table};
+use super::{
+    Ctl, ask,
+    kinds::{Show, show_word},
+    names::Names,
+    rules, table,
+};
 use crate::{
     cli::ask::{Failure, answer, put},
     control::{
-        pf::{PfRequest, SourceReport, Told},
+        pf::{PfRequest, SourceReport, TimeoutReport, Told},
         proto::{QueueReport, Request, StateReport},
     },
 };
@@ -13,11 +18,13 @@ use altq::{
     Counters, Tally,
     show::{Measured, rate_text},
 };
+use serde_json::json;
 use std::{collections::HashMap, fmt::Write};
 
 impl Ctl<'_> {
     pub(super) fn show(&self, kind: Show) -> Result<(), Failure> {
         let (at, verbose) = (self.at, self.args.verbose);
+        let name = show_word(kind);
         match kind {
             Show::Rules | Show::Nat | Show::Ether => {
                 let which = match kind {
@@ -27,23 +34,24 @@ impl Ctl<'_> {
                 };
                 let request = PfRequest::Rules { which, anchor: self.anchor(), numeric: self.args.numeric };
                 let report = ask!(at, request, Rules);
-                at.print(&report, || rules::text(&report, verbose))
+                self.print(name, &report, || rules::text(&report, verbose))
             }
             Show::Anchors => {
                 let request = PfRequest::Anchors { anchor: self.anchor().path, all: verbose > 0 };
                 let report = ask!(at, request, Anchors);
-                at.print(&report, || lines(report.iter().map(|path| format!("  {path}"))))
+                let text = || lines(report.iter().map(|path| format!("  {path}")));
+                self.print(name, &json!({ "anchors": report }), text)
             }
             Show::Sources => {
                 let report = ask!(at, PfRequest::Sources, Sources);
                 let text = |s: &SourceReport| if verbose > 0 { s.verbose.clone() } else { s.text.clone() };
-                at.print(&report, || lines(report.iter().map(text)))
+                self.print(name, &report, || lines(report.iter().map(text)))
             }
             Show::LimiterStates | Show::LimiterSources => {
                 let by_source = kind == Show::LimiterSources;
                 let report = ask!(at, PfRequest::Limiters { by_source }, Limiters);
                 let text = if verbose > 0 { &report.verbose } else { &report.text };
-                at.print(&report, || text.clone())
+                self.print(name, &report, || text.clone())
             }
             Show::States => {
                 let mut report = answer!(at.ask(&Request::PfStates)?, States);
@@ -51,14 +59,16 @@ impl Ctl<'_> {
                     report.retain(|s| s.interface == *interface);
                 }
                 let mut names = self.args.reverse.then(Names::default);
-                at.print(&report, || states(&report, verbose, |line| Names::in_state(&mut names, line)))
+                self.print(name, &report, || {
+                    states(&report, verbose, |line| Names::in_state(&mut names, line))
+                })
             }
             Show::Queue => {
                 let mut samples = Samples::default();
                 loop {
                     let report = answer!(at.ask(&Request::PfQueues)?, Queues);
                     samples.take(&report);
-                    at.print(&report, || queues(&report, verbose, &samples))?;
+                    self.print(name, &report, || queues(&report, verbose, &samples))?;
                     // As pfctl does: twice verbose shows rates, every five seconds until it is interrupted.
                     if verbose < 2 || at.json || self.args.show != Some(Show::Queue) {
                         return Ok(());
@@ -69,44 +79,50 @@ impl Ctl<'_> {
             Show::Info => {
                 let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
                 let texts = [&report.text, &report.verbose, &report.very_verbose];
-                at.print(&report, || texts[usize::from(verbose.min(2))].clone())
+                self.print(name, &report, || texts[usize::from(verbose.min(2))].clone())
             }
             Show::Running => {
                 let report = answer!(at.ask(&Request::PfInfo)?, PfInfo);
                 let word = if report.enabled { "Enabled\n" } else { "Disabled\n" };
-                at.print(&report.enabled, || word.to_owned())
+                self.print(name, &json!({ "enabled": report.enabled }), || word.to_owned())
             }
             Show::Creators => {
                 let report = ask!(at, PfRequest::Creators, Creators);
-                at.print(&report, || creators(&report))
+                self.print(name, &json!({ "creators": report }), || creators(&report))
             }
             Show::Labels => {
                 let report = ask!(at, PfRequest::Labels, Labels);
-                at.print(&report, || lines(report.iter().map(|l| l.text.clone())))
+                self.print(name, &report, || lines(report.iter().map(|l| l.text.clone())))
             }
             Show::Timeouts => {
                 let report = ask!(at, PfRequest::Timeouts, Timeouts);
-                at.print(&report, || lines(report.iter().cloned()))
+                let text = |t: &TimeoutReport| match t.unit.as_str() {
+                    "s" => format!("{:<20} {:>10}s", t.name, t.value),
+                    unit => format!("{:<20} {:>10} {unit}", t.name, t.value),
+                };
+                self.print(name, &report, || lines(report.iter().map(text)))
             }
             Show::Memory => {
                 let report = ask!(at, PfRequest::Limits, Limits);
-                at.print(&report, || {
-                    lines(report.iter().map(|l| format!("{:<13} hard limit {:>10}", l.name, l.limit)))
+                self.print(name, &report, || {
+                    lines(report.iter().map(|l| format!("{:<13} hard limit {:>8}", l.name, l.limit)))
                 })
             }
             Show::Interfaces => {
                 let report = ask!(at, PfRequest::Interfaces, Interfaces);
                 let skip = |skip: bool| if skip && verbose > 0 { " (skip)" } else { "" };
-                at.print(&report, || lines(report.iter().map(|i| format!("{}{}", i.name, skip(i.skip)))))
+                self.print(name, &report, || {
+                    lines(report.iter().map(|i| format!("{}{}", i.name, skip(i.skip))))
+                })
             }
             Show::Tables => {
                 let report = ask!(at, PfRequest::Tables { anchor: self.anchor() }, Tables);
-                at.print(&report, || table::list(&report, verbose))
+                self.print(name, &report, || table::list(&report, verbose))
             }
             Show::Fingerprints => {
                 let report = ask!(at, PfRequest::Fingerprints, Fingerprints);
                 let of_all = self.args.show == Some(Show::All);
-                at.print(&report, || {
+                self.print(name, &report, || {
                     if of_all {
                         format!("{} fingerprints loaded\n", report.count)
                     } else {

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     cli::{
         Exit,
-        ask::{Failure, answer},
+        ask::{Failure, answer, put},
     },
     control::{
         pf::{
@@ -30,7 +30,7 @@ impl Ctl<'_> {
             TableRequest { anchor: self.anchor().path, table, dummy: self.args.check, command, file };
         let report = ask!(self.at, PfRequest::Table(request.clone()), Table);
         if self.at.json {
-            self.at.print(&report, String::new)?;
+            self.print("table", &report, String::new)?;
         } else {
             for line in said(&request.command, &report) {
                 self.tell(&line);
@@ -40,7 +40,7 @@ impl Ctl<'_> {
                 let mut names = Names::default();
                 text = in_table(&text, |address| names.of(address).map(str::to_owned));
             }
-            self.at.print(&report, || text)?;
+            put(text.as_bytes())?;
         }
         let tested = matches!(request.command, TableCommand::Test(_));
         Ok(if tested && report.matched < report.named { Exit::Usage } else { Exit::Good })
