@@ -256,7 +256,7 @@ impl Layout {
     }
 
     /// Octets of traffic flow confidentiality padding behind an inner packet of this length: up to what is asked for, as far as
-    /// packets of `room` octets fit the way. A gateway that made them longer would end those that nobody may fragment.
+    /// packets of `room` octets fit the way; the buffer may allow less. A gateway that made them longer would end those that nobody may fragment.
     #[inline(always)]
     pub(super) fn tfc(&self, inner: usize, room: usize) -> usize {
         room.min(self.tfc.into()).saturating_sub(inner)

@@ -98,7 +98,11 @@ fn encapsulate(layout: &Layout, m: &mut Mbuf, seq: u64, room: usize) -> Result<(
     let inner = m.len();
     let (class, df, next) = inherited(m.data())?;
     finished(m)?;
-    let tfc = layout.tfc(inner, room);
+    let mut tfc = layout.tfc(inner, room);
+    if tfc > 0 {
+        // On a link of long frames a short packet is in a buffer that ends before what is asked for.
+        tfc = tfc.min(m.tailroom().saturating_sub(layout.align_mask() + TRAILER + layout.icv()));
+    }
     if !layout.fits(inner + tfc) {
         return Err(Why::EspTooBig);
     }

@@ -210,6 +210,22 @@ fn padding_against_traffic_analysis_goes_no_further_than_the_way_carries() {
 }
 
 #[test]
+fn padding_against_traffic_analysis_ends_where_the_buffer_does() {
+    let handling = Handling { tfc: 4000, ..Handling::default() };
+    let sa = SaConfig { handling, ..sa_of(Protocol::Esp, Mode::Tunnel, aead(), false) };
+    let mut peers = Peers::new(&sa, [Engine::Auto; 2]);
+    peers.room = peers.sender.inner_mtu(9000);
+    let sent = vec![v4(40), v4(1400)];
+    let wire = peers.wire(&sent);
+    assert!(
+        wire.iter().all(|packet| packet.len() > 1500),
+        "{:?}",
+        wire.iter().map(Vec::len).collect::<Vec<_>>()
+    );
+    assert_eq!(peers.open_bytes(&wire), sent);
+}
+
+#[test]
 fn dummy_packets_are_dropped_and_counted_in_both_modes() {
     for mode in [Mode::Tunnel, Mode::Transport] {
         let mut peers = Peers::new(&sa_of(Protocol::Esp, mode, aead(), false), [Engine::Auto; 2]);
