@@ -243,7 +243,7 @@ pub struct Selector {
 /// What the upper layer of a packet shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// The protocol, if it can be seen: what is called so is no extension header.
+    /// The protocol, if it can be seen: of IPv6, no extension header is called so.
     pub proto: Option<IpProto>,
     /// Ports, or type and code, if they can be seen.
     pub ends: Option<(u16, u16)>,
@@ -356,7 +356,9 @@ impl<'a> Packet<'a> {
                 .map(|[kind, code]| (u16::from(*kind), u16::from(*code))),
             _ => parsed.flags.contains(parse::Flags::PORTS).then_some((parsed.src_port, parsed.dst_port)),
         };
-        Shown { proto: Some(parsed.proto).filter(|proto| !proto.is_extension()), ends }
+        // IPv4 has no extension headers: there the number is that of a protocol like any other.
+        let is_upper = |proto: &IpProto| matches!(self.ends, Ends::V4 { .. }) || !proto.is_extension();
+        Shown { proto: Some(parsed.proto).filter(is_upper), ends }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Fragments of IPv6 that are not the first: what they show of the upper layer, and what is made of it.
 
 use super::*;
-use wire::ipv6;
+use wire::{ipv4, ipv6};
 
 const OTHER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 9);
 const OURS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 7);
@@ -92,6 +92,24 @@ fn one_that_names_its_upper_layer_is_of_that() {
         (icmp, IpProto::TCP, false),
     ] {
         assert_eq!(found(upper, proto), [is_found; 2], "{upper:?} {proto}");
+    }
+}
+
+#[test]
+fn in_ipv4_the_number_of_an_extension_header_is_a_protocol_like_any_other() {
+    let sad = Sad::new([sa(4, A, B, 0)]);
+    let tcp = Upper::Proto { proto: IpProto::TCP, src_port: None, dst_port: None };
+    let header = ipv4::Repr {
+        src: [10, 1, 0, 1].into(),
+        dst: [10, 2, 0, 1].into(),
+        proto: IpProto::DSTOPTS,
+        ..Default::default()
+    };
+    let packet = build::raw4(header, &[0; 16]);
+    for (upper, is_found) in [(tcp, false), (Upper::Any, true)] {
+        let way = tunnel(A, B, Level::Require);
+        let spd = Spd::new([policy(1, Direction::Out, "10.1.0.0/16", "10.2.0.0/16", upper, way)], &sad);
+        assert_eq!(through(out(&spd, &packet)).is_some(), is_found, "{upper:?}");
     }
 }
 
