@@ -62,6 +62,10 @@ fn alerts6(data: &[u8]) -> bool {
     if parse::parse_ipv6(data).map_or(true, |p| p.flags.contains(parse::Flags::ROUTING)) {
         return false;
     }
+    // Options of a second header would go unseen.
+    if data.get(ipv6::HEADER_LEN) != Some(&IpProto::ICMPV6.0) {
+        return false;
+    }
     let Ok(mut options) = Options::of(data, ipv6::HEADER_LEN) else { return false };
     let is_alert =
         |option: Result<ExtOption<'_>, _>| option.is_ok_and(|option| option.kind == ExtOption::ROUTER_ALERT);

@@ -94,6 +94,11 @@ fn mld_passes_with_a_router_alert_from_a_neighbour_only() {
         assert_eq!(is(kind, 1, "::", ALERT), (kind == 130).then_some(Why::PfOptions), "{kind}");
     }
     assert_eq!(is(128, 1, "fe80::1", ALERT), Some(Why::PfOptions), "an echo");
+    // A second header may have any options.
+    let mut twice = mld(131, 1, "fe80::1", ALERT);
+    twice.splice(48..48, [58, 0, 1, 4, 0, 0, 0, 0]);
+    (twice[5], twice[40]) = (twice[5] + 8, 60);
+    assert_eq!(blocked(&mut w, &twice), Some(Why::PfOptions));
     assert!(w.states().is_empty(), "MLD makes no state");
 }
 

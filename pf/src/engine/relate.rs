@@ -48,7 +48,10 @@ impl<'a> PfCx<'a> {
         let Ok(packet) = sctp::Packet::new_checked(octets) else { return };
         for chunk in packet.chunks().flatten() {
             let _ = chunk.addresses(|named| {
-                let _ = changes.try_push(named);
+                // The same again would be work for nothing.
+                if !changes.contains(&named) {
+                    let _ = changes.try_push(named);
+                }
             });
         }
         let states = &self.pf.states;
