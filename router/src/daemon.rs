@@ -142,8 +142,9 @@ struct Daemon {
     parked: Option<Arc<::pf::Ruleset>>,
     /// pf is off because somebody said so, and not because it never was on.
     disabled: bool,
-    /// ipsec.conf as it was read last, without what setkey has changed.
-    ipsec_read: Option<ipsec::conf::ValidConf>,
+    /// Of ipsec.conf as it was read last, without what setkey has changed.
+    ipsec_read: Option<ipsec::conf::Mark>,
+    marker: ipsec::conf::Marker,
     stop: bool,
     open: Box<Open>,
 }
@@ -168,6 +169,7 @@ pub fn run_with(path: &Path, orders: Orders, open: Box<Open>) -> Result<Books, D
     let mut signals = Signals::install()?;
     let mut server = Server::bind(&files.conf.control)?;
     let router = Router::new(Setup::of(&files))?;
+    let marker = ipsec::conf::Marker::default();
     let mut daemon = Daemon {
         path: path.to_owned(),
         sessions: host::Sessions::new(&router),
@@ -176,7 +178,8 @@ pub fn run_with(path: &Path, orders: Orders, open: Box<Open>) -> Result<Books, D
         root: Root::claim(),
         sadb: Sadb::default(),
         captures: Captures::default(),
-        ipsec_read: files.ipsec.clone(),
+        ipsec_read: files.ipsec.as_ref().map(|conf| marker.mark(conf)),
+        marker,
         files,
         loaded_at: Instant::now(),
         parked: None,
@@ -353,7 +356,7 @@ impl Daemon {
         if !keys.is_empty() {
             return Err(Faults(vec![sentence(&keys)]));
         }
-        let read = files.ipsec.clone();
+        let read = files.ipsec.as_ref().map(|conf| self.marker.mark(conf));
         if read == self.ipsec_read {
             files.ipsec.clone_from(&self.files.ipsec);
         }

@@ -49,6 +49,7 @@ mod build;
 mod caret;
 mod check;
 mod lex;
+mod mark;
 mod parse;
 mod permission;
 pub mod statement;
@@ -59,6 +60,7 @@ pub use build::{BuildCause, BuildError, build};
 pub use caret::with_carets;
 pub use check::{Larval, Origin, SaId, ValidConf, ValidSa, algorithm_words};
 pub use lex::Place;
+pub use mark::{Mark, Marker};
 pub use permission::{Exposed, check_private};
 
 use statement::{At, Command};
