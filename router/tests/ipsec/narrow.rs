@@ -119,7 +119,9 @@ fn pieces(chance: &mut Chance, from: usize, forged: bool) -> Vec<Vec<u8>> {
     if packet.len() <= 1500 && (packet.len() < 200 || chance.is(2)) {
         return vec![packet];
     }
-    let (size, ident) = (chance.one_of(&[64, 520, 1400]), chance.below(4));
+    // What is made up may be taken for a piece of what is protected, and not for one of what anybody may change.
+    let is_public = packet.last() == Some(&PUBLIC);
+    let (size, ident) = (chance.one_of(&[64, 520, 1400]), chance.below(4) + 4 * usize::from(is_public));
     let mut pieces = if v6 {
         let options = chance.is(2);
         cut6(&packet, size, ident as u32, options)
