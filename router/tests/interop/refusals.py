@@ -40,12 +40,18 @@ class Refusals:
         return results
 
     def catch(self, t):
-        """A request from the guest that did not reach the gateway."""
-        self.wire.forget()
-        self.wire.held[1] = True
-        self.lab.ping_in(t, 1, t.sizes[1] if t.protocol == "ipcomp" else 56)
-        self.wire.held[1] = False
-        return (self.wire.ipsec(1, t) or [None])[-1]
+        """A request from the guest that did not reach the gateway. What the guest asks its neighbours is held, too: if it has just
+        forgotten the gateway's address, it gets it by a request that passes, and is asked again."""
+        size = t.sizes[1] if t.protocol == "ipcomp" else 56
+        for _ in range(3):
+            self.wire.forget()
+            self.wire.held[1] = True
+            self.lab.ping_in(t, 1, size)
+            self.wire.held[1] = False
+            if caught := self.wire.ipsec(1, t):
+                return caught[-1]
+            self.lab.ping_in(t, 1, size)
+        return None
 
     def truncated(self, t, genuine):
         """Every shorter form of a frame: as it was cut on the way, and with headers that agree to it. Each must be counted once, for the
