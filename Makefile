@@ -32,7 +32,11 @@ test:            ## all tests; as root also those in network namespaces
 legacy:          ## ipsec's own tests with 3DES and MD5, and scapy's opinion where it is asked
 	$(CARGO) test -p ipsec --features legacy --lib --test scapy
 
-test-net: deps   ## tests with real TAP devices, namespaces, scapy and a Linux kernel as peer (root)
+captures:        ## malformed frames, those of tcpdump's own tests among them where they can be had
+	@sh .ci/captures $(CURDIR)/target/captures
+	SOFTNET_CAPTURES=$(CURDIR)/target/captures $(CARGO) test --workspace --test path malformed -- --nocapture
+
+test-net: deps captures ## tests with real TAP devices, namespaces, scapy and a Linux kernel as peer (root)
 	$(CARGO) build --release --bin softnet --features legacy
 	$(NET_ENV) $(MAKE) legacy
 	$(NET_ENV) $(CARGO) test --workspace $(addprefix --test ,$(NET_TESTS)) -- --test-threads 1
@@ -60,5 +64,5 @@ soak: deps build loom ## everything at its full size
 deps:
 	@sh .ci/packages $(DEBS)
 
-.PHONY: help build check arch test legacy test-net demo bench loom fuzz soak deps
+.PHONY: help build check arch test legacy captures test-net demo bench loom fuzz soak deps
 .DEFAULT_GOAL := help

@@ -10,6 +10,7 @@ use kern::{
     testing::{Chance, soak},
     time::Duration,
 };
+use pcap_file::{DataLink, pcap::PcapReader};
 use router::{
     iface::{
         driver::{Driver, RxCx},
@@ -285,9 +286,45 @@ fn an_expired_packet_is_told_of_and_counted() {
     bed.net.finish();
 }
 
-/// A frame that was sound once.
-fn spoiled(bed: &Bed, chance: &mut Chance) -> Vec<u8> {
+/// Ethernet frames of the captures in the directory that `SOFTNET_CAPTURES` names (`.ci/captures` fetches those that tcpdump tests
+/// itself with); how many they are is printed.
+fn captured() -> Vec<Vec<u8>> {
+    let Some(folder) = std::env::var_os("SOFTNET_CAPTURES") else {
+        println!("SOFTNET_CAPTURES is not set: no captures");
+        return vec![];
+    };
+    let (mut frames, mut captures) = (vec![], 0);
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths.iter().filter(|path| path.extension().is_some_and(|ext| ext == "pcap")) {
+        let Ok(mut capture) = PcapReader::new(std::fs::File::open(path).unwrap()) else { continue };
+        if capture.header().datalink != DataLink::ETHERNET {
+            continue;
+        }
+        captures += 1;
+        // Some are spoiled themselves: what comes before.
+        while let Some(Ok(packet)) = capture.next_raw_packet() {
+            if (34..=1600).contains(&packet.data.len()) {
+                frames.push(packet.data.into_owned());
+            }
+        }
+    }
+    println!("{} frames of {captures} captures", frames.len());
+    frames
+}
+
+/// A frame that was sound once, of ours or of others.
+fn spoiled(bed: &Bed, chance: &mut Chance, captured: &[Vec<u8>]) -> Vec<u8> {
     let mut frame = bed.frame(9, 9, 0);
+    if !captured.is_empty() && chance.is(2) {
+        let ours = frame[..6].to_vec();
+        frame.clone_from(&captured[chance.below(captured.len())]);
+        // To one that takes it in.
+        frame[..6].copy_from_slice(&ours);
+        if chance.is(2) {
+            return frame;
+        }
+    }
     match chance.below(6) {
         0 => frame = (0..chance.below(1600)).map(|_| chance.next() as u8).collect(),
         1 => frame.truncate(chance.below(frame.len())),
@@ -318,9 +355,10 @@ fn malformed_frames_panic_nothing_lose_nothing_and_leave_a_good_flow_alone() {
     let mut bed = Bed::new(1, "fine", true, Some(PF));
     let wan = bed.net.watch("wan").unwrap()[0].clone();
     let mut lost = std::collections::BTreeSet::new();
+    let captured = captured();
     for turn in 0..total / 50 {
         for _ in 0..50 {
-            let frame = spoiled(&bed, &mut chance);
+            let frame = spoiled(&bed, &mut chance, &captured);
             if chance.below(3) == 0 {
                 wan.inject(0, &frame);
             } else {
