@@ -122,6 +122,20 @@ struct Free {
     chunks: usize,
 }
 
+impl Free {
+    /// Adds the slots of a chunk, unless it has them.
+    fn add(&mut self, chunk: usize) {
+        if chunk != self.chunks {
+            return;
+        }
+        self.chunks += 1;
+        // Workers give slots back: that must never allocate.
+        self.slots.reserve((self.chunks * CHUNK).saturating_sub(self.slots.len()));
+        let first = (chunk * CHUNK) as u32;
+        self.slots.extend((first..first + CHUNK as u32).rev());
+    }
+}
+
 impl Table {
     /// A table with rows for `states`, and no slots yet.
     pub(super) fn new(states: u32) -> Table {
@@ -142,19 +156,12 @@ impl Table {
 
     /// Adds chunks until there are at least `slots`.
     pub(super) fn grow(&self, slots: u32) {
-        self.free.with(|free| {
-            while free.chunks * CHUNK < slots as usize {
-                let Some(chunk) = self.chunks.get(free.chunks) else { break };
-                chunk.get_or_init(Chunk::new);
-                let first = (free.chunks * CHUNK) as u32;
-                free.chunks += 1;
-                // Workers give slots back: that must never allocate.
-                let all = free.chunks * CHUNK;
-                free.slots.reserve(all.saturating_sub(free.slots.len()));
-                free.slots.extend((first..first + CHUNK as u32).rev());
-            }
-            self.capacity.store((free.chunks * CHUNK) as u32, Relaxed);
-        });
+        for (number, chunk) in self.chunks.iter().enumerate().take(slots.div_ceil(CHUNK as u32) as usize) {
+            // Workers wait for the lock: what takes long is done before.
+            chunk.get_or_init(Chunk::new);
+            self.free.with(|free| free.add(number));
+        }
+        self.capacity.store(self.free.with(|free| (free.chunks * CHUNK) as u32), Relaxed);
     }
 
     /// Slots there are.

@@ -74,6 +74,20 @@ struct Free {
     chunks: usize,
 }
 
+impl Free {
+    /// Adds the entries of a chunk, unless it has them.
+    fn add(&mut self, chunk: usize) {
+        if chunk != self.chunks {
+            return;
+        }
+        self.chunks += 1;
+        // Workers give entries back: that must never allocate.
+        self.entries.reserve(self.chunks * CHUNK - self.entries.len());
+        let first = (chunk * CHUNK) as u32;
+        self.entries.extend((first..first + CHUNK as u32).rev());
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Rows {
     seed: Seed,
@@ -97,18 +111,11 @@ impl Rows {
 
     /// Adds chunks until there are at least so many entries.
     pub(super) fn grow(&self, entries: u32) {
-        self.free.with(|free| {
-            while free.chunks * CHUNK < entries as usize {
-                let Some(chunk) = self.chunks.get(free.chunks) else { break };
-                chunk.get_or_init(|| (0..CHUNK).map(|_| Entry::new()).collect());
-                let first = (free.chunks * CHUNK) as u32;
-                free.chunks += 1;
-                // Workers give entries back: that must never allocate.
-                let all = free.chunks * CHUNK;
-                free.entries.reserve(all - free.entries.len());
-                free.entries.extend((first..first + CHUNK as u32).rev());
-            }
-        });
+        for (number, chunk) in self.chunks.iter().enumerate().take(entries.div_ceil(CHUNK as u32) as usize) {
+            // Workers wait for the lock: what takes long is done before.
+            chunk.get_or_init(|| (0..CHUNK).map(|_| Entry::new()).collect());
+            self.free.with(|free| free.add(number));
+        }
     }
 
     /// Reserves the outside of a mapping, unless another sender has it: the entry that it has.
