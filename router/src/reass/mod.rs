@@ -67,13 +67,7 @@ impl Reassembly<levels::PfFrags> {
         ledger: &Ledger,
     ) {
         held.lock(&self.table).0.limit(fragments, u64::from(seconds) * 1_000_000_000);
-        loop {
-            let mut victims = Victims::new(Why::FragLimit);
-            if !held.lock(&self.table).0.shrink(&mut victims) {
-                return;
-            }
-            end(&mut victims, ledger);
-        }
+        self.end_while(held, Why::FragLimit, ledger, Table::shrink);
     }
 }
 
@@ -85,9 +79,20 @@ impl<L: Level> Reassembly<L> {
 
     /// Ends everything that waits: the router stops.
     pub fn purge(&self, held: &mut Held<'_, impl Before<L>>, ledger: &Ledger) {
+        self.end_while(held, Why::Shutdown, ledger, Table::drain);
+    }
+
+    /// Ends what `take` takes out, a datagram at a time, until there is none.
+    fn end_while(
+        &self,
+        held: &mut Held<'_, impl Before<L>>,
+        why: Why,
+        ledger: &Ledger,
+        take: impl Fn(&mut Table, &mut Victims) -> bool,
+    ) {
         loop {
-            let mut victims = Victims::new(Why::Shutdown);
-            if !held.lock(&self.table).0.drain(&mut victims) {
+            let mut victims = Victims::new(why);
+            if !take(&mut held.lock(&self.table).0, &mut victims) {
                 return;
             }
             end(&mut victims, ledger);
