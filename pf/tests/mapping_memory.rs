@@ -2,54 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "common/allocations.rs"]
+mod allocations;
 mod common;
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    net::Ipv4Addr,
-};
+use std::net::Ipv4Addr;
 
+use allocations::allocations;
 use common::{OUT, WAN, World};
 use kern::lock::Root;
 use pf::Verdict;
 use wire::build;
-
-/// Counts allocations of a thread while it is asked to.
-struct Counting;
-
-thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: hands everything to the system's allocator; counting touches only thread-local cells without destructors.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if WATCHED.get() {
-            ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        }
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// How often this thread allocates meanwhile.
-fn allocations(f: impl FnOnce()) -> u64 {
-    ALLOCATIONS.set(0);
-    WATCHED.set(true);
-    f();
-    WATCHED.set(false);
-    ALLOCATIONS.get()
-}
 
 /// The first datagram of a sender passes; how often that allocates.
 fn first(w: &mut World, host: u8, port: u16) -> u64 {

@@ -4,6 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+#[path = "../../pf/tests/common/allocations.rs"]
+mod allocations;
+
+use allocations::allocations;
 use kern::{
     Batch, Ledger, Pool,
     mbuf::PoolConfig,
@@ -19,39 +23,10 @@ use router::{
     testbed::{Testbed, Texts},
 };
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
 };
 use wire::{EtherType, IpProto, Mac, build, ether, ipv4, udp};
-
-/// Counts allocations of a thread while it is asked to.
-struct Counting;
-
-thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: hands everything to the system's allocator; counting touches only thread-local cells without destructors.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if WATCHED.get() {
-            ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        }
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const HOST_A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
 const HOST_B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
@@ -469,22 +444,24 @@ fn nothing_lets_a_packet_of_a_protect_policy_out_in_clear() {
 fn a_steady_state_allocates_nothing() {
     let mut bed = Bed::new(1, "fine", true, Some(PF));
     let frames: Vec<_> = (0..32).map(|i| bed.frame(i, 0, 0)).collect();
-    let turn = |bed: &mut Bed, watched: bool| {
+    let turn = |bed: &mut Bed| {
         for frame in &frames {
             assert!(bed.send(frame));
         }
-        WATCHED.set(watched);
-        while bed.net.step() {}
-        WATCHED.set(false);
+        let allocated = allocations(|| while bed.net.step() {});
         bed.net.clock.advance(Duration::from_micros(500));
-        bed.arrived().len()
+        (bed.arrived().len(), allocated)
     };
     for _ in 0..200 {
-        turn(&mut bed, false);
+        turn(&mut bed);
     }
-    ALLOCATIONS.set(0);
-    let got: usize = (0..500).map(|_| turn(&mut bed, true)).sum();
+    let (mut got, mut allocated) = (0, 0);
+    for _ in 0..500 {
+        let (arrived, more) = turn(&mut bed);
+        got += arrived;
+        allocated += more;
+    }
     assert_eq!(got, 500 * 32);
-    assert_eq!(ALLOCATIONS.get(), 0, "allocations in 500 turns of both routers");
+    assert_eq!(allocated, 0, "allocations in 500 turns of both routers");
     bed.net.finish();
 }
