@@ -1,5 +1,8 @@
 //! What pf counts besides its rules: `pfctl -s info`.
 
+/// The number of no worker: nothing is counted for it.
+pub(crate) const NOBODY: usize = usize::MAX;
+
 kern::counters! {
     /// One worker's counters.
     pub struct PfCounters {

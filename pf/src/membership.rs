@@ -3,18 +3,14 @@
 
 use kern::Why;
 use wire::{
-    IpProto, ipv4, ipv6,
+    IpProto,
+    icmpv6::kind,
+    ipv4, ipv6,
     ipv6_ext::{ExtOption, Options},
     parse,
 };
 
 use crate::{addr::Family, packet::Packet};
-
-/// Messages of MLD (RFC 3810, 5).
-const QUERY: u8 = 130;
-const REPORT: u8 = 131;
-const DONE: u8 = 132;
-const REPORT_V2: u8 = 143;
 
 /// Refuses IGMP that has come, or is to go, further than a link, or is for no group.
 #[cold]
@@ -30,14 +26,14 @@ pub(crate) fn mld(p: &Packet, data: &[u8]) -> Result<(), Why> {
     if !is_mld(p) {
         return Ok(());
     }
-    let may_lack_source = p.icmp != QUERY;
+    let may_lack_source = p.icmp != kind::MLD_QUERY;
     let is_near = p.src >> 118 == 0xfe80 >> 6 || (p.src == 0 && may_lack_source);
     if is_near && data.get(7) == Some(&1) { Ok(()) } else { Err(Why::PfOptions) }
 }
 
 fn is_mld(p: &Packet) -> bool {
     let is_icmp = p.family == Family::Inet6 && IpProto(p.proto) == IpProto::ICMPV6 && !p.fragment;
-    is_icmp && matches!(p.icmp, QUERY | REPORT | DONE | REPORT_V2)
+    is_icmp && matches!(p.icmp, kind::MLD_QUERY | kind::MLD_REPORT | kind::MLD_DONE | kind::MLD2_REPORT)
 }
 
 /// Whether a packet that has options is IGMP or MLD, and has no option but the router alert.

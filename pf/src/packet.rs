@@ -5,7 +5,7 @@
 //! and identifier. A super-frame is one packet here, and counts as the segments it will be on the wire.
 
 use kern::{Gso, Mbuf, PktFlags, Why};
-use wire::{IpProto, parse, sctp};
+use wire::{IpProto, parse, sctp, tcp::Flags};
 
 use crate::{IfIndex, addr::Family, membership};
 
@@ -279,13 +279,13 @@ pub fn icmp_query(family: Family, kind: u8) -> Option<bool> {
 
 /// Whether these flags of TCP make no sense together (FreeBSD: `pf_normalize_tcp`): a SYN that resets or ends what it opens,
 /// a segment that is neither SYN nor RST and acknowledges nothing, and FIN, PSH or URG without ACK.
-pub(crate) const fn is_senseless(flags: u8) -> bool {
-    const FIN: u8 = 1;
-    const SYN: u8 = 2;
-    const RST: u8 = 4;
-    const PSH: u8 = 8;
-    const ACK: u8 = 16;
-    const URG: u8 = 32;
+const fn is_senseless(flags: u8) -> bool {
+    const FIN: u8 = Flags::FIN.0;
+    const SYN: u8 = Flags::SYN.0;
+    const RST: u8 = Flags::RST.0;
+    const PSH: u8 = Flags::PSH.0;
+    const ACK: u8 = Flags::ACK.0;
+    const URG: u8 = Flags::URG.0;
     let opens_and_ends = flags & SYN != 0 && flags & (FIN | RST) != 0;
     let says_nothing = flags & (SYN | RST | ACK) == 0;
     let needs_ack = flags & ACK == 0 && flags & (FIN | PSH | URG) != 0;

@@ -3,6 +3,8 @@
 //!
 //! The grammar notes each of these keywords where it meets it. Who gives one an engine takes its line out of the list.
 
+use wire::IpProto;
+
 use super::{
     ast::{At, PoolPort, RuleDef},
     cursor::{Cursor, Use},
@@ -10,7 +12,6 @@ use super::{
 };
 use crate::rule::Ports;
 
-const SCTP: u8 = 132;
 /// As it is noted and named.
 const SCTP_PORT: &str = "port of sctp";
 
@@ -36,7 +37,7 @@ const WITHOUT_ENGINE: &[(&str, &str)] = &[
 
 /// Notes the ports that the translation of a rule would give to SCTP.
 pub(crate) fn note_sctp_ports(c: &mut Cursor, def: &RuleDef) {
-    if !def.proto.iter().any(|proto| proto.value == SCTP) {
+    if !def.proto.iter().any(|proto| proto.value == IpProto::SCTP.0) {
         return;
     }
     let af_to = def.af_to.as_ref().map(|af_to| &af_to.value);

@@ -4,13 +4,10 @@ use std::net::IpAddr;
 
 use kern::{Mbuf, PktFlags};
 
-use super::{
-    PfCx,
-    lent::Lent,
-    walk::{NOBODY, Walk},
-};
+use super::{PfCx, lent::Lent, walk::Walk};
 use crate::{
     IfIndex,
+    counters::NOBODY,
     log::{self, Logged, Reason, Record, Where},
     packet::Packet,
     rule::{Direction, Log},

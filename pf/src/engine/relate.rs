@@ -10,13 +10,10 @@ use arrayvec::ArrayVec;
 use kern::Mbuf;
 use wire::sctp::{self, Named, kind};
 
-use super::{
-    PfCx, Seen,
-    by_rules::Judged,
-    walk::{NOBODY, Walk},
-};
+use super::{PfCx, Seen, by_rules::Judged, walk::Walk};
 use crate::{
     IfIndex,
+    counters::NOBODY,
     eval::evaluate,
     packet::Packet,
     rule::{Action, Direction},

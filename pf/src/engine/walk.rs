@@ -9,6 +9,7 @@ use super::lent::Lent;
 use crate::{
     IfIndex,
     addr::Family,
+    counters::NOBODY,
     eval::{Effects, Trial},
     limiter::Limited,
     log::Where,
@@ -34,9 +35,6 @@ pub(super) struct By<'a> {
     /// The address that the source is to keep.
     pub(super) sticky: Option<u128>,
 }
-
-/// No worker has this number.
-pub(super) const NOBODY: usize = usize::MAX;
 
 /// Counters of rules, of one worker.
 #[derive(Clone, Copy)]

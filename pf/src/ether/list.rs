@@ -14,6 +14,7 @@ use crate::{
     IfIndex,
     addr::Family,
     anchor::{Calls, Lists},
+    counters::NOBODY,
     eval::Trial,
     pf::Worker,
     rule::Direction,
@@ -205,8 +206,7 @@ impl Ruleset {
         frame: &Frame,
         tried: &mut impl FnMut(RuleSlot, Trial),
     ) -> (FrameVerdict, Option<RuleSlot>) {
-        // No worker has this number: nothing is counted for it.
-        let (verdict, rule) = self.judge_frame(usize::MAX, direction, index, frame, tried);
+        let (verdict, rule) = self.judge_frame(NOBODY, direction, index, frame, tried);
         (verdict, rule.map(|rule| rule.slot))
     }
 

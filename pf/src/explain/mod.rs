@@ -27,6 +27,7 @@ use crate::{
     Direction, IfIndex,
     anchor::{self, Kind},
     conf::{PfConf, Pos},
+    counters::NOBODY,
     engine::{PfCx, explain::Trace},
     env::Environment,
     ether::FrameVerdict,
@@ -172,8 +173,7 @@ impl Ruleset {
             pf.states().keep_mappings();
         }
         let mut worker = pf.worker(0);
-        // No worker has this number: nothing is counted for it.
-        worker.id = usize::MAX;
+        worker.id = NOBODY;
         let mut m = bench.packet()?;
         let trace = engine(&pf, self, &mut worker, top.at(), routes).trace(direction, on, &mut m);
         bench.end(m);
